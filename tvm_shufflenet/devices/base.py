@@ -1,0 +1,102 @@
+"""What every device is: something that grants TVM RPC sessions, and knows what kind of clock it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from ..errors import DeviceFailed
+from ..latency import Kind
+
+CONNECT_SECONDS = 20
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where to ask for a session; small and picklable, so that worker processes can ask too.
+
+    With a ``key`` the address is a tracker's and any free device of that key answers; without, a server's.
+    """
+
+    host: str
+    port: int
+    key: str | None = None
+
+    def connect(self, session_seconds: float):
+        """A new RPCSession that the server ends after ``session_seconds``. Raises DeviceFailed."""
+        from tvm import rpc
+
+        try:
+            if self.key is None:
+                return rpc.connect(self.host, self.port, session_timeout=int(session_seconds))
+            tracker = rpc.connect_tracker(self.host, self.port)
+            return tracker.request(self.key, priority=1, session_timeout=int(session_seconds), max_retry=2)
+        except (RuntimeError, OSError, ValueError) as exc:
+            raise DeviceFailed(f"no session from {self}", first_line(exc), "tvm-shufflenet doctor --device ...") from exc
+
+    def __str__(self) -> str:
+        return f"tracker://{self.host}:{self.port}/{self.key}" if self.key else f"rpc://{self.host}:{self.port}"
+
+
+class Device(ABC):
+    """A device that can run libraries of one ``machine`` (ELF machine name), as a context manager.
+
+    ``kind`` says whether its times are measured or modelled, ``model_error_percent`` how far a modelled clock is off,
+    None where that is not known. ``workers`` is how many trials may be prepared and run side by side.
+    """
+
+    name: str
+    kind: Kind = "measured"
+    model_error_percent: float | None = None
+    machine: str
+    workers: int = 1
+    # Whether work of ours beside a trial would disturb what the trial measures.
+    shares_host: bool = False
+
+    @abstractmethod
+    def start(self) -> None:
+        """Make the device ready. Raises DeviceFailed or ToolMissing."""
+
+    @abstractmethod
+    def endpoint(self) -> Endpoint:
+        """Where sessions are to be had now."""
+
+    def alive(self) -> bool:
+        """Whether the device answers at all."""
+        try:
+            self.endpoint().connect(10)
+        except DeviceFailed:
+            return False
+        return True
+
+    def restart(self) -> None:
+        """Bring a device that died back, as far as that is in our hands. Raises DeviceFailed."""
+        self.close()
+        self.start()
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+    def __enter__(self) -> Device:
+        self.start()
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self.close()
+
+    def describe(self) -> str:
+        """One phrase for the first line of every command that uses the device."""
+        if self.kind == "measured":
+            return f"{self.name} (measured)"
+        error = "not calibrated" if self.model_error_percent is None else f"about {self.model_error_percent:.0f} % off"
+        return f"{self.name} (modelled clock, {error})"
+
+    def to_json(self) -> dict:
+        return {"name": self.name, "kind": self.kind, "model_error_percent": self.model_error_percent}
+
+
+def first_line(error: BaseException) -> str:
+    """The one line of a TVM error that says what happened: its tracebacks run to pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "Error:" in line or "Check failed" in line]
+    return (telling or lines or [type(error).__name__])[-1][:300]

@@ -1,0 +1,70 @@
+"""This machine as a device: the same server program as on a board, so that a crashing kernel takes nothing with it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import tempfile
+
+from ..errors import DeviceFailed
+from .base import Device, Endpoint
+from .native.build import runtime_libs, server_binary
+
+START_SECONDS = 20
+
+
+def host_machine() -> str:
+    """ELF machine name of this computer."""
+    return {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
+
+
+class LocalDevice(Device):
+    """The RPC server on a free loopback port, using ``threads`` threads of this machine's CPU."""
+
+    # Nothing else may run while a kernel is timed on the cores that it is timed on.
+    workers = 1
+    shares_host = True
+
+    def __init__(self, threads: int = 1):
+        self.threads = threads
+        self.name, self.machine = "local", host_machine()
+        self._process: subprocess.Popen | None = None
+        self._endpoint: Endpoint | None = None
+
+    def start(self) -> None:
+        command = [str(server_binary(self.machine)), "--host", "127.0.0.1", "--port", "0"]
+        environment = os.environ | {
+            "TVM_NUM_THREADS": str(self.threads),
+            "LD_LIBRARY_PATH": str(runtime_libs(self.machine)),
+        }
+        self._log = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True, text=True
+        )
+        line = self._process.stdout.readline()
+        if not line.startswith("listening "):
+            self.close()
+            raise DeviceFailed("the local device server did not start", self._last_words(), "tvm-shufflenet doctor")
+        host, _, port = line.split()[1].rpartition(":")
+        self._endpoint = Endpoint(host, int(port))
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        return self._log.read().decode(errors="replace").strip()[-300:] or "it ended without a word"
+
+    def endpoint(self) -> Endpoint:
+        if self._endpoint is None:
+            raise DeviceFailed("the local device is not started")
+        return self._endpoint
+
+    def close(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process.stdout.close()
+            self._process, self._endpoint = None, None

@@ -1,0 +1,90 @@
+"""Everything this project raises on purpose.
+
+    DeployError                 exit code
+      BadInput                  2   an argument or a file the caller can correct
+        UnknownName             2     a name outside a known list; carries the nearest ones
+        ImportFailed            2     a model that cannot become a Relax module
+        PackageInvalid          2     a package that is damaged, or built for another machine
+        RecordMismatch          2     tuning records of another target or TVM
+      ToolMissing               3   a program or package this step needs is not installed
+        LinkFailed              3     the cross toolchain is there but refused to link
+      DeviceFailed              4   a device that cannot be reached, died or timed out
+      WrongResult               5   output differs from PyTorch's beyond the tolerance
+      NothingMeasured           6   a tuning run in which no trial succeeded
+      ScheduleRejected          1   a schedule template that does not apply to an operator
+
+Every message says what happened, the likely cause and the next command, and prints as one short paragraph.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DeployError(Exception):
+    """Base of the tree. ``what`` happened, the likely ``cause``, the ``next_step`` to take."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, cause: str = "", next_step: str = ""):
+        self.what, self.cause, self.next_step = what, cause, next_step
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        parts = [self.what.rstrip(".")]
+        if self.cause:
+            parts.append("likely cause: " + self.cause.rstrip("."))
+        if self.next_step:
+            parts.append("next: " + self.next_step)
+        return "; ".join(parts)
+
+
+class BadInput(DeployError):
+    exit_code = 2
+
+
+class UnknownName(BadInput):
+    """A name that is not in ``known``; the message lists the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], next_step: str = ""):
+        known = sorted(known)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
+        super().__init__(f"unknown {kind} '{name}'", "", f"nearest: {', '.join(near)}" + (f" ({next_step})" if next_step else ""))
+        self.nearest = near
+
+
+class ImportFailed(BadInput):
+    pass
+
+
+class PackageInvalid(BadInput):
+    pass
+
+
+class RecordMismatch(BadInput):
+    pass
+
+
+class ToolMissing(DeployError):
+    exit_code = 3
+
+
+class LinkFailed(ToolMissing):
+    pass
+
+
+class DeviceFailed(DeployError):
+    exit_code = 4
+
+
+class WrongResult(DeployError):
+    exit_code = 5
+
+
+class NothingMeasured(DeployError):
+    exit_code = 6
+
+
+class ScheduleRejected(DeployError):
+    pass

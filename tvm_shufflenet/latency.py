@@ -1,0 +1,53 @@
+"""Latency samples that know whether a clock measured them or a model made them up."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["measured", "modelled"]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Samples in microseconds, all of one ``kind``. Refuses what no clock can show: none, NaN, zero or less."""
+
+    samples_us: tuple[float, ...]
+    kind: Kind
+
+    def __post_init__(self) -> None:
+        if not self.samples_us or not all(math.isfinite(us) and us > 0 for us in self.samples_us):
+            raise ValueError(f"not a latency: {self.samples_us}")
+
+    @classmethod
+    def from_seconds(cls, seconds: Sequence[float], kind: Kind) -> Latency:
+        return cls(tuple(float(s) * 1e6 for s in seconds), kind)
+
+    @property
+    def median_us(self) -> float:
+        return statistics.median(self.samples_us)
+
+    @property
+    def min_us(self) -> float:
+        return min(self.samples_us)
+
+    def percentile_us(self, percent: float) -> float:
+        """The smallest sample that at least ``percent`` of all samples do not exceed."""
+        ordered = sorted(self.samples_us)
+        return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+    def to_json(self) -> dict:
+        return {
+            "median": self.median_us,
+            "min": self.min_us,
+            "p90": self.percentile_us(90),
+            "p99": self.percentile_us(99),
+            "samples": len(self.samples_us),
+            "kind": self.kind,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.median_us / 1e3:.3f} ms ({self.kind}, median of {len(self.samples_us)})"

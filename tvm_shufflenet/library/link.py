@@ -1,0 +1,66 @@
+"""Objects become a shared library, by zig or by the compiler that the user names, and the result is looked at."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+from ..errors import LinkFailed, PackageInvalid
+from ..targets import Target
+from ..toolchain import find_zig, require
+
+CC_VARIABLE = "TVM_SHUFFLENET_CC"
+# The oldest C library that the aarch64 runtime of TVM itself accepts.
+GLIBC = "2.28"
+ELF_MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
+
+
+def linker_command(target: Target) -> list[str]:
+    """The compiler driver that links for ``target``, without files: ``TVM_SHUFFLENET_CC`` where set, else zig."""
+    override = os.environ.get(CC_VARIABLE)
+    if override:
+        return [*shlex.split(override), "-shared", "-fPIC"]
+    abi = "" if target.triple.endswith("android") else f".{GLIBC}"
+    # Android's loader accepts a library that asks for nothing but libc symbols, whichever linker made it.
+    system = "linux-gnu" if target.triple.endswith("gnu") else "linux-musl"
+    return [require(find_zig()), "cc", "-target", f"{target.machine}-{system}{abi}", "-shared", "-fPIC"]
+
+
+def trial_command(target: Target) -> list[str]:
+    """As ``linker_command``, but for one kernel that lives for one trial: zig's linker alone, 10 ms instead of 150."""
+    if os.environ.get(CC_VARIABLE):
+        return linker_command(target)
+    return [require(find_zig()), "ld.lld", "-shared"]
+
+
+def link(objects: list[str], output: Path, command: list[str], machine: str) -> None:
+    """Link ``objects`` into ``output`` by ``command``. Raises LinkFailed, also for a library of the wrong machine."""
+    output = Path(output)
+    temporary = output.with_name(output.name + ".linking")
+    full = [*command, "-o", str(temporary), *objects]
+    try:
+        done = subprocess.run(full, capture_output=True, text=True)
+    except OSError as exc:
+        raise LinkFailed(f"cannot run the linker {full[0]}", str(exc), f"unset or correct {CC_VARIABLE}") from exc
+    if done.returncode != 0:
+        temporary.unlink(missing_ok=True)
+        words = " ".join(done.stderr.strip().splitlines()[-3:])[-400:]
+        raise LinkFailed(f"linking failed: {words}", f"{full[0]} cannot link for {machine}", f"check {CC_VARIABLE}")
+    found = elf_machine(temporary)
+    if found != machine:
+        temporary.unlink()
+        raise LinkFailed(f"the linker made a {found} library", f"the target is {machine}", f"check {CC_VARIABLE}")
+    temporary.replace(output)
+
+
+def elf_machine(path: Path) -> str:
+    """Machine name in the ELF header of ``path``. Raises PackageInvalid where it is no 64-bit ELF file."""
+    with open(path, "rb") as library:
+        header = library.read(20)
+    if len(header) < 20 or header[:4] != b"\x7fELF" or header[4] != 2:
+        raise PackageInvalid(f"{path} is not a 64-bit ELF library", "it is damaged or something else", "compile it again")
+    order = "little" if header[5] == 1 else "big"
+    code = int.from_bytes(header[18:20], order)
+    return ELF_MACHINES.get(code, f"machine {code}")

@@ -1,0 +1,93 @@
+"""ShuffleNet v1 in PyTorch, written from the paper: Zhang et al., "ShuffleNet", arXiv:1707.01083, section 3 and Table 1."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+# Table 1: output channels of stages 2, 3 and 4 at width 1, by number of groups.
+STAGE_CHANNELS = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960), 4: (272, 544, 1088), 8: (384, 768, 1536)}
+STAGE_REPEATS = (4, 8, 4)
+WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
+
+
+def stem_channels(groups: int, width: float) -> int:
+    """Channels of the first convolution: 24 at width 1 (Table 1), halved below it and doubled at 2.
+
+    The paper prints no other width, but only these give its 38 and 524 MFLOPs (Tables 2 and 5). Rounded up to a
+    multiple of ``groups``, because the first shortcut is concatenated in front of a grouped convolution's output.
+    """
+    channels = 12 if width < 1 else 48 if width >= 2 else 24
+    return -(-channels // groups) * groups
+
+
+def bottleneck_channels(out_channels: int, groups: int) -> int:
+    """A quarter of the output channels (section 3.2), as the nearest multiple of ``groups``.
+
+    It is exact at width 1; g=2 and g=4 at odd widths (50 / 4, 68 / 4) have no exact quarter that splits in groups.
+    """
+    return max(1, int(out_channels / 4 / groups + 0.5)) * groups
+
+
+def channel_shuffle(data: torch.Tensor, groups: int) -> torch.Tensor:
+    """Exchange channels between groups. data: (N, C, H, W), C divisible by groups; same shape back. Section 3.1."""
+    batch, channels, height, width = data.shape
+    split = data.view(batch, groups, channels // groups, height, width)
+    return split.transpose(1, 2).reshape(batch, channels, height, width)
+
+
+class ShuffleUnit(nn.Module):
+    """Figure 2 (b) at stride 1 and (c) at stride 2. data: (N, in_channels, H, W) to (N, out_channels, H/stride, W/stride).
+
+    At stride 2 the shortcut is a 3x3 average pool, concatenated with the residual branch, which therefore makes
+    ``out_channels - in_channels`` channels. ``pointwise_groups`` is 1 for the very first unit, whose input is too
+    narrow for groups (section 3.2).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, groups: int, stride: int, pointwise_groups: int):
+        super().__init__()
+        middle = bottleneck_channels(out_channels, groups)
+        branch = out_channels - in_channels if stride == 2 else out_channels
+        self.groups, self.stride = groups, stride
+        self.compress = nn.Conv2d(in_channels, middle, 1, groups=pointwise_groups, bias=False)
+        self.compress_bn = nn.BatchNorm2d(middle)
+        self.depthwise = nn.Conv2d(middle, middle, 3, stride, 1, groups=middle, bias=False)
+        self.depthwise_bn = nn.BatchNorm2d(middle)
+        self.expand = nn.Conv2d(middle, branch, 1, groups=groups, bias=False)
+        self.expand_bn = nn.BatchNorm2d(branch)
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        branch = F.relu(self.compress_bn(self.compress(data)))
+        branch = channel_shuffle(branch, self.groups)
+        branch = self.depthwise_bn(self.depthwise(branch))
+        branch = self.expand_bn(self.expand(branch))
+        if self.stride == 2:
+            return F.relu(torch.cat([F.avg_pool2d(data, 3, 2, 1), branch], 1))
+        return F.relu(data + branch)
+
+
+class ShuffleNetV1(nn.Module):
+    """The whole network of Table 1. data: (N, 3, H, W) float32; returns logits (N, classes)."""
+
+    def __init__(self, groups: int = 3, width: float = 1.0, classes: int = 1000):
+        super().__init__()
+        if groups not in STAGE_CHANNELS:
+            raise ValueError(f"groups must be one of {sorted(STAGE_CHANNELS)}, not {groups}")
+        in_channels = stem_channels(groups, width)
+        self.stem = nn.Conv2d(3, in_channels, 3, 2, 1, bias=False)
+        self.stem_bn = nn.BatchNorm2d(in_channels)
+        units: list[nn.Module] = []
+        for stage, (channels, repeats) in enumerate(zip(STAGE_CHANNELS[groups], STAGE_REPEATS, strict=True)):
+            out_channels = int(channels * width)
+            for index in range(repeats):
+                first = stage == 0 and index == 0
+                stride = 2 if index == 0 else 1
+                units.append(ShuffleUnit(in_channels, out_channels, groups, stride, 1 if first else groups))
+                in_channels = out_channels
+        self.units = nn.Sequential(*units)
+        self.classifier = nn.Linear(in_channels, classes)
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        data = F.max_pool2d(F.relu(self.stem_bn(self.stem(data))), 3, 2, 1)
+        return self.classifier(self.units(data).mean((2, 3)))

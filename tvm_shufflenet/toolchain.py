@@ -1,0 +1,103 @@
+"""The outside programs this project runs: where they are, and the command that installs each one that is missing."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ToolMissing
+
+TVM_VERSION = "0.27.0.post1"
+FFI_VERSION = "0.1.14.post1"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One requirement: ``path`` is None where it is missing; ``install`` is the command that brings it."""
+
+    name: str
+    purpose: str
+    path: str | None
+    install: str
+
+
+def apt(*packages: str) -> str:
+    sudo = "" if os.geteuid() == 0 else "sudo "
+    return f"{sudo}apt-get install -y --no-install-recommends {' '.join(packages)}"
+
+
+def cache_dir() -> Path:
+    """Where built helpers (device server, plugin, downloaded runtimes) live between runs."""
+    from platformdirs import user_cache_path
+
+    override = os.environ.get("TVM_SHUFFLENET_CACHE")
+    path = Path(override) if override else user_cache_path("tvm-shufflenet")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def find_qemu() -> Tool:
+    path = os.environ.get("TVM_SHUFFLENET_QEMU") or shutil.which("qemu-aarch64")
+    return Tool("qemu-aarch64", "runs arm64 code on the emulated device", path, apt("qemu-user"))
+
+
+def find_llvm_mca() -> Tool:
+    """The newest llvm-mca at or above 19, the first that can skip instructions it has no model of."""
+    return Tool("llvm-mca", "cycles of a block on a named core", _newest("llvm-mca", "TVM_SHUFFLENET_LLVM_MCA"), apt("llvm-22"))
+
+
+def find_llvm_mc() -> Tool:
+    return Tool("llvm-mc", "disassembles executed blocks", _newest("llvm-mc", "TVM_SHUFFLENET_LLVM_MC"), apt("llvm-22"))
+
+
+def _newest(program: str, variable: str, minimum: int = 19) -> str | None:
+    if os.environ.get(variable):
+        return os.environ[variable]
+    found = {}
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        for path in Path(folder).glob(f"{program}-[0-9]*") if folder else ():
+            version = re.fullmatch(rf"{program}-(\d+)", path.name)
+            if version and int(version[1]) >= minimum and os.access(path, os.X_OK):
+                found.setdefault(int(version[1]), str(path))
+    return found[max(found)] if found else None
+
+
+def find_sysroot() -> Tool:
+    """A folder with the arm64 C and C++ runtime libraries under ``lib``; qemu takes it as ``-L``."""
+    path = os.environ.get("TVM_SHUFFLENET_SYSROOT", "/usr/aarch64-linux-gnu")
+    complete = all((Path(path) / "lib" / name).exists() for name in ("libc.so.6", "libstdc++.so.6", "ld-linux-aarch64.so.1"))
+    install = apt("libc6-arm64-cross", "libstdc++6-arm64-cross")
+    return Tool("arm64 sysroot", "C and C++ libraries for the emulated device", path if complete else None, install)
+
+
+def find_zig() -> Tool:
+    """The zig that the ziglang package carries: compiler and linker for every target."""
+    import importlib.util
+
+    override = os.environ.get("TVM_SHUFFLENET_ZIG")
+    if override:
+        return Tool("zig", "cross compiler and linker", shutil.which(override), "set TVM_SHUFFLENET_ZIG to a zig program")
+    spec = importlib.util.find_spec("ziglang")
+    path = Path(spec.origin).parent / "zig" if spec and spec.origin else None
+    found = str(path) if path and path.exists() else None
+    return Tool("zig", "cross compiler and linker", found, f"{sys.executable} -m pip install ziglang")
+
+
+def find_host_cc() -> Tool:
+    path = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") or shutil.which("clang")
+    return Tool("C compiler", "builds the counting plugin", path, apt("gcc", "libc6-dev"))
+
+
+def require(tool: Tool) -> str:
+    """The tool's path. Raises ToolMissing, with the install command, where there is none."""
+    if tool.path is None:
+        raise ToolMissing(f"{tool.name} is missing ({tool.purpose})", "it is not installed or not on PATH", tool.install)
+    return tool.path
+
+
+def all_tools() -> list[Tool]:
+    return [find_zig(), find_qemu(), find_sysroot(), find_llvm_mca(), find_llvm_mc(), find_host_cc()]

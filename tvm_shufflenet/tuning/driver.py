@@ -1,0 +1,363 @@
+"""Tuning: MetaSchedule's search, cost model and records, with a measuring loop of our own.
+
+TVM's own loop visits every task once before it has a result, starts its builders anew for every batch and ends with
+success when nothing was measured. This one starts with the heaviest operators, spends further trials where they still
+buy time, keeps its workers, never measures the same schedule twice, and says what failed and why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from unittest import mock
+
+import numpy as np
+import tvm
+from tvm.s_tir import meta_schedule as ms
+
+from ..devices.base import Device
+from ..errors import DeployError, DeviceFailed, NothingMeasured
+from ..library.link import trial_command
+from ..schedules import rules
+from ..targets import Target
+from ..toolchain import TVM_VERSION
+from .records import RecordStore, Trial, trace_hash, workload_hash
+from .trial import Cause, Job, Outcome
+from .workers import Workers
+
+BATCH = 8
+# Spaces of a template hold some hundred points: a small population covers them, and scoring it stays cheap.
+POPULATION = {"template": 64, "generated": 128}
+SESSION_SECONDS = 30.0
+DEVICE_FAULTS_IN_A_ROW = 6
+
+
+@dataclass
+class Task:
+    """One distinct operator of the network and the state of its search."""
+
+    name: str
+    weight: int
+    mod: tvm.IRModule
+    flops: float
+    space: str
+    workload: str
+    context: ms.TuneContext
+    record_workload: ms.database.Workload
+    seen: set[str] = field(default_factory=set)
+    best_seconds: float = float("inf")
+    trials: int = 0
+    rounds: int = 0
+    idle_rounds: int = 0
+    started: bool = False
+    exhausted: bool = False
+    searching: bool = False
+
+    @property
+    def cost_seconds(self) -> float:
+        """What the operator costs in one inference, all its occurrences together."""
+        return self.weight * self.best_seconds
+
+    def promise(self) -> float:
+        """Seconds that another round may save: large for a heavy operator, falling as rounds bring nothing."""
+        return self.cost_seconds / (1 + self.rounds + 2 * self.idle_rounds)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a tuning run stands; handed to the caller's ``on_progress`` after every batch."""
+
+    measured: int
+    failed: int
+    requested: int
+    reused: int
+    network_us: float | None
+    task: str
+    elapsed_s: float
+
+    @property
+    def done(self) -> int:
+        return self.measured + self.failed
+
+    @property
+    def trials_per_minute(self) -> float:
+        return 60 * self.done / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        left = self.requested - self.reused - self.done
+        return left * self.elapsed_s / self.done if self.done else None
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """What a run did. ``reused`` trials came from earlier runs; ``causes`` counts failures by cause."""
+
+    requested: int
+    measured: int
+    failed: int
+    reused: int
+    wall_s: float
+    causes: dict[str, int]
+    first_error: str | None
+    tasks: tuple[Task, ...]
+
+    @property
+    def trials_per_minute(self) -> float:
+        return 60 * (self.measured + self.failed) / self.wall_s if self.wall_s else 0.0
+
+
+def load_intrinsics() -> None:
+    """Import the intrinsics that every TuneContext needs, in two seconds instead of twenty.
+
+    TVM's script parser asks ``inspect`` for the whole call stack at each of some 500 intrinsics, and ``inspect`` then
+    searches all loaded modules for the import system's own frames, in vain.
+    """
+    with mock.patch.object(inspect, "getmodule", lambda *_: None):
+        importlib.import_module("tvm.s_tir.tensor_intrin")
+
+
+class Tuner:
+    """Searches schedules for the operators of ``fused``, a Relax module whose operators are PrimFuncs.
+
+    ``trials`` counts all finished trials of these operators on this clock with this strategy, those of earlier runs in
+    ``store`` included. Raises NothingMeasured where that comes to none.
+    """
+
+    def __init__(
+        self,
+        fused: tvm.IRModule,
+        target: Target,
+        device: Device,
+        store: RecordStore,
+        *,
+        strategy: str = "template",
+        trials: int,
+        seed: int = 0,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ):
+        load_intrinsics()
+        np.random.seed(seed % 2**32)  # the cost model draws from numpy's global state while it is still untrained
+        self.target, self.device, self.store = target, device, store
+        self.strategy, self.requested, self.seed = strategy, trials, seed
+        self.on_progress = on_progress
+        self.tvm_target = target.tvm()
+        self.machine = rules.Machine(target.lanes, target.vector_registers)
+        self.database = store.database(device.kind)
+        config = ms.cost_model.xgb_model.XGBConfig(seed=seed)
+        self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
+        self.link_command = tuple(trial_command(target))
+        self.measured = self.failed = 0
+        self.causes: Counter[str] = Counter()
+        self.first_error: str | None = None
+        self.faults_in_a_row = 0
+        self.tasks = [self._task(task) for task in ms.relax_integration.extract_tasks(fused, self.tvm_target)]
+        self.tasks.sort(key=lambda task: -task.weight * task.flops)
+        self.reused = sum(task.trials for task in self.tasks)
+
+    def _task(self, extracted) -> Task:
+        mod = extracted.dispatched[0]
+        shash = workload_hash(mod)
+        space = "template" if self.strategy == "template" and rules.template_name(mod) else "generated"
+        context = ms.TuneContext(
+            mod,
+            target=self.tvm_target,
+            space_generator=rules.space(mod, self.machine, self.strategy),
+            search_strategy=ms.search_strategy.EvolutionarySearch(
+                population_size=POPULATION[space], init_min_unmeasured=2 * BATCH, genetic_num_iters=3
+            ),
+            task_name=extracted.task_name,
+            rand_state=1 + (self.seed + int(shash)) % (2**31 - 2),
+        )
+        task = Task(
+            extracted.task_name,
+            int(extracted.weight),
+            mod,
+            float(tvm.s_tir.analysis.estimate_tir_flops(mod)),
+            space,
+            shash,
+            context,
+            self.database.commit_workload(mod),
+        )
+        earlier = self.store.trials(shash, self.device.kind)
+        task.seen = {trial.trace for trial in earlier}
+        finished = [trial for trial in earlier if trial.strategy == self._label(task)]
+        task.trials = len(finished)
+        task.best_seconds = min((t.seconds for t in earlier if t.seconds), default=float("inf"))
+        task.rounds = -(-task.trials // BATCH)
+        return task
+
+    def _label(self, task: Task) -> str:
+        """Strategy a trial counts for. Both strategies search the generated space of an operator without a template."""
+        return "template" if task.space == "template" else "ansor"
+
+    def run(self) -> TuneResult:
+        """Measure until the trials are used up or every space is exhausted; ends the workers however it leaves."""
+        started = time.monotonic()
+        if self._left() > 0:
+            workers = Workers(self.device.workers, SESSION_SECONDS + 15)
+            try:
+                self._search(workers, started)
+            finally:
+                workers.close()
+        if self.measured + self.reused == 0:
+            raise NothingMeasured(
+                "nothing was measured",
+                self.first_error or f"--trials {self.requested} left nothing to do",
+                "tvm-shufflenet doctor",
+            )
+        return TuneResult(
+            self.requested,
+            self.measured,
+            self.failed,
+            self.reused,
+            time.monotonic() - started,
+            dict(self.causes),
+            self.first_error,
+            tuple(self.tasks),
+        )
+
+    def _left(self) -> int:
+        return self.requested - self.reused - self.measured - self.failed
+
+    def _search(self, workers: Workers, started: float) -> None:
+        """Keep one batch ahead of the device, except where searching would disturb what is being timed."""
+        ahead = 1 if self.device.shares_host else 2
+        running: deque[tuple[Task, list, list[Future]]] = deque()
+        planned = 0
+        while True:
+            while len(running) < ahead and self._left() - planned > 0:
+                task = self._next_task()
+                if task is None:
+                    break
+                candidates = self._candidates(task)[: self._left() - planned]
+                if not candidates:
+                    task.exhausted = True
+                    continue
+                task.searching = True
+                running.append((task, candidates, workers.submit(self._job(c) for c in candidates)))
+                planned += len(candidates)
+            if not running:
+                return
+            task, candidates, futures = running.popleft()
+            outcomes = [self._collect(task, c, f) for c, f in zip(candidates, futures, strict=True)]
+            planned -= len(candidates)
+            self._learn(task, candidates, outcomes)
+            self.on_progress(self.progress(task.name, time.monotonic() - started))
+
+    def _next_task(self) -> Task | None:
+        free = [task for task in self.tasks if not task.exhausted and not task.searching]
+        fresh = [task for task in free if task.rounds == 0]
+        if fresh:
+            return fresh[0]
+        return max(free, key=Task.promise, default=None)
+
+    def _candidates(self, task: Task) -> list[ms.MeasureCandidate]:
+        """The next schedules worth a trial: none that has had one, the template's own best guess among the first."""
+        found = []
+        if not task.started:
+            task.started = True
+            task.context.pre_tuning(
+                max_trials=10**6, num_trials_per_iter=BATCH, database=self.database, cost_model=self.cost_model
+            )
+            if task.space == "template":
+                found.append(rules.default_candidate(task.context, self.machine))
+        found += task.context.generate_measure_candidates() or []
+        fresh = {}
+        for candidate in found:
+            key = trace_hash(candidate.sch.trace)
+            if key not in task.seen:
+                fresh.setdefault(key, candidate)
+        task.seen |= set(fresh)
+        return list(fresh.values())
+
+    def _job(self, candidate: ms.MeasureCandidate) -> Job:
+        # A modelled clock repeats itself to the digit, so one run says all; a real one needs many.
+        modelled = self.device.kind == "modelled"
+        return Job(
+            tvm.ir.save_json(candidate.sch.mod),
+            self.target.tvm_config,
+            self.link_command,
+            self.target.machine,
+            self.device.endpoint(),
+            number=1,
+            repeat=1 if modelled else 3,
+            min_repeat_ms=0 if modelled else 15,
+            session_seconds=SESSION_SECONDS,
+        )
+
+    def _collect(self, task: Task, candidate: ms.MeasureCandidate, future: Future) -> Outcome:
+        outcome = future.result()
+        key = trace_hash(candidate.sch.trace)
+        trial = Trial(
+            task.workload,
+            key,
+            self._label(task),
+            self.device.name,
+            self.device.kind,
+            TVM_VERSION,
+            seconds=float(np.median(outcome.seconds)) if outcome.seconds else None,
+            cause=outcome.cause.value if outcome.cause else None,
+            error=outcome.error or None,
+        )
+        record = None
+        if outcome.seconds:
+            record = ms.database.TuningRecord(
+                candidate.sch.trace, task.record_workload, list(outcome.seconds), self.tvm_target, candidate.args_info
+            )
+            self.database.commit_tuning_record(record)
+            self.measured += 1
+            self.faults_in_a_row = 0
+        else:
+            self._failed(outcome)
+        self.store.append(trial, record, task.mod)
+        task.trials += 1
+        return outcome
+
+    def _failed(self, outcome: Outcome) -> None:
+        self.failed += 1
+        self.causes[outcome.cause.value] += 1
+        self.first_error = self.first_error or outcome.error
+        if outcome.cause not in (Cause.DEVICE, Cause.TIMEOUT):
+            return
+        self.faults_in_a_row += 1
+        if self.faults_in_a_row >= DEVICE_FAULTS_IN_A_ROW:
+            self._give_up(outcome.error)
+        if not self.device.alive():
+            try:
+                self.device.restart()
+            except DeployError as exc:
+                self._give_up(str(exc))
+
+    def _give_up(self, error: str) -> None:
+        """The device does not come back: keep what there is, and say so."""
+        if self.measured + self.reused == 0:
+            raise NothingMeasured("nothing was measured", self.first_error or error, "tvm-shufflenet doctor")
+        raise DeviceFailed(
+            f"{self.device.name} failed {self.faults_in_a_row} trials in a row: {error}",
+            "it is gone, or every schedule crashes it",
+            "the records are kept; run the same command again once the device answers",
+        )
+
+    def _learn(self, task: Task, candidates: list, outcomes: list[Outcome]) -> None:
+        results = [
+            ms.runner.RunnerResult(list(outcome.seconds) or None, outcome.error if not outcome.seconds else None)
+            for outcome in outcomes
+        ]
+        task.context.notify_runner_results(candidates, results)
+        self.cost_model.update(task.context, candidates, results)
+        best = min((float(np.median(o.seconds)) for o in outcomes if o.seconds), default=float("inf"))
+        task.idle_rounds = 0 if best < 0.99 * task.best_seconds else task.idle_rounds + 1
+        task.best_seconds = min(task.best_seconds, best)
+        task.rounds += 1
+        task.searching = False
+
+    def progress(self, task: str, elapsed_s: float) -> Progress:
+        total = sum(task.cost_seconds for task in self.tasks)
+        network = total * 1e6 if np.isfinite(total) else None
+        return Progress(self.measured, self.failed, self.requested, self.reused, network, task, elapsed_s)

@@ -1,0 +1,239 @@
+"""Tuning records on disk: an ordinary MetaSchedule database per target, and a journal that says where each came from.
+
+    database_workload.json        one workload a line, as MetaSchedule's JSONDatabase writes it
+    database_tuning_record.json   one record a line: [workload's line, [trace, seconds, target, arguments]]
+    trials.jsonl                  one trial a line, failed ones too: strategy, device, kind of clock, error
+
+The first two are what stock MetaSchedule reads. The journal holds what it has no place for: a modelled time must not
+compete with a measured one, and a schedule that failed must not be tried again. Lines are only ever appended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import tvm
+from tvm.s_tir import meta_schedule as ms
+
+from ..errors import BadInput, RecordMismatch
+from ..latency import Kind
+from .trial import Cause
+
+WORKLOADS = "database_workload.json"
+RECORDS = "database_tuning_record.json"
+JOURNAL = "trials.jsonl"
+
+
+class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One line of the journal. ``workload`` and ``trace`` are hashes; ``seconds`` is None where the trial failed."""
+
+    workload: str
+    trace: str
+    strategy: str
+    device: str
+    kind: Kind
+    tvm: str
+    seconds: float | None = None
+    cause: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that could not be used, and why."""
+
+    file: str
+    number: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, line {self.number}: {self.reason}"
+
+
+@dataclass
+class RecordStore:
+    """The records of one folder for one target. Lines that cannot be read are skipped, reported and left in place."""
+
+    folder: Path
+    target: tvm.target.Target
+    skipped: list[Line] = field(default_factory=list)
+    other_targets: int = 0
+
+    def __post_init__(self) -> None:
+        self.folder = Path(self.folder)
+        self._workload_lines: dict[str, int] = {}
+        self._workloads: dict[int, ms.database.Workload] = {}
+        self._records: list[tuple[str, str, ms.database.TuningRecord]] = []
+        self._trials: list[Trial] = []
+        self._lines_written = 0
+        self._read_workloads()
+        self._read_records()
+        self._read_journal()
+        if self.other_targets and not self._records:
+            raise RecordMismatch(
+                f"the {self.other_targets} records in {self.folder} are for another target than {self.target.attrs.get('mcpu', '')}",
+                "they were tuned for another machine, or TVM described it otherwise",
+                "name another --records folder, or tune again into an empty one",
+            )
+
+    def _read_workloads(self) -> None:
+        for number, value in self._lines(WORKLOADS):
+            try:
+                workload = ms.database.Workload.from_json(value)
+            except Exception:
+                self.skipped.append(Line(WORKLOADS, number, "not a workload"))
+                continue
+            self._workloads[number - 1] = workload
+            self._workload_lines[str(value[0])] = number - 1
+
+    def _read_records(self) -> None:
+        hashes = {line: shash for shash, line in self._workload_lines.items()}
+        for number, value in self._lines(RECORDS):
+            try:
+                line, body = value
+                record = ms.database.TuningRecord.from_json(body, self._workloads[line])
+            except KeyError:
+                self.skipped.append(Line(RECORDS, number, "its workload is missing or damaged"))
+                continue
+            except Exception:
+                self.skipped.append(Line(RECORDS, number, "not a tuning record"))
+                continue
+            if not same_target(record.target, self.target):
+                self.other_targets += 1
+                continue
+            self._records.append((hashes[line], trace_hash(record.trace), record))
+
+    def _read_journal(self) -> None:
+        for number, value in self._lines(JOURNAL):
+            try:
+                self._trials.append(msgspec.convert(value, Trial))
+            except msgspec.ValidationError as exc:
+                self.skipped.append(Line(JOURNAL, number, str(exc)))
+
+    def _lines(self, name: str):
+        path = self.folder / name
+        if not path.exists():
+            return
+        try:
+            text = path.read_bytes()
+        except OSError as exc:
+            raise BadInput(f"cannot read {path}", str(exc), "check the --records folder") from exc
+        lines = text.splitlines()
+        if name == WORKLOADS:
+            self._lines_written = len(lines)
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield number, json.loads(line)
+            except ValueError:
+                self.skipped.append(Line(name, number, "not JSON, perhaps cut short"))
+
+    @property
+    def _kind_of(self) -> dict[tuple[str, str], Kind]:
+        return {(t.workload, t.trace): t.kind for t in self._trials if t.seconds is not None}
+
+    def database(self, kind: Kind | None = None) -> ms.database.MemoryDatabase:
+        """The usable records as a MetaSchedule database, all from one kind of clock.
+
+        With no ``kind`` asked for, measured ones where there are any, else modelled ones. A record without a journal
+        line, such as one that stock MetaSchedule wrote, was measured.
+        """
+        kinds = self._kind_of
+        rows = [(kinds.get((workload, trace), "measured"), record) for workload, trace, record in self._records]
+        wanted = kind or ("measured" if any(k == "measured" for k, _ in rows) else "modelled")
+        database = ms.database.MemoryDatabase()
+        for row_kind, record in rows:
+            if row_kind == wanted:
+                workload = database.commit_workload(record.workload.mod)
+                database.commit_tuning_record(
+                    ms.database.TuningRecord(record.trace, workload, record.run_secs, record.target, record.args_info)
+                )
+        return database
+
+    def trials(self, workload: str, kind: Kind, device: str | None = None) -> list[Trial]:
+        """Finished trials of a workload on one kind of clock; those that a device's failure ended do not count."""
+        return [
+            trial
+            for trial in self._trials
+            if trial.workload == workload
+            and trial.kind == kind
+            and (device is None or trial.device == device)
+            and trial.cause not in (Cause.DEVICE.value, Cause.TIMEOUT.value)
+        ]
+
+    def append(self, trial: Trial, record: ms.database.TuningRecord | None, mod: tvm.IRModule) -> None:
+        """Write one trial, and its record if it succeeded, so that nothing is lost if the next instruction is the last."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if record is not None:
+            line = self._workload_line(trial.workload, mod)
+            _append(self.folder / RECORDS, [line, record_json(record)])
+            self._records.append((trial.workload, trial.trace, record))
+        _append(self.folder / JOURNAL, msgspec.to_builtins(trial))
+        self._trials.append(trial)
+
+    def _workload_line(self, shash: str, mod: tvm.IRModule) -> int:
+        if shash not in self._workload_lines:
+            _append(self.folder / WORKLOADS, plain(ms.database.Workload(mod).as_json()))
+            self._workload_lines[shash] = self._lines_written
+            self._lines_written += 1
+        return self._workload_lines[shash]
+
+
+def _append(path: Path, value) -> None:
+    """One write of one whole line, on disk before we go on; a torn last line is closed first, not joined."""
+    line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    try:
+        with open(path, "ab+") as file:
+            if file.tell() > 0:
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    line = b"\n" + line
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as exc:
+        raise BadInput(f"cannot write {path}", str(exc), "free space or name another --records folder") from exc
+
+
+def workload_hash(mod: tvm.IRModule) -> str:
+    """MetaSchedule's own structural hash of a workload."""
+    return str(ms.database.Workload(mod).as_json()[0])
+
+
+def trace_hash(trace) -> str:
+    """Hash of a schedule's instructions and decisions; postprocessing follows from these."""
+    return hashlib.sha256(json.dumps(plain(trace.as_json(True))).encode()).hexdigest()[:16]
+
+
+def record_json(record: ms.database.TuningRecord) -> list:
+    """A record as MetaSchedule's JSONDatabase writes it; ``TuningRecord.as_json`` itself refuses index maps."""
+    arguments = [info.as_json() for info in record.args_info]
+    return plain([record.trace.as_json(), record.run_secs, record.target.export(), arguments])
+
+
+def same_target(left, right) -> bool:
+    """Whether two targets generate the same code, however many cores they say the machine has."""
+    return _code(left) == _code(right)
+
+
+def _code(target) -> dict:
+    return {key: value for key, value in plain(target.export()).items() if key not in ("num-cores", "tag", "keys")}
+
+
+def plain(value):
+    """TVM's containers and boxed numbers as Python's own, for json."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if hasattr(value, "items"):
+        return {str(key): plain(item) for key, item in value.items()}
+    if hasattr(value, "value"):
+        return plain(value.value)
+    return [plain(item) for item in value]

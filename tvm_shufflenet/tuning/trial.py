@@ -1,0 +1,119 @@
+"""One trial, in a worker process: build a scheduled operator, link it, run it on the device, report its time.
+
+Workers live long: importing TVM takes seconds, a trial a fraction of one. They are recycled now and then against leaks.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..devices.base import Endpoint, first_line
+from ..errors import DeployError, DeviceFailed
+
+
+class Cause(str, enum.Enum):
+    """Why a trial failed. Only a device's failure may pass: the trial is worth another try."""
+
+    BUILD = "build"
+    DEVICE = "device"
+    RUN = "run"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs for one trial: a module as TVM's JSON, and where and how to run it."""
+
+    module_json: str
+    target_config: dict
+    link_command: tuple[str, ...]
+    machine: str
+    endpoint: Endpoint
+    number: int
+    repeat: int
+    min_repeat_ms: int
+    session_seconds: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Seconds per run, or the cause and text of a failure."""
+
+    seconds: tuple[float, ...] = ()
+    cause: Cause | None = None
+    error: str = ""
+
+
+def run_trial(job: Job) -> Outcome:
+    """Build, link and time. Never raises: a failed trial is a result."""
+    with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-trial-") as folder:
+        library = Path(folder) / "trial.so"
+        try:
+            shapes = _build(job, library)
+        except Exception as exc:
+            return Outcome(cause=Cause.BUILD, error=first_line(exc))
+        try:
+            session = job.endpoint.connect(job.session_seconds)
+        except DeviceFailed as exc:
+            return Outcome(cause=Cause.DEVICE, error=str(exc))
+        try:
+            return Outcome(seconds=_time(job, session, library, shapes))
+        except DeployError as exc:
+            return Outcome(cause=Cause.RUN, error=str(exc))
+        except Exception as exc:
+            error = first_line(exc)
+            # A session cut off is either our time limit or a device that died: the driver looks at the device.
+            lost = any(word in error.lower() for word in ("closed", "reset", "broken pipe", "socket", "shutdown"))
+            return Outcome(cause=Cause.DEVICE if lost else Cause.RUN, error=error)
+
+
+def _build(job: Job, library: Path) -> list[tuple[tuple[int, ...], str]]:
+    """Write the shared library; returns shape and dtype of each argument, weights in the layout the schedule chose."""
+    import tvm
+    from tvm.s_tir import meta_schedule as ms
+    from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
+
+    from ..library.link import link
+
+    target = tvm.target.Target(job.target_config)
+    module = tvm.ir.load_json(job.module_json)
+    with target:
+        module = RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(module)
+        compiled = tvm.compile(module, target)
+
+    def link_objects(output, objects, **_options):
+        link(objects, Path(output), list(job.link_command), job.machine)
+
+    compiled.export_library(str(library), fcompile=link_objects)
+    arguments = ms.arg_info.ArgInfo.from_prim_func(module["main"])
+    return [(tuple(int(dim) for dim in info.shape), str(info.dtype)) for info in arguments]
+
+
+def _time(job: Job, session, library: Path, shapes) -> tuple[float, ...]:
+    import numpy as np
+    import tvm
+
+    session.upload(str(library))
+    module = session.load_module(library.name)
+    device = session.cpu(0)
+    random = np.random.default_rng(0)
+    # Uniform and positive: a denormal or an overflow would be timed as something it is not.
+    arguments = [tvm.runtime.tensor(random.random(shape).astype(dtype), device) for shape, dtype in shapes]
+    timer = module.time_evaluator(
+        "main", device, number=job.number, repeat=job.repeat, min_repeat_ms=job.min_repeat_ms
+    )
+    seconds = tuple(float(s) for s in timer(*arguments).results)
+    if not all(0 < s < 1e4 for s in seconds):
+        raise DeviceFailed(f"the device reported a time of {seconds} s", "its timer is broken")
+    return seconds
+
+
+def prepare_worker() -> None:
+    """Import what every trial needs, once per worker process; keep it to one thread of the host."""
+    os.environ["TVM_NUM_THREADS"] = "1"
+    import tvm  # noqa: F401
+    from tvm.s_tir import meta_schedule  # noqa: F401
