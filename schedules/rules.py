@@ -56,16 +56,22 @@ def space(mod: IRModule, machine: Machine, strategy: str) -> ms.SpaceGenerator:
         return list(TEMPLATES[name](sch, machine))
 
     return ms.space_generator.ScheduleFn(
-        schedules, sch_rules=[], postprocs=[ms.postproc.RewriteLayout()], mutator_probs={MutateChoice(): 1.0}
+        schedules, sch_rules=[], postprocs=_postprocs(), mutator_probs={MutateChoice(): 1.0}
     )
 
 
-def default_candidate(context: ms.TuneContext, machine: Machine) -> ms.MeasureCandidate:
-    """The best guess of the template that ``context`` searches, as a candidate like those of the search."""
-    schedule = default_schedule(context.mod, machine)
-    for postproc in context.space_generator.postprocs:
+def _postprocs() -> list[ms.Postproc]:
+    """Weights are packed in the order in which the schedule reads them, when the library is compiled."""
+    return [ms.postproc.RewriteLayout()]
+
+
+def default_candidate(mod: IRModule, machine: Machine) -> ms.MeasureCandidate:
+    """The template's best guess as a candidate like those of the search. Raises ScheduleRejected without a template."""
+    schedule = default_schedule(mod, machine)
+    schedule.enter_postproc()
+    for postproc in _postprocs():
         if not postproc.apply(schedule):
-            raise ScheduleRejected(f"the default schedule of {context.task_name} does not survive {postproc}")
+            raise ScheduleRejected(f"the default schedule does not survive {postproc}")
     arguments = ms.arg_info.ArgInfo.from_entry_func(schedule.mod, remove_preproc=True)
     return ms.MeasureCandidate(schedule, arguments)
 
@@ -80,5 +86,4 @@ def default_schedule(mod: IRModule, machine: Machine) -> Schedule:
         trace = trace.with_decision(knob, 0, remove_postproc=True)
     schedule = Schedule(mod, seed=1)
     trace.apply_to_schedule(schedule, remove_postproc=True)
-    schedule.enter_postproc()
     return schedule

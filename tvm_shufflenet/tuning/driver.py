@@ -266,7 +266,7 @@ class Tuner:
                 max_trials=10**6, num_trials_per_iter=BATCH, database=self.database, cost_model=self.cost_model
             )
             if task.space == "template":
-                found.append(rules.default_candidate(task.context, self.machine))
+                found.append(rules.default_candidate(task.mod, self.machine))
         found += task.context.generate_measure_candidates() or []
         fresh = {}
         for candidate in found:

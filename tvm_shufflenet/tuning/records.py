@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,82 +58,84 @@ class Line:
 
 @dataclass
 class RecordStore:
-    """The records of one folder for one target. Lines that cannot be read are skipped, reported and left in place."""
+    """The records of one folder for one target. Lines that cannot be read are skipped, reported and left in place.
+
+    ``shipped`` names a second folder that is read as well, but never written.
+    """
 
     folder: Path
     target: tvm.target.Target
+    shipped: Path | None = None
     skipped: list[Line] = field(default_factory=list)
     other_targets: int = 0
 
     def __post_init__(self) -> None:
         self.folder = Path(self.folder)
-        self._workload_lines: dict[str, int] = {}
-        self._workloads: dict[int, ms.database.Workload] = {}
         self._records: list[tuple[str, str, ms.database.TuningRecord]] = []
         self._trials: list[Trial] = []
-        self._lines_written = 0
-        self._read_workloads()
-        self._read_records()
-        self._read_journal()
+        if self.shipped is not None and Path(self.shipped).resolve() != self.folder.resolve():
+            self._read(Path(self.shipped))
+        self._workload_lines, self._lines_written = self._read(self.folder)
         if self.other_targets and not self._records:
             raise RecordMismatch(
-                f"the {self.other_targets} records in {self.folder} are for another target than {self.target.attrs.get('mcpu', '')}",
+                f"the {self.other_targets} records in {self.folder} are not for this target",
                 "they were tuned for another machine, or TVM described it otherwise",
                 "name another --records folder, or tune again into an empty one",
             )
 
-    def _read_workloads(self) -> None:
-        for number, value in self._lines(WORKLOADS):
-            try:
-                workload = ms.database.Workload.from_json(value)
-            except Exception:
-                self.skipped.append(Line(WORKLOADS, number, "not a workload"))
-                continue
-            self._workloads[number - 1] = workload
-            self._workload_lines[str(value[0])] = number - 1
-
-    def _read_records(self) -> None:
-        hashes = {line: shash for shash, line in self._workload_lines.items()}
-        for number, value in self._lines(RECORDS):
+    def _read(self, folder: Path) -> tuple[dict[str, int], int]:
+        """Add a folder's records and trials. Returns the line of each workload, by hash, and how many lines there are."""
+        workloads, lines, count = self._read_workloads(folder)
+        hashes = {line: shash for shash, line in lines.items()}
+        for number, value in self._lines(folder / RECORDS):
             try:
                 line, body = value
-                record = ms.database.TuningRecord.from_json(body, self._workloads[line])
+                record = ms.database.TuningRecord.from_json(body, workloads[line])
             except KeyError:
                 self.skipped.append(Line(RECORDS, number, "its workload is missing or damaged"))
                 continue
             except Exception:
                 self.skipped.append(Line(RECORDS, number, "not a tuning record"))
                 continue
-            if not same_target(record.target, self.target):
+            if same_target(record.target, self.target):
+                self._records.append((hashes[line], trace_hash(record.trace), record))
+            else:
                 self.other_targets += 1
-                continue
-            self._records.append((hashes[line], trace_hash(record.trace), record))
-
-    def _read_journal(self) -> None:
-        for number, value in self._lines(JOURNAL):
+        for number, value in self._lines(folder / JOURNAL):
             try:
                 self._trials.append(msgspec.convert(value, Trial))
             except msgspec.ValidationError as exc:
                 self.skipped.append(Line(JOURNAL, number, str(exc)))
+        return lines, count
 
-    def _lines(self, name: str):
-        path = self.folder / name
-        if not path.exists():
-            return
+    def _read_workloads(self, folder: Path) -> tuple[dict[int, ms.database.Workload], dict[str, int], int]:
+        """Workloads by line, their lines by hash, and how many lines there are; lines count from 0, bad ones too."""
+        workloads, lines, count = {}, {}, 0
+        for number, value in self._lines(folder / WORKLOADS, keep_all=True):
+            count = number
+            try:
+                workloads[number - 1] = ms.database.Workload.from_json(value)
+                lines.setdefault(str(value[0]), number - 1)
+            except Exception:
+                self.skipped.append(Line(WORKLOADS, number, "not a workload"))
+        return workloads, lines, count
+
+    def _lines(self, path: Path, keep_all: bool = False) -> Iterator[tuple[int, object]]:
+        """Number and value of each line; one that is not JSON is reported, or None where ``keep_all`` is set."""
         try:
-            text = path.read_bytes()
+            lines = path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return
         except OSError as exc:
             raise BadInput(f"cannot read {path}", str(exc), "check the --records folder") from exc
-        lines = text.splitlines()
-        if name == WORKLOADS:
-            self._lines_written = len(lines)
         for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
             try:
                 yield number, json.loads(line)
             except ValueError:
-                self.skipped.append(Line(name, number, "not JSON, perhaps cut short"))
+                if keep_all:
+                    yield number, None
+                else:
+                    self.skipped.append(Line(path.name, number, "not JSON, perhaps cut short"))
 
     @property
     def _kind_of(self) -> dict[tuple[str, str], Kind]:

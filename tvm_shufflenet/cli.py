@@ -1,0 +1,371 @@
+"""The command line: parses words, calls the workflow, prints what it returns. Heavy imports wait for the command."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+from .errors import BadInput, DeployError
+
+DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
+# Eight or nine trials for each operator of ShuffleNet v1: some four minutes on two cores of a desktop.
+DEFAULT_TRIALS = 256
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit code (see errors.py)."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    # libtvm starts its threads at first use and never changes its mind; the host side needs one only.
+    os.environ.setdefault("TVM_NUM_THREADS", "1")
+    try:
+        options.command(options)
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; finished trials are recorded, the same command goes on from them", file=sys.stderr)
+        return 130
+    except DeployError as exc:
+        if options.debug:
+            raise
+        print(f"tvm-shufflenet: {exc}", file=sys.stderr)
+        return exc.exit_code
+    except BrokenPipeError:
+        return 0
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tvm-shufflenet",
+        description="Tune ShuffleNet-class PyTorch models with Apache TVM and deploy them on ARM Cortex-A.",
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+
+    def command(name: str, run, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=run)
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        return sub
+
+    def json_option(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--json", metavar="FILE", help="also write the facts as JSON; - for standard output alone")
+
+    def device_options(sub: argparse.ArgumentParser, threads: bool = True) -> None:
+        sub.add_argument("--device", metavar="D", help="local, emulated[:CORE], rpc://HOST:PORT, tracker://HOST:PORT/KEY")
+        if threads:
+            sub.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads on the device (1)")
+
+    def model_options(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="zoo name, FILE.pt2 or FILE.py:factory")
+        sub.add_argument("--target", required=True, metavar="T", help="see tvm-shufflenet targets")
+        sub.add_argument("--weights", type=Path, metavar="FILE.pth", help="checkpoint for the model")
+        sub.add_argument("--input-shape", type=_shape, metavar="N,C,H,W", help="input shape (1,3,224,224)")
+
+    def records_option(sub) -> None:
+        sub.add_argument("--records", type=Path, metavar="DIR", help="tuning records (tuning_logs/<target>)")
+
+    json_option(command("models", _models, "list the zoo: input shape, multiply-adds, parameters"))
+    json_option(command("targets", _targets, "list the target presets"))
+
+    doctor = command("doctor", _doctor, "show what is present and missing, and the command that installs it")
+    device_options(doctor, threads=False)
+    json_option(doctor)
+
+    tune = command("tune", _tune, "search schedules on a device, then compare tuned with untuned code")
+    model_options(tune)
+    device_options(tune)
+    tune.add_argument("--strategy", choices=("template", "ansor"), default="template", help="space to search (template)")
+    tune.add_argument("--trials", type=_positive, default=DEFAULT_TRIALS, metavar="N", help=f"trials ({DEFAULT_TRIALS})")
+    tune.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the search (0)")
+    records_option(tune)
+    json_option(tune)
+
+    compile_ = command("compile", _compile, "cross-compile a model to a package")
+    model_options(compile_)
+    source = compile_.add_mutually_exclusive_group()
+    records_option(source)
+    source.add_argument("--untuned", action="store_true", help="TVM's own code, without schedules of ours")
+    compile_.add_argument("-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write")
+
+    run = command("run", _run, "run a package on an input")
+    run.add_argument("package", type=Path, metavar="PACKAGE")
+    device_options(run)
+    run.add_argument("--input", metavar="FILE", help=".npy tensor or an image; the package's reference input without")
+    run.add_argument("--top", type=_positive, default=5, metavar="K", help="classes to print (5)")
+    run.add_argument("--output", type=Path, metavar="OUT.npy", help="also write the output tensor")
+
+    bench = command("bench", _bench, "time a package on a device")
+    bench.add_argument("package", type=Path, metavar="PACKAGE")
+    device_options(bench)
+    bench.add_argument("--warmup", type=_natural, default=5, metavar="N", help="untimed runs first (5)")
+    bench.add_argument("--repeat", type=_positive, default=30, metavar="N", help="samples (30)")
+    json_option(bench)
+
+    compare = command("compare", _compare, "time tuned against untuned code")
+    model_options(compare)
+    device_options(compare)
+    compare.add_argument("--repeat", type=_positive, default=10, metavar="N", help="samples (10)")
+    records_option(compare)
+    json_option(compare)
+
+    serve = command("serve", _serve, "run the RPC device server on this machine")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--port", type=_natural, default=9090, metavar="P", help="port; 0 for any free one (9090)")
+    serve.add_argument("--tracker", metavar="HOST:PORT", help="register at this TVM tracker")
+    serve.add_argument("--key", metavar="K", help="device key at the tracker")
+    serve.add_argument("--bundle", type=Path, metavar="DIR", help="instead write the server and its libraries to DIR")
+    serve.add_argument("--arch", choices=("aarch64", "x86_64"), help="architecture of --bundle (aarch64)")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if len(shape) != 4 or min(shape) < 1:
+        raise argparse.ArgumentTypeError("write four positive numbers: N,C,H,W")
+    return shape
+
+
+def _models(options) -> None:
+    from . import models
+    from .report.tables import print_models
+
+    rows = []
+    for name in models.names():
+        macs, parameters = models.complexity(name)
+        rows.append(
+            {
+                "name": name,
+                "input_shape": list(models.IMAGENET_SHAPE),
+                "multiply_adds": macs,
+                "parameters": parameters,
+                "paper_multiply_adds": models.PAPER_MACS_M.get(name, 0) * 10**6 or None,
+            }
+        )
+    _report(options, {"schema": 1, "models": rows}, lambda console: print_models(console, rows))
+
+
+def _targets(options) -> None:
+    from .report.tables import print_targets
+    from .targets import CORES, targets
+
+    presets = [target.to_json() for target in targets().values()]
+    cores = [{"name": c.name, "clock_ghz": c.clock_ghz, "source": c.source} for c in CORES.values()]
+    _report(options, {"schema": 1, "targets": presets, "cores": cores}, lambda c: print_targets(c, targets().values()))
+
+
+def _doctor(options) -> None:
+    from .doctor import examine
+    from .report.tables import print_findings
+
+    findings = examine(options.device)
+    facts = {"schema": 1, "findings": [finding.to_json() for finding in findings]}
+    _report(options, facts, lambda console: print_findings(console, findings))
+    missing = [finding for finding in findings if not finding.ok]
+    if missing:
+        raise missing[0].error
+
+
+def _tune(options) -> None:
+    from .report.progress import TuningProgress
+    from .report.tables import print_comparison, print_tuning
+
+    target, model = _target_and_model(options)
+    with _device(options, target) as device:
+        console = _console(options)
+        console.print(f"device: {device.describe()}")
+        from . import workflow
+
+        store = _records(options, target, console)
+        imported = workflow.import_model(model)
+        with TuningProgress(console) as progress:
+            result = workflow.tune(
+                imported,
+                target,
+                device,
+                store,
+                strategy=options.strategy,
+                trials=options.trials,
+                seed=options.seed,
+                on_progress=progress,
+            )
+        print_tuning(console, result, store)
+        comparison = workflow.compare(imported, target, device, store, options.threads)
+    facts = comparison.to_json() | {
+        "strategy": options.strategy,
+        "trials": {
+            "requested": result.requested,
+            "measured": result.measured,
+            "failed": result.failed,
+            "reused": result.reused,
+            "causes": result.causes,
+            "per_minute": result.trials_per_minute,
+        },
+        "wall_s": result.wall_s,
+        "records": str(store.folder),
+    }
+    _report(options, facts, lambda console: print_comparison(console, comparison))
+
+
+def _compare(options) -> None:
+    from .report.tables import print_comparison
+
+    target, model = _target_and_model(options)
+    with _device(options, target) as device:
+        console = _console(options)
+        console.print(f"device: {device.describe()}")
+        from . import workflow
+
+        store = _records(options, target, console, must_exist=True)
+        imported = workflow.import_model(model)
+        comparison = workflow.compare(imported, target, device, store, options.threads, options.repeat)
+    _report(options, comparison.to_json(), lambda console: print_comparison(console, comparison))
+
+
+def _compile(options) -> None:
+    from .report.tables import print_package
+
+    target, model = _target_and_model(options)
+    from . import workflow
+
+    console = _console(options)
+    store = None if options.untuned else _records(options, target, console, must_exist=True)
+    package = workflow.compile_package(workflow.import_model(model), target, store, options.output)
+    print_package(console, package)
+
+
+def _run(options) -> None:
+    from .devices import find_device
+    from .library.package import Package
+    from .report.tables import print_classes
+    from .targets import find_target
+
+    package = Package(options.package)
+    device = find_device(options.device, find_target(package.manifest.target), options.threads, match=False)
+    package.check_machine(device.machine, device.name)
+    from . import workflow
+    from .inputs import read_input
+
+    data = package.reference_input() if options.input is None else read_input(options.input, package.manifest.input_shape)
+    console = _console(options)
+    with device:
+        console.print(f"device: {device.describe()}")
+        output = workflow.run(package, device, data)
+    if options.output is not None:
+        from .inputs import write_array
+
+        write_array(options.output, output)
+    print_classes(console, output, options.top)
+
+
+def _bench(options) -> None:
+    from .devices import find_device
+    from .library.package import Package
+    from .report.tables import print_bench
+    from .targets import find_target
+
+    package = Package(options.package)
+    device = find_device(options.device, find_target(package.manifest.target), options.threads, match=False)
+    package.check_machine(device.machine, device.name)
+    from . import workflow
+
+    with device:
+        _console(options).print(f"device: {device.describe()}")
+        result = workflow.bench(package, device, options.threads, options.warmup, options.repeat)
+    _report(options, result.to_json(), lambda console: print_bench(console, result))
+
+
+def _serve(options) -> None:
+    from .devices.local import host_machine
+    from .devices.native.build import server_binary, server_bundle
+
+    if options.bundle is not None:
+        folder = server_bundle(options.arch or "aarch64", options.bundle)
+        print(f"{folder}: copy it to the board and run ./tvm_shufflenet_server --help there")
+        return
+    if bool(options.tracker) != bool(options.key):
+        raise BadInput("--tracker and --key go together", "", "give both, or neither")
+    command = [str(server_binary(host_machine())), "--host", options.host, "--port", str(options.port)]
+    if options.tracker:
+        command += ["--tracker", options.tracker, "--key", options.key]
+    os.execv(command[0], command)
+
+
+def _target_and_model(options):
+    from .targets import find_target, targets
+
+    if options.target not in targets():
+        find_target(options.target)  # raises, before anything heavy is imported
+    from .devices import find_device
+
+    find_device(getattr(options, "device", None), targets()[options.target], getattr(options, "threads", 1))
+    from .models import find_model
+
+    model = find_model(options.model, weights=options.weights, input_shape=options.input_shape)
+    return find_target(options.target), model
+
+
+def _device(options, target):
+    from .devices import find_device
+
+    return find_device(options.device, target, options.threads)
+
+
+def _records(options, target, console, must_exist: bool = False):
+    from . import workflow
+
+    store = workflow.open_records(target, options.records, must_exist)
+    for line in store.skipped:
+        console.print(f"skipped {store.folder}/{line}", markup=False)
+    return store
+
+
+def _console(options):
+    """Where people's text goes: standard error when standard output carries JSON."""
+    from rich.console import Console
+
+    return Console(stderr=getattr(options, "json", None) == "-", highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _report(options, facts: dict, show) -> None:
+    """Print for people, and write the same facts where --json says."""
+    show(_console(options))
+    if options.json == "-":
+        json.dump(facts, sys.stdout, indent=2)
+        print()
+    elif options.json is not None:
+        path = Path(options.json)
+        temporary = path.with_name(path.name + ".new")
+        try:
+            temporary.write_text(json.dumps(facts, indent=2) + "\n")
+            temporary.replace(path)
+        except OSError as exc:
+            raise BadInput(f"cannot write {path}", str(exc), "name another --json file") from exc
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""The emulated Cortex-A as a device like any other; only its clock is modelled."""
+
+from __future__ import annotations
+
+import os
+
+from ..targets import Core
+from .base import Device, Endpoint
+from .emulated import EmulatedCore
+
+
+class EmulatedDevice(Device):
+    """One modelled ``core``; sessions are separate processes, so trials run side by side without disturbing its clock."""
+
+    kind = "modelled"
+    machine = "aarch64"
+
+    def __init__(self, core: Core):
+        self.name = f"emulated:{core.name}"
+        self.model_error_percent = core.model_error_percent
+        self.workers = os.cpu_count() or 1
+        self._emulator = EmulatedCore(core.name)
+
+    def start(self) -> None:
+        self._emulator.start()
+
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self._emulator.host, self._emulator.port)
+
+    def alive(self) -> bool:
+        return self._emulator.alive() and super().alive()
+
+    def close(self) -> None:
+        self._emulator.stop()

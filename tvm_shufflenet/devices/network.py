@@ -1,0 +1,90 @@
+"""A compiled network in a session on a device: run it, time it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from ..errors import DeviceFailed
+from ..latency import Latency
+from .base import Device, first_line
+
+SESSION_SECONDS = 600
+# A measured sample averages as many runs as fit in this time: short enough to see a disturbance, long enough to time.
+SAMPLE_MS = 20
+
+
+class Network:
+    """``with Network(device, library) as network: network.run(data)``. Every failure is a DeviceFailed."""
+
+    def __init__(self, device: Device, library: Path):
+        self.device, self.library = device, Path(library)
+
+    def __enter__(self) -> Network:
+        try:
+            session = self.device.endpoint().connect(SESSION_SECONDS)
+            session.upload(str(self.library))
+            module = session.load_module(self.library.name)
+            self._cpu = session.cpu(0)
+            self._machine = relax.VirtualMachine(module, self._cpu)
+        except DeviceFailed:
+            raise
+        except Exception as exc:
+            raise self._failed("could not load the library", exc) from exc
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self._machine = self._cpu = None  # the session ends with its last remote object
+
+    def set_input(self, data: np.ndarray) -> None:
+        self._machine.set_input("main", tvm.runtime.tensor(data, self._cpu))
+
+    def run(self, data: np.ndarray) -> np.ndarray:
+        """The network's output for ``data``, (N, C, H, W) float32."""
+        try:
+            self.set_input(data)
+            self._machine.invoke_stateful("main")
+            outputs = self._machine.get_outputs("main")
+            return (outputs if hasattr(outputs, "numpy") else outputs[0]).numpy()
+        except Exception as exc:
+            raise self._failed("failed while running the network", exc) from exc
+
+    def cold_us(self) -> float | None:
+        """Wall time of one inference seen from here, in microseconds: the first in a session is what an app sees.
+
+        Includes the round trip to the device. None for a modelled clock, which has no model of a cold start.
+        """
+        if self.device.kind == "modelled":
+            return None
+        started = time.perf_counter()
+        try:
+            self._machine.invoke_stateful("main")
+        except Exception as exc:
+            raise self._failed("failed in its first inference", exc) from exc
+        return 1e6 * (time.perf_counter() - started)
+
+    def latency(self, repeat: int, warmup: int = 1) -> Latency:
+        """``repeat`` samples by the device's own clock, after ``run`` has set the input."""
+        modelled = self.device.kind == "modelled"
+        try:
+            for _ in range(0 if modelled else warmup):
+                self._machine.invoke_stateful("main")
+            # The evaluator runs once untimed itself. A modelled clock repeats itself, so a sample is one run.
+            timer = self._machine.time_evaluator(
+                "invoke_stateful",
+                self._cpu,
+                number=1,
+                repeat=1 if modelled else repeat,
+                min_repeat_ms=0 if modelled else SAMPLE_MS,
+            )
+            return Latency.from_seconds(timer("main").results, self.device.kind)
+        except Exception as exc:
+            raise self._failed("failed while timing the network", exc) from exc
+
+    def _failed(self, what: str, exc: Exception) -> DeviceFailed:
+        return DeviceFailed(f"{self.device.name} {what}: {first_line(exc)}", "the device died or ran out of memory or time",
+                            "tvm-shufflenet doctor")  # fmt: skip

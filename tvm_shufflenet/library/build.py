@@ -1,0 +1,110 @@
+"""A folded Relax module becomes a shared library for the target, its weights packed as the schedules want them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import tvm
+from tvm import relax
+from tvm.relax import transform
+from tvm.s_tir import meta_schedule as ms
+
+from ..graph import pipeline
+from ..schedules import rules
+from ..targets import Target
+from .link import link
+
+# A time no record has: a default schedule only stands in where there is none.
+NEVER = 1e9
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One distinct operator of a library: how often it occurs, and what scheduled it.
+
+    ``schedule`` is ``record`` (with ``record_us``, its time when it was tuned), ``template`` (no record: the template's
+    default) or ``none`` (neither: TVM's plain loops).
+    """
+
+    name: str
+    occurrences: int
+    schedule: str
+    record_us: float | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A linked library and what is known about it. ``activation_bytes`` are planned, outside weights and stack."""
+
+    path: Path
+    operators: tuple[Operator, ...]
+    activation_bytes: int
+    weight_bytes: int
+
+
+def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:
+    """TVM's own untuned code: what the tuned library is compared with."""
+    ready = pipeline.stock(module, target)
+    tasks = ms.relax_integration.extract_tasks(ready, target.tvm())
+    operators = tuple(Operator(task.task_name, int(task.weight), "none") for task in tasks)
+    return _finish(ready, operators, target, output, linker)
+
+
+def build_tuned(
+    module: tvm.IRModule, target: Target, database: ms.database.MemoryDatabase, output: Path, linker: list[str]
+) -> Built:
+    """Our operators with the best records of ``database``, and the templates' defaults where it has none.
+
+    The defaults are added to ``database`` as records that any real one beats.
+    """
+    fused = pipeline.fused(module, target)
+    operators = tuple(_choose(task, target, database) for task in ms.relax_integration.extract_tasks(fused, target.tvm()))
+    with target.tvm(), database:
+        passes = [transform.MetaScheduleApplyDatabase(), transform.SplitLayoutRewritePreproc(), transform.FoldConstant()]
+        scheduled = tvm.transform.Sequential(passes)(fused)
+    return _finish(scheduled, operators, target, output, linker)
+
+
+def _choose(task, target: Target, database: ms.database.MemoryDatabase) -> Operator:
+    mod, count = task.dispatched[0], int(task.weight)
+    record = database.query_tuning_record(mod, target.tvm(), task.task_name)
+    if record is not None and float(record.run_secs[0]) < NEVER:
+        return Operator(task.task_name, count, "record", 1e6 * min(float(s) for s in record.run_secs))
+    if rules.template_name(mod) is None:
+        return Operator(task.task_name, count, "none")
+    candidate = rules.default_candidate(mod, rules.Machine(target.lanes, target.vector_registers))
+    workload = database.commit_workload(mod)
+    database.commit_tuning_record(
+        ms.database.TuningRecord(candidate.sch.trace, workload, [NEVER], target.tvm(), candidate.args_info)
+    )
+    return Operator(task.task_name, count, "template")
+
+
+def _finish(module: tvm.IRModule, operators, target: Target, output: Path, linker: list[str]) -> Built:
+    """Compile and link. Raises LinkFailed."""
+    executable = relax.build(module, target.tvm())
+
+    def link_objects(path, objects, **_options):
+        link(objects, Path(path), linker, target.machine)
+
+    executable.export_library(str(output), fcompile=link_objects)
+    return Built(Path(output), operators, *_memory(module))
+
+
+def _memory(module: tvm.IRModule) -> tuple[int, int]:
+    """Bytes of the storages that the memory planner shares among activations, and bytes of the constants."""
+    passes = [transform.ToNonDataflow(), transform.RemovePurityChecking(), transform.CallTIRRewrite()]
+    planned = tvm.transform.Sequential([*passes, transform.StaticPlanBlockMemory()])(module)
+    storages = weights = 0
+
+    def visit(expr):
+        nonlocal storages, weights
+        if isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == "relax.memory.alloc_storage":
+            storages += math.prod(int(dim) for dim in expr.args[0].values)
+        elif isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy"):
+            weights += expr.value.numpy().nbytes
+
+    relax.analysis.post_order_visit(planned["main"], visit)
+    return storages, weights

@@ -1,0 +1,36 @@
+"""What will be compiled, decided before anything is: the command line, the manifest and the report print the same text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .targets import Target
+
+
+@dataclass(frozen=True)
+class CompilePlan:
+    """``records`` is the folder of tuning records, None for TVM's own untuned code."""
+
+    model: str
+    input_shape: tuple[int, ...]
+    target: Target
+    records: str | None
+    linker: tuple[str, ...]
+    tvm_version: str
+    ffi_version: str
+
+    @property
+    def tuned(self) -> bool:
+        return self.records is not None
+
+    def describe(self) -> str:
+        shape = "x".join(map(str, self.input_shape))
+        code = f"our operators, scheduled by {self.records}" if self.tuned else "TVM's own operators, untuned"
+        lines = [
+            f"model   {self.model}, input {shape} float32",
+            f"target  {self.target.describe()}",
+            f"code    {code}",
+            f"linker  {' '.join(self.linker)}",
+            f"tvm     {self.tvm_version} (ffi {self.ffi_version})",
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,132 @@
+"""Tables for the terminal, 80 columns wide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from rich.console import Console
+
+    from ..doctor import Finding
+    from ..library.package import Package
+    from ..targets import Target
+    from ..tuning.driver import TuneResult
+    from ..tuning.records import RecordStore
+    from ..workflow import Bench, Comparison
+
+
+def _table(*columns: str, left: int = 1) -> Table:
+    """A plain table: the first ``left`` columns are words, the others numbers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < left else "right", no_wrap=index == 0)
+    return table
+
+
+def print_models(console: Console, rows: list[dict]) -> None:
+    table = _table("model", "input", "multiply-adds", "paper", "parameters", left=2)
+    for row in rows:
+        paper = f"{row['paper_multiply_adds'] / 1e6:.0f} M" if row["paper_multiply_adds"] else ""
+        shape = "x".join(map(str, row["input_shape"]))
+        table.add_row(row["name"], shape, f"{row['multiply_adds'] / 1e6:.1f} M", paper, f"{row['parameters'] / 1e6:.2f} M")
+    console.print(table)
+
+
+def print_targets(console: Console, targets: Iterable[Target]) -> None:
+    table = _table("target", "cpu", "cores", "emulated as", "what it is", left=5)
+    for target in targets:
+        table.add_row(target.name, target.mcpu, str(target.num_cores), target.core or "-", target.note)
+    console.print(table)
+
+
+def print_findings(console: Console, findings: list[Finding]) -> None:
+    for finding in findings:
+        if finding.ok:
+            console.print(f"ok       {finding.name}: {finding.found}", markup=False)
+        else:
+            console.print(f"missing  {finding.name} ({finding.purpose}); install: {finding.error.next_step}", markup=False)
+
+
+def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
+    table = _table("operator", "space", "times", "trials", "best us", "sum us", "GFLOP/s", left=2)
+    measured = sorted((t for t in result.tasks if t.trials), key=lambda task: -task.cost_seconds)
+    for task in measured:
+        rate = task.flops / task.best_seconds / 1e9 if task.best_seconds else 0.0
+        table.add_row(
+            task.name,
+            task.space,
+            str(task.weight),
+            str(task.trials),
+            f"{task.best_seconds * 1e6:.1f}",
+            f"{task.cost_seconds * 1e6:.1f}",
+            f"{rate:.1f}",
+        )
+    console.print(table)
+    left_out = [task.name for task in result.tasks if not task.trials]
+    if left_out:
+        console.print(f"no trial, for lack of --trials: {', '.join(left_out)}")
+    console.print(
+        f"{result.measured} trials measured, {result.failed} failed, {result.reused} reused, "
+        f"{result.wall_s:.0f} s, {result.trials_per_minute:.0f} trials a minute; records in {store.folder}"
+    )
+    for cause, count in result.causes.items():
+        console.print(f"failed by {cause}: {count}")
+    if result.first_error:
+        console.print(f"first error: {result.first_error}", markup=False)
+
+
+def print_comparison(console: Console, comparison: Comparison) -> None:
+    kind = comparison.tuned.kind
+    table = _table(f"{comparison.model} on {comparison.device['name']}", f"median ms ({kind})", "min", "p90", "samples")
+    for name, latency in (("TVM untuned", comparison.untuned), ("tuned", comparison.tuned)):
+        values = (latency.median_us, latency.min_us, latency.percentile_us(90))
+        table.add_row(name, *(f"{us / 1e3:.3f}" for us in values), str(len(latency.samples_us)))
+    console.print(table)
+    error = comparison.device["model_error_percent"]
+    if kind == "modelled":
+        quality = "not calibrated" if error is None else f"about {error:.0f} % off on average"
+        console.print(f"modelled latencies: the clock of the emulated core is a model, {quality}")
+    console.print(
+        f"speedup {comparison.speedup:.2f}, {comparison.threads} thread; largest error against PyTorch "
+        f"{comparison.max_abs_err:.2g}, {comparison.tolerance:.2g} allowed"
+    )
+    plain = [operator.name for operator in comparison.operators if operator.schedule != "record"]
+    if plain:
+        console.print(f"operators without a record: {', '.join(plain)}")
+
+
+def print_package(console: Console, package: Package) -> None:
+    manifest = package.manifest
+    size = package.library.stat().st_size
+    console.print(f"{package.folder}: {manifest.library}, {size / 1e6:.2f} MB for {manifest.machine}", markup=False)
+    counts = {kind: sum(o.schedule == kind for o in manifest.operators) for kind in ("record", "template", "none")}
+    console.print(
+        f"operators: {counts['record']} scheduled by records, {counts['template']} by a template's default, "
+        f"{counts['none']} plain"
+    )
+
+
+def print_bench(console: Console, bench: Bench) -> None:
+    table = _table(str(bench.package.folder), "median ms", "min", "p90", "p99", "samples")
+    latency = bench.latency
+    values = (latency.median_us, latency.min_us, latency.percentile_us(90), latency.percentile_us(99))
+    table.add_row(latency.kind, *(f"{us / 1e3:.3f}" for us in values), str(len(latency.samples_us)))
+    console.print(table)
+    cold = f"first inference {bench.cold_us / 1e3:.3f} ms, " if bench.cold_us else ""
+    console.print(
+        f"{cold}weights and activations {bench.peak_memory_bytes / 1e6:.2f} MB; largest error against PyTorch "
+        f"{bench.max_abs_err:.2g}, {bench.package.manifest.tolerance:.2g} allowed"
+    )
+
+
+def print_classes(console: Console, output: np.ndarray, top: int) -> None:
+    """The ``top`` largest outputs of each image of the batch, as class index and value."""
+    for index, row in enumerate(output.reshape(output.shape[0], -1)):
+        best = row.argsort()[::-1][:top]
+        classes = ", ".join(f"class {int(k)}: {row[k]:.4f}" for k in best)
+        console.print(f"image {index}: {classes}")

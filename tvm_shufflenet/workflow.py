@@ -1,0 +1,294 @@
+"""What the commands do: model -> graph -> library -> device -> report, with no word about how it is printed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import tvm
+
+from .devices.base import Device
+from .devices.network import Network
+from .errors import BadInput, WrongResult
+from .graph.frontend import check_single_tensor, to_relax
+from .graph.pipeline import fused
+from .latency import Latency
+from .library.build import Built, build_tuned, build_untuned
+from .library.link import linker_command
+from .library.package import Manifest, OperatorEntry, Package, Timing, reference_input, write_package
+from .models import Model
+from .plan import CompilePlan
+from .targets import Target
+from .toolchain import FFI_VERSION, TVM_VERSION
+from .tuning.driver import Progress, Tuner, TuneResult
+from .tuning.records import RecordStore
+
+# Float32 rounding of sums of up to a thousand products through fifty layers, in another order than PyTorch's, stays
+# below 1e-5 of the largest output; ten times that is a wrong result.
+TOLERANCE = 1e-4
+REFERENCE_SEED = 0
+NETWORK_REPEATS = 10
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A model as folded Relax, with PyTorch's answer to the reference input."""
+
+    model: Model
+    module: tvm.IRModule
+    reference: np.ndarray
+
+    @property
+    def input(self) -> np.ndarray:
+        return reference_input(self.model.input_shape, REFERENCE_SEED)
+
+    @property
+    def tolerance(self) -> float:
+        """Largest absolute difference from PyTorch that rounding explains: 1e-4, or 1e-4 of the largest output."""
+        return TOLERANCE * max(1.0, float(np.abs(self.reference).max()))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tuned against untuned code on one device, both checked against PyTorch first."""
+
+    model: str
+    target: str
+    device: dict
+    threads: int
+    untuned: Latency
+    tuned: Latency
+    max_abs_err: float
+    tolerance: float
+    operators: tuple
+
+    @property
+    def speedup(self) -> float:
+        return self.untuned.median_us / self.tuned.median_us
+
+    def to_json(self) -> dict:
+        return {
+            "schema": 1,
+            "model": self.model,
+            "target": self.target,
+            "device": self.device,
+            "threads": self.threads,
+            "latency_us": {"untuned": self.untuned.to_json(), "tuned": self.tuned.to_json()},
+            "speedup": self.speedup,
+            "max_abs_err": self.max_abs_err,
+            "tolerance": self.tolerance,
+            "operators": [
+                {"name": o.name, "occurrences": o.occurrences, "schedule": o.schedule, "record_us": o.record_us}
+                for o in self.operators
+            ],
+            "peers": [],
+        }
+
+
+def import_model(model: Model) -> Imported:
+    """Relax module and reference of a model. Raises ImportFailed, BadInput for weights that are no numbers."""
+    module = to_relax(model.exported())
+    check_single_tensor(module)
+    reference = model(reference_input(model.input_shape, REFERENCE_SEED))
+    if not np.isfinite(reference).all():
+        raise BadInput(f"{model.name} answers NaN or infinity in PyTorch", "NaN in its weights", "check the checkpoint")
+    return Imported(model, module, reference)
+
+
+def records_folders(target: Target, chosen: Path | None) -> tuple[Path, Path | None]:
+    """The folder that records are written to, and a second one that is only read: the shipped records.
+
+    ``chosen`` (--records) stands alone. Without it, ``tuning_logs/<target>`` of the current folder where there is a
+    ``tuning_logs``, else a folder of the user's beside the shipped ones.
+    """
+    if chosen is not None:
+        return chosen, None
+    if Path("tuning_logs").is_dir():
+        return Path("tuning_logs") / target.name, None
+    from platformdirs import user_data_path
+
+    shipped = Path(str(resources.files("tvm_shufflenet.tuning_logs"))) / target.name
+    return user_data_path("tvm-shufflenet") / "tuning_logs" / target.name, shipped
+
+
+def open_records(target: Target, chosen: Path | None, must_exist: bool = False) -> RecordStore:
+    """The record store for a target. Raises RecordMismatch, BadInput where ``--records`` names nothing."""
+    folder, shipped = records_folders(target, chosen)
+    if must_exist and chosen is not None and not chosen.is_dir():
+        raise BadInput(f"there is no folder {chosen}", "", "tvm-shufflenet tune ... --records " + str(chosen))
+    return RecordStore(folder, target.tvm(), shipped)
+
+
+def tune(
+    imported: Imported,
+    target: Target,
+    device: Device,
+    store: RecordStore,
+    *,
+    strategy: str,
+    trials: int,
+    seed: int,
+    on_progress: Callable[[Progress], None],
+) -> TuneResult:
+    """Search schedules for every operator of the network on a started device."""
+    module = fused(imported.module, target)
+    tuner = Tuner(
+        module, target, device, store, strategy=strategy, trials=trials, seed=seed, on_progress=on_progress
+    )
+    return tuner.run()
+
+
+def compare(
+    imported: Imported, target: Target, device: Device, store: RecordStore, threads: int = 1, repeats: int = NETWORK_REPEATS
+) -> Comparison:
+    """Build tuned and untuned libraries, check both, then time both. Raises WrongResult before any time is taken."""
+    linker = linker_command(target)
+    with _work_folder() as folder:
+        tuned = build_tuned(imported.module, target, store.database(), folder / "tuned.so", linker)
+        untuned = build_untuned(imported.module, target, folder / "untuned.so", linker)
+        latencies, error = {}, 0.0
+        with Network(device, untuned.path) as slow, Network(device, tuned.path) as fast:
+            for name, network in (("untuned", slow), ("tuned", fast)):
+                error = max(error, check(network, imported.input, imported.reference, imported.tolerance, name))
+            for name, network in (("untuned", slow), ("tuned", fast)):
+                latencies[name] = network.latency(repeats)
+    return Comparison(
+        imported.model.name,
+        target.name,
+        device.to_json(),
+        threads,
+        latencies["untuned"],
+        latencies["tuned"],
+        error,
+        imported.tolerance,
+        tuned.operators,
+    )
+
+
+def check(network: Network, data: np.ndarray, reference: np.ndarray, tolerance: float, name: str) -> float:
+    """Largest absolute difference from ``reference``. Raises WrongResult where it exceeds ``tolerance`` or is NaN."""
+    output = network.run(data)
+    error = float(np.abs(output - reference).max()) if output.shape == reference.shape else float("inf")
+    if not error <= tolerance:
+        raise WrongResult(
+            f"the {name} library is off by {error:.3g} from PyTorch, {tolerance:.3g} is allowed",
+            "a schedule or the compiler computes something else",
+            "compile it --untuned, and report the records that did it",
+        )
+    return error
+
+
+def compile_package(imported: Imported, target: Target, store: RecordStore | None, output: Path) -> Package:
+    """Write a package to ``output``; without a ``store``, of TVM's untuned code."""
+    linker = linker_command(target)
+    plan = CompilePlan(
+        imported.model.name,
+        imported.model.input_shape,
+        target,
+        str(store.folder) if store else None,
+        tuple(linker),
+        TVM_VERSION,
+        FFI_VERSION,
+    )
+    with _work_folder() as folder:
+        library = folder / f"{plan.model}.so"
+        if store is None:
+            built = build_untuned(imported.module, target, library, linker)
+        else:
+            built = build_tuned(imported.module, target, store.database(), library, linker)
+        return write_package(output, library, imported.reference, _manifest(plan, imported, built))
+
+
+def _manifest(plan: CompilePlan, imported: Imported, built: Built) -> Manifest:
+    return Manifest(
+        schema=1,
+        model=plan.model,
+        input_shape=plan.input_shape,
+        output_shape=tuple(imported.reference.shape),
+        seed=REFERENCE_SEED,
+        target=plan.target.name,
+        target_config=plan.target.tvm_config,
+        machine=plan.target.machine,
+        tuned=plan.tuned,
+        records=plan.records,
+        tvm=plan.tvm_version,
+        ffi=plan.ffi_version,
+        linker=plan.linker,
+        library=built.path.name,
+        operators=tuple(OperatorEntry(o.name, o.occurrences, o.schedule, o.record_us) for o in built.operators),
+        activation_bytes=built.activation_bytes,
+        weight_bytes=built.weight_bytes,
+        tolerance=imported.tolerance,
+        hashes={},
+    )
+
+
+def run(package: Package, device: Device, data: np.ndarray) -> np.ndarray:
+    """The network's output for ``data`` on a started device. Raises BadInput for another shape."""
+    if tuple(data.shape) != tuple(package.manifest.input_shape):
+        raise BadInput(
+            f"the input is {tuple(data.shape)}, the package takes {tuple(package.manifest.input_shape)}",
+            "",
+            "reshape it, or compile for that --input-shape",
+        )
+    with Network(device, package.library) as network:
+        return network.run(data)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Latency of a package on a device. ``cold_us`` is the first inference in a new session."""
+
+    package: Package
+    device: dict
+    threads: int
+    latency: Latency
+    cold_us: float | None
+    max_abs_err: float
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Weights and planned activations, the memory that inference needs beside the code."""
+        return self.package.manifest.weight_bytes + self.package.manifest.activation_bytes
+
+    def to_json(self) -> dict:
+        return {
+            "schema": 1,
+            "model": self.package.manifest.model,
+            "target": self.package.manifest.target,
+            "device": self.device,
+            "threads": self.threads,
+            "latency_us": self.latency.to_json(),
+            "cold_us": self.cold_us,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "max_abs_err": self.max_abs_err,
+            "tolerance": self.package.manifest.tolerance,
+        }
+
+
+def bench(package: Package, device: Device, threads: int, warmup: int, repeats: int) -> Bench:
+    """Check a package against PyTorch's stored answer, then time it, and note the latency in its manifest."""
+    data = package.reference_input()
+    with Network(device, package.library) as network:
+        network.set_input(data)
+        cold_us = network.cold_us()
+        error = check(network, data, package.reference, package.manifest.tolerance, package.manifest.library)
+        latency = network.latency(repeats, warmup)
+    result = Bench(package, device.to_json(), threads, latency, cold_us, error)
+    package.add_timing(Timing(result.device, threads, latency.to_json()))
+    return result
+
+
+@contextmanager
+def _work_folder():
+    folder = Path(tempfile.mkdtemp(prefix="tvm-shufflenet-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
