@@ -28,8 +28,8 @@ class Core:
     ``dram_ns`` are what an L1 miss that hits L2, and an L2 miss, add beyond an L1 hit; ``l2_hit_exposed`` and
     ``dram_exposed`` the share of them that prefetching and out-of-order execution do not hide, fitted. A block's own
     latency overlaps with its neighbours for ``overlap_cycles``: reorder buffer / dispatch width, or the depth of an
-    in-order pipeline. ``model_error_percent`` is the mean error of modelled latencies of networks that the fit left out,
-    None where there was nothing to fit to. Sources are beside each entry.
+    in-order pipeline. ``model_error_percent`` is the mean error of modelled latencies of networks that the fit left
+    out, None where there was nothing to fit to. Sources are beside each entry.
     """
 
     name: str
@@ -93,17 +93,17 @@ class Target:
 
 KIB, MIB = 1024, 1024 * 1024
 
-# The exposed shares and errors are fitted to single-thread latencies of 16 networks that ncnn's users published for these
-# two boards (Tencent/ncnn, benchmark/README.md at a4d2ea1d), each network left out of its own prediction. llvm-mca's own
-# Cortex-A53 model holds independent instructions back behind long ones, which the core does not do (see
+# The exposed shares and errors are fitted to single-thread latencies of 16 networks that ncnn's users published for
+# these two boards (Tencent/ncnn, benchmark/README.md at a4d2ea1d), each network left out of its own prediction.
+# llvm-mca's own Cortex-A53 model holds independent instructions back behind long ones, which the core does not do (see
 # llvm/llvm-project#213238), and misses these latencies by 14 %; the A55's is in-order too and comes closer.
 CORES: dict[str, Core] = {
     core.name: core
     for core in (
         Core(
             "cortex-a53", "cortex-a55", "cortex-a53", 1.4, Cache(32 * KIB, 4), Cache(512 * KIB, 16), 12.0, 110.0, 4,
-            "Raspberry Pi 3B+ (BCM2837B0); Cortex-A53 TRM DDI0500J ch. 6-7; one 128-bit multiply-add a cycle: ncnn's guide "
-            "to A53 and A55 dual issue",
+            "Raspberry Pi 3B+ (BCM2837B0); Cortex-A53 TRM DDI0500J ch. 6-7; one 128-bit multiply-add a cycle: ncnn's "
+            "guide to A53 and A55 dual issue",
             4.0, 0.85, 0.145, 10.2,
         ),
         Core(
@@ -117,9 +117,10 @@ CORES: dict[str, Core] = {
             42.0, 0.89, 0.104, 10.3,
         ),
         Core(
-            "cortex-a76", "neoverse-n1", "neoverse-n1", 2.4, Cache(64 * KIB, 4), Cache(512 * KIB, 8), 9.0, 100.0, 8,
+            "cortex-a76", "neoverse-n1", "neoverse-n1", 2.4, Cache(64 * KIB, 4), Cache(512 * KIB, 8), 9.0, 40.0, 8,
             "Raspberry Pi 5 (BCM2712); Cortex-A76 TRM 100798; llvm-mca has no A76 model of its own, Neoverse-N1 is its "
-            "sibling; 128 entries, 4 a cycle; exposed shares as Cortex-A72",
+            "sibling; 128 entries, 4 a cycle; exposed shares as Cortex-A72; beyond L2 lie a 2 MiB L3 and then memory, "
+            "which 40 ns stands between: a guess",
             32.0, 0.89, 0.104, None,
         ),
     )

@@ -1,0 +1,276 @@
+"""The emulated Cortex-A as a device: it comes up, models the same time every time, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tvm_shufflenet import toolchain
+from tvm_shufflenet.devices.emulated import EmulatedCore
+from tvm_shufflenet.devices.emulator import CostService
+from tvm_shufflenet.errors import DeviceFailed, LinkFailed, ToolMissing, UnknownName
+
+MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
+
+
+def processes_using(folder: str) -> list[int]:
+    """Processes that name this folder on their command line: qemu, and the sessions forked from it."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if folder.encode() in (entry / "cmdline").read_bytes():  # empty once a process has ended
+                found.append(int(entry.name))
+        except OSError:
+            pass
+    return found
+
+
+def wait_until(condition, limit_s: float = 10) -> bool:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+@pytest.fixture(scope="module")
+def device():
+    with EmulatedCore("cortex-a72") as device:
+        yield device
+
+
+@pytest.fixture(scope="module")
+def matmul(tmp_path_factory):
+    """rows -> a library with the product of a (rows, 64) and a (64, 64) matrix, for the Cortex-A72."""
+    import tvm
+    from tvm import te
+
+    from tvm_shufflenet.targets import find_target
+
+    def link(output, objects, options=None, **_):
+        command = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-gnu.2.28", "-shared", "-o", output]
+        subprocess.run([*command, *objects], check=True)
+
+    link.output_format = "so"
+    folder = tmp_path_factory.mktemp("matmul")
+
+    def build(rows: int) -> Path:
+        path = folder / f"matmul{rows}.so"
+        if not path.exists():
+            a, b = te.placeholder((rows, 64), name="A"), te.placeholder((64, 64), name="B")
+            k = te.reduce_axis((0, 64), name="k")
+            c = te.compute((rows, 64), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")
+            module = tvm.IRModule({"main": te.create_prim_func([a, b, c]).with_attr("global_symbol", "main")})
+            tvm.compile(module, find_target("cortex-a72").tvm()).export_library(str(path), fcompile=link)
+        return path
+
+    return build
+
+
+def modelled_time(device, library: Path, rows: int) -> float:
+    """Seconds of one call, in a session of its own."""
+    import tvm
+
+    session = tvm.rpc.connect(device.host, device.port, session_timeout=60)
+    session.upload(str(library))
+    module = session.load_module(library.name)
+    arguments = [tvm.runtime.empty(shape, "float32", session.cpu()) for shape in ((rows, 64), (64, 64), (rows, 64))]
+    return module.time_evaluator("main", session.cpu(), number=1, repeat=1)(*arguments).results[0]
+
+
+class TestTime:
+    def test_two_sessions_and_two_emulators_agree_to_the_last_digit(self, device, matmul):
+        times = [modelled_time(device, matmul(64), 64) for _ in range(3)]
+        with EmulatedCore("cortex-a72") as other:
+            assert (other.port, other.host) != (device.port, device.host)
+            times.append(modelled_time(other, matmul(64), 64))
+        assert len(set(times)) == 1 and times[0] > 0
+
+    def test_what_ran_before_and_runs_beside_makes_no_difference(self, device, matmul):
+        alone = modelled_time(device, matmul(64), 64)
+        modelled_time(device, matmul(96), 96)
+        times = []
+        threads = [
+            threading.Thread(target=lambda: times.append(modelled_time(device, matmul(64), 64))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert times == [alone] * 4
+
+    def test_eight_times_the_work_takes_about_eight_times_as_long(self, device, matmul):
+        small, large = modelled_time(device, matmul(16), 16), modelled_time(device, matmul(128), 128)
+        assert 6 < large / small < 10
+
+    def test_a_session_that_crashes_leaves_the_device_usable(self, device, matmul):
+        import tvm
+
+        session = tvm.rpc.connect(device.host, device.port)
+        pid = json.loads(session.get_function("tvm_shufflenet.server_info")())["pid"]
+        os.kill(pid, signal.SIGSEGV)
+        with pytest.raises(Exception):  # noqa: B017 (TVM raises several kinds)
+            session.upload(str(matmul(16)))
+            session.load_module(matmul(16).name)
+        assert device.alive()
+        assert modelled_time(device, matmul(16), 16) > 0
+        assert "SIGSEGV" in device.last_error() or "Segmentation" in device.last_error()
+
+
+class TestCostService:
+    @pytest.fixture
+    def service(self, tmp_path):
+        class Model:
+            def price(self, counts):
+                raise DeviceFailed("the model\nbroke")
+
+        return CostService(Model(), tmp_path / "socket", tmp_path)
+
+    @pytest.mark.parametrize("text", ["", "price", "price 1", "price x y", "price 1 ../2", "cost 1 2", "price 1 2 3"])
+    def test_a_request_it_does_not_know_is_an_error(self, service, text):
+        assert service.answer(text + "\n").startswith("error the cost service does not know the request")
+
+    def test_a_missing_dump_is_an_error(self, service):
+        assert service.answer("price 1 2\n").startswith("error the emulated core's counts in 1.2 cannot be read")
+
+    def test_a_failing_model_is_an_error_on_one_line(self, service, tmp_path):
+        zeros = "threads 1\nl1_accesses 0\nl1_misses 0\nl2_misses 0\nl2_writebacks 0\nend 0\n"
+        (tmp_path / "1.2").write_text(zeros)
+        assert service.answer("price 1 2\n") == "error the model broke"
+        assert not (tmp_path / "1.2").exists()
+
+
+class TestLife:
+    def test_stop_leaves_no_process_and_no_file(self):
+        device = EmulatedCore("cortex-a53").start()
+        folder = device._folder
+        assert processes_using(folder) and Path(folder).exists() and device.alive()
+        device.stop()
+        assert not processes_using(folder) and not Path(folder).exists() and not device.alive()
+        device.stop()
+        assert device.port is None
+
+    def test_restart_comes_back_after_the_emulator_died(self):
+        import tvm
+
+        with EmulatedCore() as device:
+            folder = device._folder
+            session = tvm.rpc.connect(device.host, device.port)
+            assert len(processes_using(folder)) == 2 and session
+            os.kill(device._process.pid, signal.SIGKILL)
+            assert wait_until(lambda: not device.alive())
+            assert wait_until(lambda: not processes_using(folder)), "qemu outlived a killed emulator"
+            device.restart()
+            assert device.alive() and not Path(folder).exists()
+
+    def test_a_dead_qemu_ends_the_emulator(self):
+        with EmulatedCore() as device:
+            for pid in processes_using(device._folder):
+                os.kill(pid, signal.SIGKILL)
+            assert wait_until(lambda: not device.alive())
+            assert "qemu-aarch64 ended with status -9" in device.last_error()
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_everything(self, number):
+        with EmulatedCore() as device:
+            folder = device._folder
+            os.kill(device._process.pid, number)
+            assert device._process.wait(10) == 0
+            assert not processes_using(folder) and not Path(folder).exists()
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+    def test_it_ends_with_its_owner_even_in_a_session(self, number):
+        owner = _python(
+            """
+            import json, time, tvm
+            from tvm_shufflenet.devices.emulated import EmulatedCore
+            device = EmulatedCore().start()
+            session = tvm.rpc.connect(device.host, device.port)
+            print(device._folder, flush=True)
+            time.sleep(60)
+            """
+        )
+        folder = owner.stdout.readline().strip()
+        assert len(processes_using(folder)) == 2
+        owner.send_signal(number)
+        owner.wait()
+        assert wait_until(lambda: not processes_using(folder) and not Path(folder).exists())
+
+    def test_the_emulator_imports_nothing_heavy(self):
+        done = _python(
+            """
+            import sys
+            import tvm_shufflenet.devices.emulator
+            print([name for name in ("tvm", "torch", "numpy", "rich") if name in sys.modules])
+            """
+        )
+        assert done.communicate()[0].strip() == "[]"
+
+    def test_as_a_command(self):
+        command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", "cortex-a76"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        ready = json.loads(process.stdout.readline())
+        assert (ready["host"], ready["core"], ready["pid"]) == ("127.0.0.1", "cortex-a76", process.pid)
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def _python(source: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+
+
+class TestFailure:
+    def test_unknown_core(self):
+        with pytest.raises(UnknownName, match="cortex-a72"):
+            EmulatedCore("cortex-a27")
+
+    def test_missing_tools_are_named_with_the_command_that_brings_them(self, monkeypatch):
+        monkeypatch.setenv("TVM_SHUFFLENET_SYSROOT", "/nowhere")
+        with pytest.raises(ToolMissing, match="libc6-arm64-cross"):
+            EmulatedCore().start()
+
+    def test_a_qemu_that_ends_at_once(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _script(tmp_path, "echo no such core >&2; exit 3"))
+        device = EmulatedCore()
+        with pytest.raises(DeviceFailed, match="no such core\nqemu-aarch64 ended with status 3"):
+            device.start()
+        assert not device.alive()
+
+    def test_a_qemu_with_another_plugin_interface(self, monkeypatch, tmp_path):
+        refusal = "plugin requires API version 1, but this QEMU supports only a minimum version of 2"
+        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _script(tmp_path, f"echo '{refusal}' >&2; exit 1"))
+        with pytest.raises(ToolMissing, match=r"newer than .*TVM_SHUFFLENET_QEMU"):
+            EmulatedCore().start()
+
+    def test_a_qemu_that_never_answers(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _script(tmp_path, "exec sleep 60"))
+        monkeypatch.setattr("tvm_shufflenet.devices.emulated.START_LIMIT_S", 1.0)
+        with pytest.raises(DeviceFailed, match="did not come up within 1 s"):
+            EmulatedCore().start()
+
+    def test_a_plugin_that_does_not_build(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("TVM_SHUFFLENET_CACHE", str(tmp_path))
+        monkeypatch.setenv("CC", _script(tmp_path, "echo plugin.c: the compiler is unwell >&2; exit 1"))
+        with pytest.raises(LinkFailed, match="the compiler is unwell"):
+            EmulatedCore().start()
+        assert not [path for path in tmp_path.iterdir() if path.suffix == ".so"]
+
+
+def _script(folder: Path, commands: str) -> str:
+    path = folder / "script"
+    path.write_text(f"#!/bin/sh\n{commands}\n")
+    path.chmod(0o755)
+    return str(path)

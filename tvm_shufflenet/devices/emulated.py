@@ -1,0 +1,141 @@
+"""An emulated Cortex-A as an object: starts the emulator process, says where its RPC server listens, ends it."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import selectors
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from .. import toolchain
+from ..errors import DeviceFailed, ToolMissing
+from ..targets import find_core
+from .native.build import server_binary
+from .native.plugin_build import guest_heap_library, plugin_library
+
+PACKAGE_PARENT = str(Path(__file__).parents[2])  # the new process finds this package wherever it is started
+START_LIMIT_S = 60.0  # it takes half a second; a machine under load may need longer
+STOP_LIMIT_S = 10.0
+
+
+class EmulatedCore:
+    """``with EmulatedCore("cortex-a72") as device: tvm.rpc.connect(device.host, device.port)``.
+
+    Several may run at once, each with a port and a folder of its own. The emulator ends with this process, however this
+    process ends.
+    """
+
+    def __init__(self, core: str = "cortex-a72", session_timeout_s: float = 600):
+        self.core = find_core(core)
+        self.session_timeout_s = session_timeout_s
+        self.host: str | None = None
+        self.port: int | None = None
+        self._folder: str | None = None
+        self._process: subprocess.Popen | None = None
+        self._stderr = None
+        self._owner = os.getpid()
+
+    def __repr__(self) -> str:
+        where = f"{self.host}:{self.port}" if self.alive() else "not running"
+        return f"EmulatedCore({self.core.name}, {where})"
+
+    def __enter__(self) -> EmulatedCore:
+        return self.start()
+
+    def __exit__(self, *exception) -> None:
+        self.stop()
+
+    def start(self) -> EmulatedCore:
+        """Builds what is missing, then starts. Raises ToolMissing, LinkFailed and DeviceFailed."""
+        if self.alive():
+            return self
+        self.stop()
+        prepare()
+        command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
+        command += ["--session-timeout", f"{self.session_timeout_s:g}"]
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the emulator has ended)
+        # A session of its own: Ctrl-C reaches this process only, which decides what it still needs the device for.
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (PACKAGE_PARENT, os.getenv("PYTHONPATH"))))},
+        )  # fmt: skip
+        atexit.register(self.stop)
+        line = self._first_line()
+        if not line:
+            raise self._start_failed()
+        ready = json.loads(line)
+        self.host, self.port, self._folder = ready["host"], ready["port"], ready["folder"]
+        return self
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def restart(self) -> EmulatedCore:
+        self.stop()
+        return self.start()
+
+    def stop(self) -> None:
+        """Ends the emulator and removes its folder. Harmless when it does not run."""
+        process, self._process = self._process, None
+        if process is None or os.getpid() != self._owner:  # a forked child must not end its parent's device
+            return
+        atexit.unregister(self.stop)
+        process.stdin.close()
+        process.terminate()  # a forked child of ours may still hold the other end of its stdin
+        try:
+            process.wait(STOP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()  # qemu dies with it
+            process.wait()
+        process.stdout.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)  # still there only if the emulator was killed outright
+        self.host = self.port = self._folder = None
+
+    def last_error(self) -> str:
+        """The last lines that the emulator and qemu wrote to stderr."""
+        if self._stderr is None:
+            return ""
+        size = os.fstat(self._stderr.fileno()).st_size
+        tail = os.pread(
+            self._stderr.fileno(), 4096, max(0, size - 4096)
+        )  # not seek(), which would move its writers too
+        return "\n".join(tail.decode(errors="replace").strip().splitlines()[-10:])
+
+    def _first_line(self) -> bytes:
+        """The line that says where the server listens; empty if the emulator ends or takes too long before it."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._process.stdout, selectors.EVENT_READ)
+            if selector.select(START_LIMIT_S):
+                return self._process.stdout.readline()
+        return b""
+
+    def _start_failed(self) -> DeviceFailed | ToolMissing:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1)  # it closes its stdout before it has written all of its last words
+        running = self.alive()
+        self.stop()
+        lines = self.last_error()
+        if "API version" in lines or "unknown option 'plugin'" in lines:
+            return ToolMissing(
+                f"{toolchain.find_qemu().path} refuses the counting plugin: {lines}",
+                "a QEMU newer than 8.1, whose plugin interface is another, or one built without plugins",
+                "install qemu-user 7.2, or name one in TVM_SHUFFLENET_QEMU",
+            )
+        what = f"did not come up within {START_LIMIT_S:.0f} s" if running else "ended while starting"
+        return DeviceFailed(f"the emulated {self.core.name} {what}" + (f":\n{lines}" if lines else ""))
+
+
+def prepare() -> None:
+    """Checks and builds what an emulated core needs, so that starting one is quick. Raises ToolMissing, LinkFailed."""
+    for tool in (toolchain.find_qemu(), toolchain.find_sysroot(), toolchain.find_llvm_mca(), toolchain.find_llvm_mc()):
+        toolchain.require(tool)
+    plugin_library()
+    guest_heap_library()
+    server_binary("aarch64")

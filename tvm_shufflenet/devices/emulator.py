@@ -1,0 +1,193 @@
+"""The emulated Cortex-A as a process: ``python -m tvm_shufflenet.devices.emulator --core cortex-a72``.
+
+It runs the arm64 device server under qemu-aarch64 with the counting plugin, and answers the server's questions for
+the modelled time of what was counted. One JSON line on stdout says where the RPC server listens. It ends, and leaves
+neither process nor file behind, when its stdin closes (its owner ended or closed it), on SIGTERM and SIGINT, and when
+qemu ends.
+
+It imports neither tvm nor torch nor numpy, so it is up in a fraction of a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ctypes
+import json
+import os
+import queue
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from .. import toolchain
+from ..errors import DeployError
+from ..targets import CORES, Cache, Core, find_core
+from .cycles import CycleModel, read_counts
+from .native.build import server_binary
+from .native.plugin_build import guest_heap_library, plugin_library
+
+FOLDER_PREFIX = "tvm-shufflenet-"
+PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tvm_shufflenet.devices.emulator", description=__doc__)
+    parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(CORES)}")
+    parser.add_argument("--session-timeout", type=float, default=600, help="seconds a session may take")
+    options = parser.parse_args(arguments)
+    try:
+        with Emulator(find_core(options.core), options.session_timeout) as emulator:
+            return emulator.run()
+    except DeployError as exc:
+        print(exc, file=sys.stderr)
+        return exc.exit_code
+
+
+class Emulator:
+    """qemu with the device server, and the cost service, in one private folder.
+
+    The guest sees only paths in this folder and an environment of its own: arguments and environment lie on its stack,
+    and their length would shift the stack and with it the simulated cache conflicts.
+    """
+
+    def __init__(self, core: Core, session_timeout_s: float):
+        self.core = core
+        self.session_timeout_s = session_timeout_s
+        self._events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
+        self._qemu: subprocess.Popen | None = None
+        self._owner = os.getppid()
+
+    def __enter__(self) -> Emulator:
+        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: self._events.put(("signal", number)))
+        return self
+
+    def __exit__(self, *exception) -> None:
+        if self._qemu is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._qemu.pid, signal.SIGKILL)
+            self._qemu.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self) -> int:
+        """Until something ends it. The result is the process's exit code."""
+        os.chdir(self.folder)
+        self._start_qemu()
+        CostService(CycleModel(self.core), Path("cost.sock"), Path("counts")).start()
+        for task in (self._watch_stdout, self._watch_stdin):
+            threading.Thread(target=task, daemon=True).start()
+        while True:
+            try:
+                event, value = self._events.get(timeout=1)
+            except queue.Empty:
+                if os.getppid() != self._owner:  # some other process still holds the other end of our stdin
+                    return 0
+                continue
+            if event == "listening":
+                host, _, port = value.rpartition(":")
+                ready = {"host": host, "port": int(port), "core": self.core.name, "pid": os.getpid()}
+                print(json.dumps(ready | {"folder": str(self.folder)}), flush=True)
+            elif event == "qemu ended":
+                print(f"qemu-aarch64 ended with status {value}", file=sys.stderr)
+                return 4
+            else:
+                return 0
+
+    def _start_qemu(self) -> None:
+        for name in ("work", "counts"):
+            os.mkdir(name)
+        server = server_binary("aarch64")
+        os.symlink(server.parent, "server")  # the program and the libraries it loads
+        os.symlink(plugin_library(), "plugin.so")
+        os.symlink(guest_heap_library(), "heap.so")
+        plugin = f"./plugin.so,out=counts,l1d={_geometry(self.core.l1d)},l2={_geometry(self.core.l2)}"
+        command = [
+            toolchain.require(toolchain.find_qemu()),
+            "-cpu", self.core.qemu_cpu,
+            "-L", toolchain.require(toolchain.find_sysroot()),
+            "-E", "LD_LIBRARY_PATH=./server",
+            "-E", "LD_PRELOAD=./heap.so",
+            "-E", "TVM_NUM_THREADS=1",
+            "-plugin", plugin,
+            f"./server/{server.name}", "--host", "127.0.0.1", "--port", "0", "--work-dir", "work",
+            "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", f"{self.session_timeout_s:g}",
+        ]  # fmt: skip
+        self._qemu = subprocess.Popen(
+            command, env={}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
+            start_new_session=True, preexec_fn=_die_with_parent,
+        )  # fmt: skip
+
+    def _watch_stdout(self) -> None:
+        for line in self._qemu.stdout:
+            if line.startswith("listening "):
+                self._events.put(("listening", line.split()[1]))
+        self._events.put(("qemu ended", self._qemu.wait()))
+
+    def _watch_stdin(self) -> None:
+        while os.read(0, 4096):
+            pass
+        self._events.put(("stdin closed", None))
+
+
+def _geometry(cache: Cache) -> str:
+    return f"{cache.bytes}:{cache.ways}:{cache.line_bytes}"
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _die_with_parent() -> None:
+    """Runs in the new process before qemu: should this process be killed outright, the kernel kills qemu."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+class CostService:
+    """Answers ``price PID K`` with ``ok NANOSECONDS`` or ``error TEXT``, one thread per connection."""
+
+    def __init__(self, model: CycleModel, path: Path, counts: Path):
+        self._model, self._counts = model, counts
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(path))
+        self._listener.listen(64)
+
+    def start(self) -> None:
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rw") as lines, contextlib.suppress(OSError):
+            for request in lines:
+                lines.write(self.answer(request) + "\n")
+                lines.flush()
+
+    def answer(self, request: str) -> str:
+        try:
+            verb, pid, mark = request.split()
+            if verb != "price":
+                raise ValueError
+            dump = self._counts / f"{int(pid)}.{int(mark)}"
+        except ValueError:
+            return f"error the cost service does not know the request {request.strip()!r}"
+        try:
+            cost = self._model.price(read_counts(dump))
+            return f"ok {cost.nanoseconds}"
+        except Exception as exc:  # whatever it is, the session must hear of it instead of waiting
+            text = str(exc) if isinstance(exc, DeployError) else f"{type(exc).__name__}: {exc}"
+            return "error " + " ".join(text.split())
+        finally:
+            dump.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,12 @@
+// The clock of the emulated device: it reports what the executed code would take on the modelled core.
+#pragma once
+
+#include <tvm/ffi/any.h>
+
+#include <string>
+
+// The AF_UNIX socket of the service that prices executed code. Set once, before the first timer.
+void UseCostSocket(const std::string& path);
+
+// A new tvm::runtime::Timer, not started.
+tvm::ffi::Any ModelledTimer();

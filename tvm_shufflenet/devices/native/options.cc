@@ -1,0 +1,107 @@
+#include "options.h"
+
+#include <sys/un.h>
+
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <map>
+
+namespace {
+
+constexpr const char* kUsage = R"(usage: tvm_shufflenet_server [options]
+  --host ADDRESS             listen on this address (127.0.0.1; 0.0.0.0 for every network)
+  --port N                   listen on this port (0: any free one)
+  --port-end N               try ports from --port up to this one, exclusive
+  --work-dir DIR             keep the files of sessions here (a new folder under /tmp)
+  --tracker HOST:PORT        offer this device at a TVM RPC tracker; needs --key
+  --key KEY                  what clients ask for
+  --custom-addr ADDRESS      the address the tracker tells clients, if not the one it sees
+  --session-timeout SECONDS  end every session after this long (0: no limit)
+  --max-sessions N           serve so many clients at once (8; with a tracker 1)
+  --cost-socket PATH         emulated device: report times from the cost service at this socket
+)";
+
+[[noreturn]] void UsageError(const std::string& message) {
+  fprintf(stderr, "%stvm_shufflenet_server: %s\n", kUsage, message.c_str());
+  exit(2);
+}
+
+long Number(const std::string& option, const std::string& text, long low, long high) {
+  long value = 0;
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < low || value > high) {
+    std::string range = std::to_string(low) + " to " + std::to_string(high);
+    UsageError(option + " needs a number from " + range + ", not '" + text + "'");
+  }
+  return value;
+}
+
+double Seconds(const std::string& option, const std::string& text) {
+  char* end = nullptr;
+  double value = strtod(text.c_str(), &end);
+  if (text.empty() || *end || !std::isfinite(value) || value < 0) {
+    UsageError(option + " needs a number of seconds, not '" + text + "'");
+  }
+  return value;
+}
+
+// Keys and addresses travel in JSON and in space-separated headers; a colon ends a key at the tracker.
+std::string Word(const std::string& option, const std::string& text, bool colons) {
+  for (unsigned char c : text) {
+    if (c <= ' ' || c > '~' || c == '"' || c == '\\' || (c == ':' && !colons)) {
+      UsageError(option + " takes printable ASCII without spaces, quotes" + (colons ? "" : ", colons") +
+                 " and backslashes, not '" + text + "'");
+    }
+  }
+  return text;
+}
+
+void SetTracker(const std::string& text, Options* options) {
+  size_t colon = text.rfind(':');
+  if (colon == std::string::npos || colon == 0) UsageError("--tracker needs HOST:PORT, not '" + text + "'");
+  std::string host = text.substr(0, colon);
+  if (host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  options->tracker_host = host;
+  options->tracker_port = Number("--tracker", text.substr(colon + 1), 1, 65535);
+}
+
+}  // namespace
+
+Options ParseOptions(int argc, char** argv) {
+  Options options;
+  const std::map<std::string, std::function<void(const std::string&)>> setters = {
+      {"--host", [&](auto& text) { options.host = text; }},
+      {"--port", [&](auto& text) { options.port = Number("--port", text, 0, 65535); }},
+      {"--port-end", [&](auto& text) { options.port_end = Number("--port-end", text, 1, 65536); }},
+      {"--work-dir", [&](auto& text) { options.work_dir = text; }},
+      {"--tracker", [&](auto& text) { SetTracker(text, &options); }},
+      {"--key", [&](auto& text) { options.key = Word("--key", text, false); }},
+      {"--custom-addr", [&](auto& text) { options.custom_addr = Word("--custom-addr", text, true); }},
+      {"--session-timeout", [&](auto& text) { options.session_timeout_s = Seconds("--session-timeout", text); }},
+      {"--max-sessions", [&](auto& text) { options.max_sessions = Number("--max-sessions", text, 1, 64); }},
+      {"--cost-socket", [&](auto& text) { options.cost_socket = text; }},
+  };
+  for (int i = 1; i < argc; ++i) {
+    std::string option = argv[i];
+    if (option == "--help" || option == "-h") {
+      fputs(kUsage, stdout);
+      exit(0);
+    }
+    auto setter = setters.find(option);
+    if (setter == setters.end()) UsageError("unknown option '" + option + "'");
+    if (++i == argc) UsageError(option + " needs a value");
+    setter->second(argv[i]);
+  }
+  if (options.has_tracker() && options.key.empty()) UsageError("--tracker needs --key");
+  if (options.port_end && options.port_end <= options.port) UsageError("--port-end must be above --port");
+  if (options.cost_socket.size() >= sizeof(sockaddr_un::sun_path)) {
+    UsageError("--cost-socket: a socket's path has at most " + std::to_string(sizeof(sockaddr_un::sun_path) - 1) +
+               " characters");
+  }
+  // The tracker gives a device to one client at a time, who may then count on having it alone.
+  if (options.has_tracker()) options.max_sessions = 1;
+  return options;
+}

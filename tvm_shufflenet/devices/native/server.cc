@@ -1,0 +1,436 @@
+// The device server: TVM's RPC server for a machine without Python.
+//
+// The same program runs on a board, on a development machine and on the emulated core. One process listens, shakes
+// hands and talks to the tracker; every session is a child process of its own, so that a client's crash, endless loop
+// or leak ends with its session. The listening process has one thread and one poll() loop and waits for nobody: it
+// forks, which mixes badly with threads, in particular under qemu-user.
+
+#include <arpa/inet.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <list>
+#include <memory>
+#include <sstream>
+#include <vector>
+
+#include "net.h"
+#include "options.h"
+#include "session.h"
+#include "tracker.h"
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// From tvm/rpc/base.py: what client and server say before RPC begins.
+constexpr int32_t kRPCMagic = 0xff271, kRPCSuccess = kRPCMagic, kRPCMismatch = kRPCMagic + 2;
+constexpr size_t kHeaderBytes = 2 * sizeof(int32_t);  // magic, length of the key that follows
+constexpr int32_t kMaxKeyBytes = 4096;
+
+constexpr double kHandshakeS = 2;
+constexpr double kHangUpS = 2;  // a session whose client has gone may finish its call for so long
+constexpr size_t kMaxHandshakes = 64;
+
+int wakeup[2];  // signal handlers write here, which ends poll()
+
+void OnSignal(int signal) {
+  int saved = errno;
+  char byte = static_cast<char>(signal);
+  if (write(wakeup[1], &byte, 1) < 0) {
+    // the pipe is full: poll() wakes up anyway
+  }
+  errno = saved;
+}
+
+// A client that has connected and is saying, perhaps slowly, what it wants.
+struct Handshake {
+  int fd;
+  std::string peer;
+  TimePoint deadline = After(kHandshakeS);
+  std::string received = {};
+
+  // Never more than the handshake: what follows belongs to the session.
+  size_t BytesMissing() const {
+    if (received.size() < kHeaderBytes) return kHeaderBytes - received.size();
+    return kHeaderBytes + KeyBytes() - received.size();
+  }
+  bool Complete() const { return BytesMissing() == 0; }
+  int32_t KeyBytes() const { return ReadWireInt(received.data() + sizeof(int32_t)); }
+  bool Sane() const {
+    if (received.size() >= sizeof(int32_t) && ReadWireInt(received.data()) != kRPCMagic) return false;
+    return received.size() < kHeaderBytes || (KeyBytes() >= 0 && KeyBytes() <= kMaxKeyBytes);
+  }
+};
+
+struct Session {
+  pid_t pid;
+  int fd;  // kept open beside the child's own: to tell the client why its session ended
+  std::string peer, folder;
+  TimePoint started = Clock::now();
+  TimePoint deadline = kNever;
+  double timeout_s = 0;
+  TimePoint hang_up_deadline = kNever;
+  enum { kRunning, kTimedOut, kAbandoned } state = kRunning;  // the last two are killed
+};
+
+std::string PeerText(const sockaddr_storage& address) {
+  char host[INET6_ADDRSTRLEN] = "?";
+  if (address.ss_family == AF_INET6) {
+    auto* in6 = reinterpret_cast<const sockaddr_in6*>(&address);
+    inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+    return AddressText(host, ntohs(in6->sin6_port));
+  }
+  auto* in = reinterpret_cast<const sockaddr_in*>(&address);
+  inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+  return AddressText(host, ntohs(in->sin_port));
+}
+
+// The shorter of what the client asks for and what the server allows; 0 is no limit.
+double SessionTimeout(const std::vector<std::string>& client_options, double allowed_s) {
+  const std::string name = "-timeout=";
+  double timeout_s = allowed_s;
+  for (const std::string& option : client_options) {
+    if (option.compare(0, name.size(), name) != 0) continue;
+    double asked_s = strtod(option.c_str() + name.size(), nullptr);
+    if (std::isfinite(asked_s) && asked_s > 0) timeout_s = timeout_s > 0 ? std::min(timeout_s, asked_s) : asked_s;
+  }
+  return timeout_s;
+}
+
+std::string Number(double value) {
+  char text[32];
+  snprintf(text, sizeof(text), "%g", value);
+  return text;
+}
+
+void RemoveFolder(const std::string& folder) {
+  std::error_code error;
+  fs::remove_all(folder, error);
+  if (error) fprintf(stderr, "cannot remove %s: %s\n", folder.c_str(), error.message().c_str());
+}
+
+class Server {
+ public:
+  explicit Server(Options options) : options_(std::move(options)) {}
+
+  // Returns what went wrong, or nothing.
+  std::string Open();
+  // Until SIGTERM or SIGINT.
+  void Run();
+
+ private:
+  std::string Listen();
+  std::string MakeWorkDir();
+  void Poll();
+  void Accept();
+  void Receive(Handshake& handshake);
+  bool Answer(Handshake& handshake);
+  void StartSession(const Handshake& handshake, double timeout_s);
+  [[noreturn]] void BecomeSession(int fd, const std::string& folder, pid_t parent);
+  void StopOverdueSessions();
+  void ReapSessions();
+  void CloseSession(Session& session, int status);
+  void ReadSignals();
+
+  const Options options_;
+  int listen_fd_ = -1;
+  int port_ = 0;
+  std::string work_dir_;
+  bool remove_work_dir_ = false;
+  std::unique_ptr<TrackerLink> tracker_;
+  std::list<Handshake> handshakes_;
+  std::list<Session> sessions_;
+  bool stopping_ = false;
+};
+
+std::string Server::Open() {
+  std::string error = RuntimeMismatch();
+  if (error.empty()) error = Listen();
+  if (error.empty()) error = MakeWorkDir();
+  if (!error.empty()) return error;
+  if (pipe2(wakeup, O_CLOEXEC | O_NONBLOCK) != 0) return std::string("pipe: ") + strerror(errno);
+  struct sigaction action {};
+  action.sa_handler = OnSignal;
+  action.sa_flags = SA_RESTART;
+  for (int signal : {SIGTERM, SIGINT, SIGCHLD}) sigaction(signal, &action, nullptr);
+  signal(SIGPIPE, SIG_IGN);  // a client that left is an error of its connection, not the end of the server
+  if (options_.has_tracker()) {
+    tracker_ = std::make_unique<TrackerLink>(options_.tracker_host, options_.tracker_port, options_.key,
+                                             options_.custom_addr, port_);
+  }
+  printf("listening %s\n", AddressText(options_.host, port_).c_str());
+  fflush(stdout);
+  return "";
+}
+
+std::string Server::MakeWorkDir() {
+  std::error_code error;
+  if (!options_.work_dir.empty()) {
+    fs::create_directories(options_.work_dir, error);
+    if (error) return "cannot make " + options_.work_dir + ": " + error.message();
+    work_dir_ = fs::absolute(options_.work_dir).string();
+    return "";
+  }
+  fs::path temporary = fs::temp_directory_path(error);
+  std::string name = ((error ? fs::path("/tmp") : temporary) / "tvm_shufflenet_server-XXXXXX").string();
+  if (!mkdtemp(name.data())) return "cannot make " + name + ": " + strerror(errno);
+  work_dir_ = name;
+  remove_work_dir_ = true;
+  return "";
+}
+
+std::string Server::Listen() {
+  int last = std::max(options_.port_end, options_.port + 1);
+  for (int port = options_.port; port < last; ++port) {
+    Address address;
+    std::string error = Resolve(options_.host, port, &address);
+    if (!error.empty()) return error;
+    listen_fd_ = socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int on = 1;
+    setsockopt(listen_fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (bind(listen_fd_, address.get(), address.length) == 0 && listen(listen_fd_, SOMAXCONN) == 0) {
+      sockaddr_storage bound{};
+      socklen_t length = sizeof(bound);
+      getsockname(listen_fd_, reinterpret_cast<sockaddr*>(&bound), &length);
+      port_ = ntohs(bound.ss_family == AF_INET6 ? reinterpret_cast<sockaddr_in6*>(&bound)->sin6_port
+                                                : reinterpret_cast<sockaddr_in*>(&bound)->sin_port);
+      return "";
+    }
+    int reason = errno;
+    close(listen_fd_);
+    if (reason != EADDRINUSE || port + 1 == last) {
+      return "cannot listen on " + AddressText(options_.host, port) + ": " + strerror(reason);
+    }
+  }
+  return "no port to listen on";
+}
+
+void Server::Run() {
+  while (!stopping_) {
+    Poll();
+    if (tracker_) tracker_->OnTick();
+    handshakes_.remove_if([this](Handshake& handshake) { return Answer(handshake); });
+    StopOverdueSessions();
+    ReapSessions();
+  }
+  for (Handshake& handshake : handshakes_) close(handshake.fd);
+  for (Session& session : sessions_) {
+    kill(session.pid, SIGKILL);
+    waitpid(session.pid, nullptr, 0);
+    RemoveFolder(session.folder);
+  }
+  if (remove_work_dir_) RemoveFolder(work_dir_);
+}
+
+// Waits for the next event or the next deadline, and takes in what has arrived.
+void Server::Poll() {
+  std::vector<pollfd> fds{{wakeup[0], POLLIN, 0}};
+  TimePoint wake = kNever;
+  auto watch = [&](int fd, short events) { fds.push_back({fd, events, 0}); };
+  if (handshakes_.size() < kMaxHandshakes) watch(listen_fd_, POLLIN);
+  if (tracker_) {
+    if (tracker_->fd() >= 0) watch(tracker_->fd(), tracker_->PollEvents());
+    wake = std::min(wake, tracker_->NextTick());
+  }
+  for (const Handshake& handshake : handshakes_) {
+    if (handshake.Complete()) continue;  // waits for a session to end
+    watch(handshake.fd, POLLIN);
+    wake = std::min(wake, handshake.deadline);
+  }
+  for (const Session& session : sessions_) {
+    if (session.state != Session::kRunning) continue;  // SIGCHLD is on its way
+    if (session.hang_up_deadline == kNever) watch(session.fd, POLLRDHUP);
+    wake = std::min({wake, session.deadline, session.hang_up_deadline});
+  }
+  int timeout_ms = -1;
+  if (wake != kNever) {
+    auto left = std::chrono::ceil<std::chrono::milliseconds>(wake - Clock::now()).count();
+    timeout_ms = static_cast<int>(std::clamp<long long>(left, 0, 3600 * 1000));
+  }
+  if (poll(fds.data(), fds.size(), timeout_ms) <= 0) return;
+
+  auto ready = [&](int fd) {
+    return std::any_of(fds.begin(), fds.end(), [fd](const pollfd& p) { return p.fd == fd && p.revents; });
+  };
+  if (ready(wakeup[0])) ReadSignals();
+  for (Session& session : sessions_) {
+    if (session.hang_up_deadline == kNever && ready(session.fd)) session.hang_up_deadline = After(kHangUpS);
+  }
+  for (Handshake& handshake : handshakes_) {
+    if (!handshake.Complete() && ready(handshake.fd)) Receive(handshake);
+  }
+  // Last, since both may open descriptors under numbers that poll() has just reported on.
+  if (tracker_ && tracker_->fd() >= 0 && ready(tracker_->fd())) tracker_->OnReady();
+  if (ready(listen_fd_)) Accept();
+}
+
+void Server::ReadSignals() {
+  char byte;
+  while (read(wakeup[0], &byte, 1) == 1) {
+    if (byte == SIGTERM || byte == SIGINT) stopping_ = true;
+  }
+}
+
+void Server::Accept() {
+  sockaddr_storage address{};
+  socklen_t length = sizeof(address);
+  int fd = accept4(listen_fd_, reinterpret_cast<sockaddr*>(&address), &length, SOCK_NONBLOCK | SOCK_CLOEXEC);
+  if (fd < 0) return;
+  int on = 1, idle_s = 60, interval_s = 20;
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+  // A client that lost power or network says nothing; without probes its session would last for ever.
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+  handshakes_.push_back({fd, PeerText(address)});
+}
+
+void Server::Receive(Handshake& handshake) {
+  char chunk[kMaxKeyBytes];
+  while (handshake.Sane() && !handshake.Complete()) {
+    ssize_t count = recv(handshake.fd, chunk, std::min(handshake.BytesMissing(), sizeof(chunk)), 0);
+    if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (count <= 0) {
+      handshake.deadline = Clock::now();  // gone
+      return;
+    }
+    handshake.received.append(chunk, count);
+  }
+}
+
+// Returns true once the handshake is over: refused, given up, or a session.
+bool Server::Answer(Handshake& handshake) {
+  if (!handshake.Sane() || (!handshake.Complete() && Clock::now() >= handshake.deadline)) {
+    fprintf(stderr, "%s: not a TVM RPC client, or too slow\n", handshake.peer.c_str());
+    close(handshake.fd);
+    return true;
+  }
+  if (!handshake.Complete()) return false;
+
+  // "client:KEY" and, after spaces, options. Behind a tracker only the key it has just given away opens the door.
+  std::istringstream words(handshake.received.substr(kHeaderBytes));
+  std::string name;
+  words >> name;
+  std::vector<std::string> client_options;
+  for (std::string word; words >> word;) client_options.push_back(word);
+  bool offered = !tracker_ || !tracker_->match_key().empty();
+  if (!offered || name != "client:" + (tracker_ ? tracker_->match_key() : options_.key)) {
+    fprintf(stderr, "%s: refused, its key does not match\n", handshake.peer.c_str());
+    SendWhole(handshake.fd, WireInt(kRPCMismatch));
+    close(handshake.fd);
+    return true;
+  }
+  if (sessions_.size() >= static_cast<size_t>(options_.max_sessions)) return false;
+
+  std::string server_key = "server:" + options_.key;
+  if (SendWhole(handshake.fd, WireInt(kRPCSuccess) + WireInt(server_key.size()) + server_key)) {
+    StartSession(handshake, SessionTimeout(client_options, options_.session_timeout_s));
+  } else {
+    close(handshake.fd);
+  }
+  return true;
+}
+
+void Server::StartSession(const Handshake& handshake, double timeout_s) {
+  std::string folder = work_dir_ + "/session-XXXXXX";
+  pid_t parent = getpid();
+  pid_t pid = mkdtemp(folder.data()) ? fork() : -1;
+  if (pid == 0) BecomeSession(handshake.fd, folder, parent);
+  if (pid < 0) {
+    std::string reason = strerror(errno);
+    fprintf(stderr, "%s: cannot start a session: %s\n", handshake.peer.c_str(), reason.c_str());
+    SendSessionError(handshake.fd, "the device cannot start a session: " + reason);
+    close(handshake.fd);
+    return;
+  }
+  Session session{pid, handshake.fd, handshake.peer, folder};
+  session.timeout_s = timeout_s;
+  if (timeout_s > 0) session.deadline = After(timeout_s);
+  sessions_.push_back(session);
+  if (tracker_) tracker_->Withdraw();
+  fprintf(stderr, "%s: session %d started%s\n", handshake.peer.c_str(), pid,
+          timeout_s > 0 ? (", at most " + Number(timeout_s) + " s").c_str() : "");
+}
+
+void Server::BecomeSession(int fd, const std::string& folder, pid_t parent) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != parent) _exit(1);  // the parent died before prctl
+  for (int signal_number : {SIGTERM, SIGINT, SIGCHLD}) signal(signal_number, SIG_DFL);
+  // A connection ends for its client when nobody holds it any more: other clients' must not be held here. Closing
+  // "everything above 2" instead would close descriptors of the emulator under qemu-user.
+  for (int other : {listen_fd_, wakeup[0], wakeup[1]}) close(other);
+  if (tracker_ && tracker_->fd() >= 0) close(tracker_->fd());
+  for (const Session& session : sessions_) close(session.fd);
+  for (const Handshake& handshake : handshakes_) {
+    if (handshake.fd != fd) close(handshake.fd);
+  }
+  dup2(STDERR_FILENO, STDOUT_FILENO);  // stdout carries the one line that says where the server listens
+  SetBlocking(fd, true);
+  if (chdir(folder.c_str()) != 0) _exit(1);
+  ServeSession(fd, {folder, options_.cost_socket});
+}
+
+void Server::StopOverdueSessions() {
+  TimePoint now = Clock::now();
+  for (Session& session : sessions_) {
+    if (session.state != Session::kRunning || now < std::min(session.deadline, session.hang_up_deadline)) continue;
+    session.state = now >= session.deadline ? Session::kTimedOut : Session::kAbandoned;
+    kill(session.pid, SIGKILL);
+  }
+}
+
+void Server::ReapSessions() {
+  for (auto session = sessions_.begin(); session != sessions_.end();) {
+    int status = 0;
+    if (waitpid(session->pid, &status, WNOHANG) != session->pid) {
+      ++session;
+      continue;
+    }
+    CloseSession(*session, status);
+    session = sessions_.erase(session);
+    if (tracker_) tracker_->Offer();
+  }
+}
+
+void Server::CloseSession(Session& session, int status) {
+  double lasted_s = std::chrono::duration<double>(Clock::now() - session.started).count();
+  std::string how = "ended";
+  if (session.state == Session::kAbandoned) {
+    how = "killed, its client had left,";
+  } else if (session.state == Session::kTimedOut) {
+    how = "killed at its time limit";
+    // The wording that TVM's client turns into RPCSessionTimeoutError.
+    SendSessionError(session.fd, "RPCSessionTimeoutError: Your " + Number(session.timeout_s) +
+                                     "s session has expired, try to increase the \"session_timeout\" value.");
+  } else if (WIFSIGNALED(status)) {
+    how = "killed by signal " + std::to_string(WTERMSIG(status)) + " (" + strsignal(WTERMSIG(status)) + ")";
+    SendSessionError(session.fd, "the session's process on the device was " + how);
+  } else if (WEXITSTATUS(status) != 0) {
+    how = "failed";
+  }
+  fprintf(stderr, "%s: session %d %s after %.1f s\n", session.peer.c_str(), session.pid, how.c_str(), lasted_s);
+  close(session.fd);
+  RemoveFolder(session.folder);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Server server(ParseOptions(argc, argv));
+  std::string error = server.Open();
+  if (!error.empty()) {
+    fprintf(stderr, "tvm_shufflenet_server: %s\n", error.c_str());
+    return 1;
+  }
+  server.Run();
+  _exit(0);  // no destructors of TVM's libraries: nothing is left to save
+}

@@ -1,0 +1,18 @@
+// What a client reaches once its connection is accepted: TVM's RPC loop, file transfer, module loading, the clock.
+#pragma once
+
+#include <string>
+
+struct SessionConfig {
+  std::string folder;       // the client's files live here
+  std::string cost_socket;  // empty: measure; otherwise the service that prices what was executed
+};
+
+// Serves the client on `fd` until it leaves. Runs in a process of its own and ends it.
+[[noreturn]] void ServeSession(int fd, const SessionConfig& config);
+
+// Tells the client on `fd`, which waits for the result of a call, that its session is over and why.
+void SendSessionError(int fd, const std::string& message);
+
+// Empty if the TVM FFI library that was loaded is the one this program was compiled for, otherwise what is wrong.
+std::string RuntimeMismatch();
