@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from tvm.s_tir import meta_schedule as ms
 from tvm.ir.utils import derived_object
+from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.schedule import Trace
 
 

@@ -38,8 +38,8 @@ class Shape:
 class Variant:
     """What the structure of the schedule depends on; the knobs (tile rows, unrolling) are sampled within it.
 
-    ``axis`` and ``lanes`` say what a vector holds, ``vectors`` how many of them a tile row has. ``pixels_outer`` streams
-    a block's weights past one strip of pixels, instead of the pixels past one tile of weights.
+    ``axis`` and ``lanes`` say what a vector holds, ``vectors`` how many of them a tile row has. ``pixels_outer``
+    streams a block's weights past one strip of pixels, instead of the pixels past one tile of weights.
     """
 
     axis: str
@@ -50,7 +50,7 @@ class Variant:
 
 
 def variants(shape: Shape, lanes: int, registers: int) -> list[Variant]:
-    """Every variant that is legal for ``shape`` on a machine of ``registers`` vector registers of ``lanes``, best first.
+    """Every variant that is legal for ``shape`` with ``registers`` vector registers of ``lanes``, best first.
 
     A tile of rows x vectors accumulators must fit in the registers; a row count must divide its extent.
     """
@@ -66,11 +66,13 @@ def variants(shape: Shape, lanes: int, registers: int) -> list[Variant]:
             rows = tuple(sorted(heights, key=lambda height: _cost(height, vectors)))
             if rows:
                 found += [Variant(axis, width, vectors, rows, outer) for outer in (False, True)]
-    return sorted(found, key=lambda v: _cost(v.rows[0], v.vectors) * lanes / v.lanes + TRANSPOSED_STORE * (v.axis == "channels"))
+    return sorted(
+        found, key=lambda v: _cost(v.rows[0], v.vectors) * lanes / v.lanes + TRANSPOSED_STORE * (v.axis == "channels")
+    )
 
 
 def _cost(rows: int, vectors: int) -> float:
-    """Loads of one reduction step over its multiply-adds, and a penalty where too few accumulators hide an FMA's latency."""
+    """Loads of one reduction step over its multiply-adds, more where too few accumulators hide an FMA's latency."""
     return 1 / vectors + 1 / rows + (0.5 if rows * vectors < 8 else 0.0)
 
 

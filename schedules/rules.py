@@ -77,7 +77,7 @@ def default_candidate(mod: IRModule, machine: Machine) -> ms.MeasureCandidate:
 
 
 def default_schedule(mod: IRModule, machine: Machine) -> Schedule:
-    """The template's first variant with the first candidate of every knob. Raises ScheduleRejected without a template."""
+    """The template's first variant, first candidate of every knob. Raises ScheduleRejected without a template."""
     name = template_name(mod)
     if name is None:
         raise ScheduleRejected("no template schedules this operator")

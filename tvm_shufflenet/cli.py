@@ -59,7 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", metavar="FILE", help="also write the facts as JSON; - for standard output alone")
 
     def device_options(sub: argparse.ArgumentParser, threads: bool = True) -> None:
-        sub.add_argument("--device", metavar="D", help="local, emulated[:CORE], rpc://HOST:PORT, tracker://HOST:PORT/KEY")
+        sub.add_argument(
+            "--device", metavar="D", help="local, emulated[:CORE], rpc://HOST:PORT, tracker://HOST:PORT/KEY"
+        )
         if threads:
             sub.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads on the device (1)")
 
@@ -82,8 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     tune = command("tune", _tune, "search schedules on a device, then compare tuned with untuned code")
     model_options(tune)
     device_options(tune)
-    tune.add_argument("--strategy", choices=("template", "ansor"), default="template", help="space to search (template)")
-    tune.add_argument("--trials", type=_positive, default=DEFAULT_TRIALS, metavar="N", help=f"trials ({DEFAULT_TRIALS})")
+    tune.add_argument(
+        "--strategy", choices=("template", "ansor"), default="template", help="space to search (template)"
+    )
+    tune.add_argument(
+        "--trials", type=_positive, default=DEFAULT_TRIALS, metavar="N", help=f"trials ({DEFAULT_TRIALS})"
+    )
     tune.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the search (0)")
     records_option(tune)
     json_option(tune)
@@ -270,7 +276,9 @@ def _run(options) -> None:
     from . import workflow
     from .inputs import read_input
 
-    data = package.reference_input() if options.input is None else read_input(options.input, package.manifest.input_shape)
+    data = (
+        package.reference_input() if options.input is None else read_input(options.input, package.manifest.input_shape)
+    )
     console = _console(options)
     with device:
         console.print(f"device: {device.describe()}")

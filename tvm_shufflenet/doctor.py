@@ -59,11 +59,15 @@ def _device(spec: str) -> Finding:
     from .devices.local import host_machine
     from .targets import targets
 
-    target = next(t for t in targets().values() if t.machine == host_machine()) if spec == "local" else targets()["arm64"]
+    target = (
+        next(t for t in targets().values() if t.machine == host_machine()) if spec == "local" else targets()["arm64"]
+    )
     try:
         with find_device(spec, target, match=False) as device:
             session = device.endpoint().connect(10)
-            info = session.get_function("tvm_shufflenet.server_info") if device.name != spec or "://" not in spec else None
+            info = (
+                session.get_function("tvm_shufflenet.server_info") if device.name != spec or "://" not in spec else None
+            )
             return Finding(spec, "device", str(info()) if info else device.describe())
     except DeployError as exc:
         return Finding(spec, "device", None, exc)

@@ -27,7 +27,9 @@ def _read_array(path: str) -> np.ndarray:
     except (ValueError, OSError, EOFError) as exc:
         raise BadInput(f"{path} is no .npy tensor", str(exc), "save it with numpy.save") from exc
     if data.dtype != np.float32:
-        raise BadInput(f"{path} holds {data.dtype}, the network takes float32", "", "convert it with .astype('float32')")
+        raise BadInput(
+            f"{path} holds {data.dtype}, the network takes float32", "", "convert it with .astype('float32')"
+        )
     return data
 
 

@@ -1,4 +1,4 @@
-"""What will be compiled, decided before anything is: the command line, the manifest and the report print the same text."""
+"""What will be compiled, decided before anything is; command line, manifest and report print the same text."""
 
 from __future__ import annotations
 

@@ -127,7 +127,9 @@ CORES: dict[str, Core] = {
 }  # fmt: skip
 
 
-def _arm(name: str, mcpu: str, core: str, note: str, mattr=("+neon",), num_cores: int = 4, triple: str = "aarch64-linux-gnu") -> Target:
+def _arm(
+    name: str, mcpu: str, core: str, note: str, mattr=("+neon",), num_cores: int = 4, triple: str = "aarch64-linux-gnu"
+) -> Target:
     return Target(name, triple, mcpu, mattr, num_cores, "aarch64", 4, 32, core, note)
 
 
@@ -137,12 +139,26 @@ def targets() -> dict[str, Target]:
     presets = [
         _arm("arm64", "generic", "cortex-a72", "any ARMv8-A Cortex-A; modelled as Cortex-A72"),
         _arm("cortex-a53", "cortex-a53", "cortex-a53", "in-order ARMv8-A"),
-        _arm("cortex-a55", "cortex-a55", "cortex-a55", "in-order ARMv8.2-A with dot product", ("+neon", "+dotprod", "+fullfp16")),
+        _arm(
+            "cortex-a55",
+            "cortex-a55",
+            "cortex-a55",
+            "in-order ARMv8.2-A with dot product",
+            ("+neon", "+dotprod", "+fullfp16"),
+        ),
         _arm("cortex-a72", "cortex-a72", "cortex-a72", "out-of-order ARMv8-A"),
-        _arm("cortex-a76", "cortex-a76", "cortex-a76", "out-of-order ARMv8.2-A with dot product", ("+neon", "+dotprod", "+fullfp16")),
+        _arm(
+            "cortex-a76",
+            "cortex-a76",
+            "cortex-a76",
+            "out-of-order ARMv8.2-A with dot product",
+            ("+neon", "+dotprod", "+fullfp16"),
+        ),
         _arm("raspberry-pi-3b", "cortex-a53", "cortex-a53", "BCM2837, 4x Cortex-A53"),
         _arm("raspberry-pi-4b", "cortex-a72", "cortex-a72", "BCM2711, 4x Cortex-A72"),
-        _arm("raspberry-pi-5", "cortex-a76", "cortex-a76", "BCM2712, 4x Cortex-A76", ("+neon", "+dotprod", "+fullfp16")),
+        _arm(
+            "raspberry-pi-5", "cortex-a76", "cortex-a76", "BCM2712, 4x Cortex-A76", ("+neon", "+dotprod", "+fullfp16")
+        ),
         _arm("android-arm64", "generic", "cortex-a72", "any 64-bit Android phone", triple="aarch64-linux-android"),
         Target("x86-64", "x86_64-linux-gnu", "haswell", (), 2, "x86_64", 8, 16, None, "x86-64 with AVX2 and FMA"),
         _local(),
@@ -158,7 +174,9 @@ def _local() -> Target:
     machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
     triple = f"{machine}-linux-gnu"
     lanes, registers = (4, 32) if machine == "aarch64" else _x86_vectors()
-    return Target("local", triple, "native", (), os.cpu_count() or 1, machine, lanes, registers, None, "the machine this runs on")
+    return Target(
+        "local", triple, "native", (), os.cpu_count() or 1, machine, lanes, registers, None, "the machine this runs on"
+    )
 
 
 def _x86_vectors() -> tuple[int, int]:
@@ -174,7 +192,7 @@ def _x86_vectors() -> tuple[int, int]:
 
 
 def find_target(name: str) -> Target:
-    """The preset called ``name``. Raises UnknownName with the nearest ones. ``local`` is resolved to this CPU's name."""
+    """The preset called ``name``. Raises UnknownName. ``local`` is resolved to the name of this CPU."""
     known = targets()
     if name not in known:
         raise UnknownName("target", name, known, "tvm-shufflenet targets lists them")

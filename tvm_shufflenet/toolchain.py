@@ -47,7 +47,9 @@ def find_qemu() -> Tool:
 
 def find_llvm_mca() -> Tool:
     """The newest llvm-mca at or above 19, the first that can skip instructions it has no model of."""
-    return Tool("llvm-mca", "cycles of a block on a named core", _newest("llvm-mca", "TVM_SHUFFLENET_LLVM_MCA"), apt("llvm-22"))
+    return Tool(
+        "llvm-mca", "cycles of a block on a named core", _newest("llvm-mca", "TVM_SHUFFLENET_LLVM_MCA"), apt("llvm-22")
+    )
 
 
 def find_llvm_mc() -> Tool:
@@ -69,7 +71,9 @@ def _newest(program: str, variable: str, minimum: int = 19) -> str | None:
 def find_sysroot() -> Tool:
     """A folder with the arm64 C and C++ runtime libraries under ``lib``; qemu takes it as ``-L``."""
     path = os.environ.get("TVM_SHUFFLENET_SYSROOT", "/usr/aarch64-linux-gnu")
-    complete = all((Path(path) / "lib" / name).exists() for name in ("libc.so.6", "libstdc++.so.6", "ld-linux-aarch64.so.1"))
+    complete = all(
+        (Path(path) / "lib" / name).exists() for name in ("libc.so.6", "libstdc++.so.6", "ld-linux-aarch64.so.1")
+    )
     install = apt("libc6-arm64-cross", "libstdc++6-arm64-cross")
     return Tool("arm64 sysroot", "C and C++ libraries for the emulated device", path if complete else None, install)
 
@@ -80,7 +84,9 @@ def find_zig() -> Tool:
 
     override = os.environ.get("TVM_SHUFFLENET_ZIG")
     if override:
-        return Tool("zig", "cross compiler and linker", shutil.which(override), "set TVM_SHUFFLENET_ZIG to a zig program")
+        return Tool(
+            "zig", "cross compiler and linker", shutil.which(override), "set TVM_SHUFFLENET_ZIG to a zig program"
+        )
     spec = importlib.util.find_spec("ziglang")
     path = Path(spec.origin).parent / "zig" if spec and spec.origin else None
     found = str(path) if path and path.exists() else None
@@ -95,7 +101,9 @@ def find_host_cc() -> Tool:
 def require(tool: Tool) -> str:
     """The tool's path. Raises ToolMissing, with the install command, where there is none."""
     if tool.path is None:
-        raise ToolMissing(f"{tool.name} is missing ({tool.purpose})", "it is not installed or not on PATH", tool.install)
+        raise ToolMissing(
+            f"{tool.name} is missing ({tool.purpose})", "it is not installed or not on PATH", tool.install
+        )
     return tool.path
 
 

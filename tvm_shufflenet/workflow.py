@@ -138,14 +138,17 @@ def tune(
 ) -> TuneResult:
     """Search schedules for every operator of the network on a started device."""
     module = fused(imported.module, target)
-    tuner = Tuner(
-        module, target, device, store, strategy=strategy, trials=trials, seed=seed, on_progress=on_progress
-    )
+    tuner = Tuner(module, target, device, store, strategy=strategy, trials=trials, seed=seed, on_progress=on_progress)
     return tuner.run()
 
 
 def compare(
-    imported: Imported, target: Target, device: Device, store: RecordStore, threads: int = 1, repeats: int = NETWORK_REPEATS
+    imported: Imported,
+    target: Target,
+    device: Device,
+    store: RecordStore,
+    threads: int = 1,
+    repeats: int = NETWORK_REPEATS,
 ) -> Comparison:
     """Build tuned and untuned libraries, check both, then time both. Raises WrongResult before any time is taken."""
     linker = linker_command(target)

@@ -32,7 +32,9 @@ class Endpoint:
             tracker = rpc.connect_tracker(self.host, self.port)
             return tracker.request(self.key, priority=1, session_timeout=int(session_seconds), max_retry=2)
         except (RuntimeError, OSError, ValueError) as exc:
-            raise DeviceFailed(f"no session from {self}", first_line(exc), "tvm-shufflenet doctor --device ...") from exc
+            raise DeviceFailed(
+                f"no session from {self}", first_line(exc), "tvm-shufflenet doctor --device ..."
+            ) from exc
 
     def __str__(self) -> str:
         return f"tracker://{self.host}:{self.port}/{self.key}" if self.key else f"rpc://{self.host}:{self.port}"
@@ -74,7 +76,7 @@ class Device(ABC):
         self.close()
         self.start()
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  (a remote device has nothing of ours to leave behind)
         """Leave nothing behind."""
 
     def __enter__(self) -> Device:

@@ -10,7 +10,7 @@ from .emulated import EmulatedCore
 
 
 class EmulatedDevice(Device):
-    """One modelled ``core``; sessions are separate processes, so trials run side by side without disturbing its clock."""
+    """One modelled ``core``; sessions are processes of their own, so trials side by side do not disturb its clock."""
 
     kind = "modelled"
     machine = "aarch64"

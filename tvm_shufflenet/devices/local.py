@@ -38,7 +38,7 @@ class LocalDevice(Device):
             "TVM_NUM_THREADS": str(self.threads),
             "LD_LIBRARY_PATH": str(runtime_libs(self.machine)),
         }
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (read when the server does not start)
         self._process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True, text=True
         )

@@ -86,5 +86,8 @@ class Network:
             raise self._failed("failed while timing the network", exc) from exc
 
     def _failed(self, what: str, exc: Exception) -> DeviceFailed:
-        return DeviceFailed(f"{self.device.name} {what}: {first_line(exc)}", "the device died or ran out of memory or time",
-                            "tvm-shufflenet doctor")  # fmt: skip
+        return DeviceFailed(
+            f"{self.device.name} {what}: {first_line(exc)}",
+            "the device died, or ran out of memory or time",
+            "tvm-shufflenet doctor --device ...",
+        )

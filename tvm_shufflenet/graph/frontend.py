@@ -17,7 +17,9 @@ from ..errors import ImportFailed
 def export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
     """``torch.export`` of a module in eval mode for one NCHW float32 input. Raises ImportFailed."""
     if module.training:
-        raise ImportFailed("the model is in training mode", "batch norms would use batch statistics", "call model.eval()")
+        raise ImportFailed(
+            "the model is in training mode", "batch norms would use batch statistics", "call model.eval()"
+        )
     try:
         with torch.no_grad():
             return torch.export.export(module, (torch.zeros(input_shape),))

@@ -5,13 +5,31 @@ from __future__ import annotations
 import tvm
 from tvm import relax
 from tvm.relax import transform
+from tvm.s_tir import Schedule
 
 from ..targets import Target
 from .fuse_operators import FuseOperators
 
 
+@tvm.transform.module_pass(opt_level=0, name="DropRuleHints")
+class DropRuleHints:
+    """Remove the hints on pooling blocks that ask for GPU schedule rules: MetaSchedule warns of each, each time."""
+
+    HINT = "schedule_rule"
+
+    def transform_module(self, mod: tvm.IRModule, _context) -> tvm.IRModule:
+        for name, function in mod.functions_items():
+            if isinstance(function, tvm.tirx.PrimFunc):
+                schedule = Schedule(tvm.IRModule({"main": function}))
+                for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+                    if self.HINT in schedule.get(block).annotations:
+                        schedule.unannotate(block, self.HINT)
+                        mod.update_func(name, schedule.mod["main"])
+        return mod
+
+
 def fused(module: tvm.IRModule, target: Target) -> tvm.IRModule:
-    """Our operators where they match, TVM's own fused operators elsewhere; every operator a PrimFunc to be scheduled."""
+    """Our operators where they match, TVM's own elsewhere; every operator is a PrimFunc to be scheduled."""
     passes = [
         FuseOperators(),  # convolution + bias + residual + ReLU + shuffle
         transform.LegalizeOps(),  # what is left becomes TVM's own operators
@@ -19,6 +37,7 @@ def fused(module: tvm.IRModule, target: Target) -> tvm.IRModule:
         transform.FoldConstant(),
         transform.FuseOps(),
         transform.FuseTIR(),
+        DropRuleHints(),
     ]
     with target.tvm():
         return tvm.transform.Sequential(passes)(module)

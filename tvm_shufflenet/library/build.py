@@ -60,9 +60,15 @@ def build_tuned(
     The defaults are added to ``database`` as records that any real one beats.
     """
     fused = pipeline.fused(module, target)
-    operators = tuple(_choose(task, target, database) for task in ms.relax_integration.extract_tasks(fused, target.tvm()))
+    operators = tuple(
+        _choose(task, target, database) for task in ms.relax_integration.extract_tasks(fused, target.tvm())
+    )
     with target.tvm(), database:
-        passes = [transform.MetaScheduleApplyDatabase(), transform.SplitLayoutRewritePreproc(), transform.FoldConstant()]
+        passes = [
+            transform.MetaScheduleApplyDatabase(),
+            transform.SplitLayoutRewritePreproc(),
+            transform.FoldConstant(),
+        ]
         scheduled = tvm.transform.Sequential(passes)(fused)
     return _finish(scheduled, operators, target, output, linker)
 

@@ -60,7 +60,9 @@ def elf_machine(path: Path) -> str:
     with open(path, "rb") as library:
         header = library.read(20)
     if len(header) < 20 or header[:4] != b"\x7fELF" or header[4] != 2:
-        raise PackageInvalid(f"{path} is not a 64-bit ELF library", "it is damaged or something else", "compile it again")
+        raise PackageInvalid(
+            f"{path} is not a 64-bit ELF library", "it is damaged or something else", "compile it again"
+        )
     order = "little" if header[5] == 1 else "big"
     code = int.from_bytes(header[18:20], order)
     return ELF_MACHINES.get(code, f"machine {code}")

@@ -1,8 +1,8 @@
 """A package: a folder with the library, what is known about it, and PyTorch's answer to check it against.
 
-    <model>.so        the library
-    reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
-    manifest.json     everything else; written last, so that a folder without one is no package
+<model>.so        the library
+reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
+manifest.json     everything else; written last, so that a folder without one is no package
 """
 
 from __future__ import annotations
@@ -79,7 +79,9 @@ class Package:
         for name, expected in self.manifest.hashes.items():
             path = self.folder / name
             if Path(name).name != name or not path.is_file():
-                raise PackageInvalid(f"{self.folder} lacks {name}", "the copy is incomplete", "copy or compile it again")
+                raise PackageInvalid(
+                    f"{self.folder} lacks {name}", "the copy is incomplete", "copy or compile it again"
+                )
             if sha256(path) != expected:
                 raise PackageInvalid(f"{path} has changed since it was compiled", "a damaged copy", "compile it again")
         found = elf_machine(self.library)
@@ -151,11 +153,15 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         text = path.read_bytes()
     except OSError as exc:
-        raise PackageInvalid(f"{folder} is not a package", f"no {MANIFEST} in it", "tvm-shufflenet compile ... -o PACKAGE") from exc
+        raise PackageInvalid(
+            f"{folder} is not a package", f"no {MANIFEST} in it", "tvm-shufflenet compile ... -o PACKAGE"
+        ) from exc
     try:
         schema = msgspec.json.decode(text).get("schema")
         if schema != SCHEMA:
-            raise PackageInvalid(f"{path} has schema {schema}, this version reads {SCHEMA}", "", "use a matching version")
+            raise PackageInvalid(
+                f"{path} has schema {schema}, this version reads {SCHEMA}", "", "use a matching version"
+            )
         return msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, AttributeError) as exc:
         raise PackageInvalid(f"{path} cannot be read: {exc}", "it is damaged", "compile the package again") from exc

@@ -104,7 +104,7 @@ def complexity(name: str) -> tuple[int, int]:
 
 
 def randomise_batch_norms(module: nn.Module) -> None:
-    """Statistics and factors as after training, from torch's current random state: a fresh batch norm is an identity."""
+    """Statistics and factors as after training, drawn from torch's random state: a fresh one is an identity."""
     import torch
     from torch import nn
 

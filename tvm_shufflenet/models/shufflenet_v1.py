@@ -1,4 +1,4 @@
-"""ShuffleNet v1 in PyTorch, written from the paper: Zhang et al., "ShuffleNet", arXiv:1707.01083, section 3 and Table 1."""
+"""ShuffleNet v1 in PyTorch, from the paper: Zhang et al., "ShuffleNet", arXiv:1707.01083, section 3 and Table 1."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def channel_shuffle(data: torch.Tensor, groups: int) -> torch.Tensor:
 
 
 class ShuffleUnit(nn.Module):
-    """Figure 2 (b) at stride 1 and (c) at stride 2. data: (N, in_channels, H, W) to (N, out_channels, H/stride, W/stride).
+    """Figure 2 (b) at stride 1, (c) at stride 2. (N, in_channels, H, W) to (N, out_channels, H/stride, W/stride).
 
     At stride 2 the shortcut is a 3x3 average pool, concatenated with the residual branch, which therefore makes
     ``out_channels - in_channels`` channels. ``pointwise_groups`` is 1 for the very first unit, whose input is too

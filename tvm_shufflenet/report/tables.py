@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..doctor import Finding
+    from ..latency import Latency
     from ..library.package import Package
     from ..targets import Target
     from ..tuning.driver import TuneResult
@@ -24,7 +25,7 @@ def _table(*columns: str, left: int = 1) -> Table:
     """A plain table: the first ``left`` columns are words, the others numbers."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", no_wrap=index == 0)
+        table.add_column(column, justify="left" if index < left else "right", no_wrap=index < left)
     return table
 
 
@@ -33,12 +34,15 @@ def print_models(console: Console, rows: list[dict]) -> None:
     for row in rows:
         paper = f"{row['paper_multiply_adds'] / 1e6:.0f} M" if row["paper_multiply_adds"] else ""
         shape = "x".join(map(str, row["input_shape"]))
-        table.add_row(row["name"], shape, f"{row['multiply_adds'] / 1e6:.1f} M", paper, f"{row['parameters'] / 1e6:.2f} M")
+        table.add_row(
+            row["name"], shape, f"{row['multiply_adds'] / 1e6:.1f} M", paper, f"{row['parameters'] / 1e6:.2f} M"
+        )
     console.print(table)
 
 
 def print_targets(console: Console, targets: Iterable[Target]) -> None:
-    table = _table("target", "cpu", "cores", "emulated as", "what it is", left=5)
+    table = _table("target", "cpu", "cores", "emulated as", "what it is", left=4)
+    table.columns[-1].justify = "left"
     for target in targets:
         table.add_row(target.name, target.mcpu, str(target.num_cores), target.core or "-", target.note)
     console.print(table)
@@ -49,17 +53,19 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
         if finding.ok:
             console.print(f"ok       {finding.name}: {finding.found}", markup=False)
         else:
-            console.print(f"missing  {finding.name} ({finding.purpose}); install: {finding.error.next_step}", markup=False)
+            console.print(
+                f"missing  {finding.name} ({finding.purpose}); install: {finding.error.next_step}", markup=False
+            )
 
 
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
-    table = _table("operator", "space", "times", "trials", "best us", "sum us", "GFLOP/s", left=2)
+    table = _table("operator", "space", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
     measured = sorted((t for t in result.tasks if t.trials), key=lambda task: -task.cost_seconds)
     for task in measured:
         rate = task.flops / task.best_seconds / 1e9 if task.best_seconds else 0.0
         table.add_row(
             task.name,
-            task.space,
+            task.space[:9],
             str(task.weight),
             str(task.trials),
             f"{task.best_seconds * 1e6:.1f}",
@@ -82,22 +88,32 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
 
 def print_comparison(console: Console, comparison: Comparison) -> None:
     kind = comparison.tuned.kind
-    table = _table(f"{comparison.model} on {comparison.device['name']}", f"median ms ({kind})", "min", "p90", "samples")
+    console.print(f"{comparison.model} on {comparison.device['name']}, {comparison.threads} thread")
+    table = _table(f"{kind}, ms", "median", "min", "p90", "samples")
     for name, latency in (("TVM untuned", comparison.untuned), ("tuned", comparison.tuned)):
-        values = (latency.median_us, latency.min_us, latency.percentile_us(90))
-        table.add_row(name, *(f"{us / 1e3:.3f}" for us in values), str(len(latency.samples_us)))
+        table.add_row(
+            name, *_milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90)), _samples(latency)
+        )
     console.print(table)
     error = comparison.device["model_error_percent"]
     if kind == "modelled":
         quality = "not calibrated" if error is None else f"about {error:.0f} % off on average"
         console.print(f"modelled latencies: the clock of the emulated core is a model, {quality}")
     console.print(
-        f"speedup {comparison.speedup:.2f}, {comparison.threads} thread; largest error against PyTorch "
-        f"{comparison.max_abs_err:.2g}, {comparison.tolerance:.2g} allowed"
+        f"speedup {comparison.speedup:.2f}; largest error against PyTorch {comparison.max_abs_err:.2g}, "
+        f"{comparison.tolerance:.2g} allowed"
     )
     plain = [operator.name for operator in comparison.operators if operator.schedule != "record"]
     if plain:
         console.print(f"operators without a record: {', '.join(plain)}")
+
+
+def _milliseconds(*values_us: float) -> list[str]:
+    return [f"{us / 1e3:.3f}" for us in values_us]
+
+
+def _samples(latency: Latency) -> str:
+    return str(len(latency.samples_us))
 
 
 def print_package(console: Console, package: Package) -> None:
@@ -112,10 +128,10 @@ def print_package(console: Console, package: Package) -> None:
 
 
 def print_bench(console: Console, bench: Bench) -> None:
-    table = _table(str(bench.package.folder), "median ms", "min", "p90", "p99", "samples")
     latency = bench.latency
+    table = _table(f"{latency.kind}, ms", "median", "min", "p90", "p99", "samples")
     values = (latency.median_us, latency.min_us, latency.percentile_us(90), latency.percentile_us(99))
-    table.add_row(latency.kind, *(f"{us / 1e3:.3f}" for us in values), str(len(latency.samples_us)))
+    table.add_row(bench.package.manifest.model, *_milliseconds(*values), _samples(latency))
     console.print(table)
     cold = f"first inference {bench.cold_us / 1e3:.3f} ms, " if bench.cold_us else ""
     console.print(

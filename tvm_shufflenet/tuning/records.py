@@ -84,7 +84,7 @@ class RecordStore:
             )
 
     def _read(self, folder: Path) -> tuple[dict[str, int], int]:
-        """Add a folder's records and trials. Returns the line of each workload, by hash, and how many lines there are."""
+        """Add a folder's records and trials. Returns each workload's line, by hash, and the number of lines."""
         workloads, lines, count = self._read_workloads(folder)
         hashes = {line: shash for shash, line in lines.items()}
         for number, value in self._lines(folder / RECORDS):
@@ -171,7 +171,7 @@ class RecordStore:
         ]
 
     def append(self, trial: Trial, record: ms.database.TuningRecord | None, mod: tvm.IRModule) -> None:
-        """Write one trial, and its record if it succeeded, so that nothing is lost if the next instruction is the last."""
+        """Write one trial, and its record if it succeeded; both are on disk when this returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if record is not None:
             line = self._workload_line(trial.workload, mod)

@@ -16,7 +16,7 @@ TRIALS_PER_PROCESS = 300
 
 
 class Workers:
-    """``count`` long-lived processes, each with TVM loaded. A trial that outlives ``trial_seconds`` costs its process."""
+    """``count`` long-lived processes with TVM loaded. A trial that outlives ``trial_seconds`` costs its process."""
 
     def __init__(self, count: int, trial_seconds: float):
         self._trial_seconds = trial_seconds
