@@ -52,23 +52,47 @@ class Variant:
 def variants(shape: Shape, lanes: int, registers: int) -> list[Variant]:
     """Every variant that is legal for ``shape`` with ``registers`` vector registers of ``lanes``, best first.
 
-    A tile of rows x vectors accumulators must fit in the registers; a row count must divide its extent.
+    A tile of rows x vectors accumulators must fit in the registers; a row count must divide its extent. Where no
+    tile of several rows of whole vectors does, as with 25 channels of 49 pixels, lanes may idle and a tile be one row.
     """
-    budget = registers - RESERVED_REGISTERS
-    found = []
     axes = (("pixels", shape.pixels, shape.outputs), ("channels", shape.outputs, shape.pixels))
-    for axis, vector_extent, row_extent in axes:
-        width = next((w for w in (lanes, lanes // 2, lanes // 4) if w >= 4 and vector_extent % w == 0), None)
-        if width is None:
-            continue
-        for vectors in divisors(vector_extent // width, MAX_TILE_VECTORS):
-            heights = [rows for rows in divisors(row_extent, budget // vectors) if rows > 1 or row_extent == 1]
-            rows = tuple(sorted(heights, key=lambda height: _cost(height, vectors)))
-            if rows:
-                found += [Variant(axis, width, vectors, rows, outer) for outer in (False, True)]
-    return sorted(
-        found, key=lambda v: _cost(v.rows[0], v.vectors) * lanes / v.lanes + TRANSPOSED_STORE * (v.axis == "channels")
-    )
+    found = []
+    for axis, extent, row_extent in axes:
+        width = _whole_vector(extent, lanes)
+        if width is not None:
+            found += _tiles(axis, width, extent, row_extent, lanes, registers, fewest_rows=min(2, row_extent))
+    if not found:
+        for axis, extent, row_extent in axes:
+            width = _whole_vector(extent, lanes) or divisors(extent, max(lanes, 8))[-1]
+            found += _tiles(axis, width, extent, row_extent, lanes, registers, fewest_rows=1)
+
+    def cost(variant: Variant) -> float:
+        used = registers_per_vector(variant.lanes, lanes)
+        busy_lanes = variant.lanes / (used * lanes)
+        transposed = TRANSPOSED_STORE * (variant.axis == "channels")
+        return _cost(variant.rows[0], variant.vectors * used) / busy_lanes + transposed
+
+    return sorted(found, key=cost)
+
+
+def registers_per_vector(width: int, lanes: int) -> int:
+    """LLVM holds a vector of ``width`` in whole registers of ``lanes``, the last one partly idle."""
+    return -(-width // lanes)
+
+
+def _whole_vector(extent: int, lanes: int) -> int | None:
+    """The widest of a full, half or quarter register, of at least 4 lanes, that divides ``extent``."""
+    return next((width for width in (lanes, lanes // 2, lanes // 4) if width >= 4 and extent % width == 0), None)
+
+
+def _tiles(axis: str, width: int, extent: int, row_extent: int, lanes: int, registers: int, fewest_rows: int):
+    """Variants with vectors of ``width`` along ``axis`` whose accumulators fit in the registers."""
+    used, budget = registers_per_vector(width, lanes), registers - RESERVED_REGISTERS
+    for vectors in divisors(extent // width, MAX_TILE_VECTORS):
+        heights = [rows for rows in divisors(row_extent, budget // (vectors * used)) if rows >= fewest_rows]
+        rows = tuple(sorted(heights, key=lambda height, vectors=vectors: _cost(height, vectors * used)))
+        if rows:
+            yield from (Variant(axis, width, vectors, rows, outer) for outer in (False, True))
 
 
 def _cost(rows: int, vectors: int) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 
+from . import interrupts
 from .errors import BadInput, DeployError
 
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
@@ -19,15 +19,15 @@ DEFAULT_TRIALS = 256
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit code (see errors.py)."""
     options = _parser().parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     # libtvm starts its threads at first use and never changes its mind; the host side needs one only.
     os.environ.setdefault("TVM_NUM_THREADS", "1")
     try:
-        options.command(options)
+        with interrupts.interruptible():
+            options.command(options)
         return 0
     except KeyboardInterrupt:
-        print("interrupted; finished trials are recorded, the same command goes on from them", file=sys.stderr)
-        return 130
+        print(interrupts.MESSAGE, file=sys.stderr)
+        return interrupts.EXIT_CODE
     except DeployError as exc:
         if options.debug:
             raise
@@ -35,10 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
         return exc.exit_code
     except BrokenPipeError:
         return 0
-
-
-def _interrupt(*_) -> None:
-    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:

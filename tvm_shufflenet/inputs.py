@@ -23,8 +23,9 @@ def read_input(path: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def _read_array(path: str) -> np.ndarray:
     try:
-        data = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as exc:
+        with open(path, "rb") as file:  # numpy.load would also open archives
+            data = np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, OSError, EOFError, MemoryError) as exc:
         raise BadInput(f"{path} is no .npy tensor", str(exc), "save it with numpy.save") from exc
     if data.dtype != np.float32:
         raise BadInput(

@@ -9,6 +9,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["measured", "modelled"]
+MEASURED = "measured"
+
+
+def clock_name(kind: Kind, device: str) -> str:
+    """What times must share to be compared: all real clocks count alike, each modelled core is a clock of its own."""
+    return MEASURED if kind == MEASURED else device
 
 
 @dataclass(frozen=True)

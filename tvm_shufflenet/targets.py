@@ -206,8 +206,8 @@ def _resolved(target: Target) -> Target:
 
     import tvm
 
-    cpu = tvm.get_global_func("target.llvm_get_system_cpu")()
-    triple = tvm.get_global_func("target.llvm_get_system_triple")()
+    cpu = str(tvm.get_global_func("target.llvm_get_system_cpu")())
+    triple = str(tvm.get_global_func("target.llvm_get_system_triple")())
     return dataclasses.replace(target, mcpu=cpu, triple=triple)
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,25 +41,46 @@ def cache_dir() -> Path:
     return path
 
 
+def _program(name: str, purpose: str, variable: str, find: Callable[[], str | None], install: str) -> Tool:
+    """The program that the environment's ``variable`` names, missing if that is none; without it, what is found."""
+    override = os.environ.get(variable)
+    if not override:
+        return Tool(name, purpose, find(), install)
+    return Tool(name, purpose, shutil.which(override), f"correct or unset {variable}; without it: {install}")
+
+
 def find_qemu() -> Tool:
-    path = os.environ.get("TVM_SHUFFLENET_QEMU") or shutil.which("qemu-aarch64")
-    return Tool("qemu-aarch64", "runs arm64 code on the emulated device", path, apt("qemu-user"))
+    return _program(
+        "qemu-aarch64",
+        "runs arm64 code on the emulated device",
+        "TVM_SHUFFLENET_QEMU",
+        lambda: shutil.which("qemu-aarch64"),
+        apt("qemu-user"),
+    )
 
 
 def find_llvm_mca() -> Tool:
     """The newest llvm-mca at or above 19, the first that can skip instructions it has no model of."""
-    return Tool(
-        "llvm-mca", "cycles of a block on a named core", _newest("llvm-mca", "TVM_SHUFFLENET_LLVM_MCA"), apt("llvm-22")
+    return _program(
+        "llvm-mca",
+        "cycles of a block on a named core",
+        "TVM_SHUFFLENET_LLVM_MCA",
+        lambda: _newest("llvm-mca"),
+        apt("llvm-22"),
     )
 
 
 def find_llvm_mc() -> Tool:
-    return Tool("llvm-mc", "disassembles executed blocks", _newest("llvm-mc", "TVM_SHUFFLENET_LLVM_MC"), apt("llvm-22"))
+    return _program(
+        "llvm-mc",
+        "disassembles executed blocks",
+        "TVM_SHUFFLENET_LLVM_MC",
+        lambda: _newest("llvm-mc"),
+        apt("llvm-22"),
+    )
 
 
-def _newest(program: str, variable: str, minimum: int = 19) -> str | None:
-    if os.environ.get(variable):
-        return os.environ[variable]
+def _newest(program: str, minimum: int = 19) -> str | None:
     found = {}
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         for path in Path(folder).glob(f"{program}-[0-9]*") if folder else ():
@@ -80,17 +102,21 @@ def find_sysroot() -> Tool:
 
 def find_zig() -> Tool:
     """The zig that the ziglang package carries: compiler and linker for every target."""
+    return _program(
+        "zig",
+        "cross compiler and linker",
+        "TVM_SHUFFLENET_ZIG",
+        _packaged_zig,
+        f"{sys.executable} -m pip install ziglang",
+    )
+
+
+def _packaged_zig() -> str | None:
     import importlib.util
 
-    override = os.environ.get("TVM_SHUFFLENET_ZIG")
-    if override:
-        return Tool(
-            "zig", "cross compiler and linker", shutil.which(override), "set TVM_SHUFFLENET_ZIG to a zig program"
-        )
     spec = importlib.util.find_spec("ziglang")
     path = Path(spec.origin).parent / "zig" if spec and spec.origin else None
-    found = str(path) if path and path.exists() else None
-    return Tool("zig", "cross compiler and linker", found, f"{sys.executable} -m pip install ziglang")
+    return str(path) if path and path.exists() else None
 
 
 def find_host_cc() -> Tool:

@@ -50,7 +50,8 @@ def _endpoint(spec: str, scheme: str, rest: str) -> Endpoint:
     address, _, key = rest.removeprefix("//").partition("/")
     host, _, port = address.rpartition(":")
     form = FORMS[3] if scheme == "rpc" else FORMS[4]
-    if not rest.startswith("//") or not host or not port.isdigit() or bool(key) != (scheme == "tracker"):
+    valid = port.isascii() and port.isdigit() and 0 < int(port) < 65536
+    if not rest.startswith("//") or not host or not valid or bool(key) != (scheme == "tracker"):
         raise BadInput(f"'{spec}' is not a device address", "", f"write {form}")
     return Endpoint(host, int(port), key or None)
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from ..errors import DeviceFailed
-from ..latency import Kind
+from ..latency import Kind, clock_name
 
 CONNECT_SECONDS = 20
 
@@ -30,6 +30,8 @@ class Endpoint:
             if self.key is None:
                 return rpc.connect(self.host, self.port, session_timeout=int(session_seconds))
             tracker = rpc.connect_tracker(self.host, self.port)
+            if not any(server["key"] == f"server:{self.key}" for server in tracker.summary()["server_info"]):
+                raise ValueError(f"no device has registered as '{self.key}' at the tracker")
             return tracker.request(self.key, priority=1, session_timeout=int(session_seconds), max_retry=2)
         except (RuntimeError, OSError, ValueError) as exc:
             raise DeviceFailed(
@@ -54,6 +56,11 @@ class Device(ABC):
     workers: int = 1
     # Whether work of ours beside a trial would disturb what the trial measures.
     shares_host: bool = False
+
+    @property
+    def clock(self) -> str:
+        """Times of devices with the same clock may be compared."""
+        return clock_name(self.kind, self.name)
 
     @abstractmethod
     def start(self) -> None:
@@ -100,5 +107,6 @@ class Device(ABC):
 def first_line(error: BaseException) -> str:
     """The one line of a TVM error that says what happened: its tracebacks run to pages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.endswith("Error caught from RPC call:")]
     telling = [line for line in lines if "Error:" in line or "Check failed" in line]
     return (telling or lines or [type(error).__name__])[-1][:300]

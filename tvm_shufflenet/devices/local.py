@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
+import signal
 import subprocess
 import tempfile
 
@@ -11,12 +13,18 @@ from ..errors import DeviceFailed
 from .base import Device, Endpoint
 from .native.build import runtime_libs, server_binary
 
-START_SECONDS = 20
+PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 def host_machine() -> str:
     """ELF machine name of this computer."""
     return {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
+
+
+def _end_with_parent() -> None:
+    """Runs in the new process: should this one be killed outright, the kernel asks the server to end."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class LocalDevice(Device):
@@ -40,12 +48,17 @@ class LocalDevice(Device):
         }
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (read when the server does not start)
         self._process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True, text=True
-        )
-        line = self._process.stdout.readline()
-        if not line.startswith("listening "):
+            command, env=environment, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True, text=True,
+            preexec_fn=_end_with_parent,
+        )  # fmt: skip
+        try:
+            line = self._process.stdout.readline()
+            if not line.startswith("listening "):
+                self.close()
+                raise DeviceFailed("the local device server did not start", self._last_words(), "tvm-shufflenet doctor")
+        except BaseException:  # Ctrl-C too: without having started, a device is not closed
             self.close()
-            raise DeviceFailed("the local device server did not start", self._last_words(), "tvm-shufflenet doctor")
+            raise
         host, _, port = line.split()[1].rpartition(":")
         self._endpoint = Endpoint(host, int(port))
 

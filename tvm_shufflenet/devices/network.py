@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from pathlib import Path
 
@@ -38,7 +39,10 @@ class Network:
         return self
 
     def __exit__(self, *_exc) -> None:
-        self._machine = self._cpu = None  # the session ends with its last remote object
+        # The session ends with its last remote object, and TVM's VirtualMachine keeps some of them in reference cycles:
+        # a tracker would not lend the device again before the next collection.
+        self._machine = self._cpu = None
+        gc.collect()
 
     def set_input(self, data: np.ndarray) -> None:
         self._machine.set_input("main", tvm.runtime.tensor(data, self._cpu))

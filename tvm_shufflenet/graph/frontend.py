@@ -39,8 +39,9 @@ def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:
             warnings.simplefilter("ignore")  # torch and TVM deprecate each other's habits here
             module = from_exported_program(program, keep_params_as_input=False)
     except Exception as exc:
+        reason = str(exc).strip().splitlines() or [type(exc).__name__]
         raise ImportFailed(
-            f"TVM cannot import the model: {str(exc).strip().splitlines()[-1][:300]}",
+            f"TVM cannot import the model: {reason[-1][:300]}",
             "an operator that TVM's importer does not know",
             "replace that operator in the model",
         ) from exc

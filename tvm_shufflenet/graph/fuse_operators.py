@@ -96,12 +96,23 @@ def _kind(conv: relax.Call) -> str | None:
     return None
 
 
+def _used_elsewhere(context: PatternCheckContext) -> bool:
+    """Whether a value inside the pattern has a second reader: fused, it would exist no more."""
+    parts = context.annotated_expr
+    if "sum" in parts and parts["sum"].args[0].same_as(parts["sum"].args[1]):
+        return True
+    inner = [var for var, value in context.matched_bindings.items() if not value.same_as(context.matched_expr)]
+    return any(len(context.var_usages[var]) > 1 for var in inner)
+
+
 def _check(epilogue: Epilogue):
     def check(context: PatternCheckContext) -> bool:
         parts = context.annotated_expr
         conv = parts["conv"]
         kind = _kind(conv)
         if kind is None or (kind == "depthwise" and (epilogue.residual or epilogue.shuffle)):
+            return False
+        if _used_elsewhere(context):
             return False
         if _shape(parts["bias"]) != [1, _shape(conv.args[1])[0], 1, 1]:
             return False

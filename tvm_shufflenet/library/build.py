@@ -48,7 +48,7 @@ def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: li
     """TVM's own untuned code: what the tuned library is compared with."""
     ready = pipeline.stock(module, target)
     tasks = ms.relax_integration.extract_tasks(ready, target.tvm())
-    operators = tuple(Operator(task.task_name, int(task.weight), "none") for task in tasks)
+    operators = tuple(Operator(str(task.task_name), int(task.weight), "none") for task in tasks)
     return _finish(ready, operators, target, output, linker)
 
 
@@ -74,18 +74,18 @@ def build_tuned(
 
 
 def _choose(task, target: Target, database: ms.database.MemoryDatabase) -> Operator:
-    mod, count = task.dispatched[0], int(task.weight)
-    record = database.query_tuning_record(mod, target.tvm(), task.task_name)
+    mod, name, count = task.dispatched[0], str(task.task_name), int(task.weight)
+    record = database.query_tuning_record(mod, target.tvm(), name)
     if record is not None and float(record.run_secs[0]) < NEVER:
-        return Operator(task.task_name, count, "record", 1e6 * min(float(s) for s in record.run_secs))
+        return Operator(name, count, "record", 1e6 * min(float(s) for s in record.run_secs))
     if rules.template_name(mod) is None:
-        return Operator(task.task_name, count, "none")
+        return Operator(name, count, "none")
     candidate = rules.default_candidate(mod, rules.Machine(target.lanes, target.vector_registers))
     workload = database.commit_workload(mod)
     database.commit_tuning_record(
         ms.database.TuningRecord(candidate.sch.trace, workload, [NEVER], target.tvm(), candidate.args_info)
     )
-    return Operator(task.task_name, count, "template")
+    return Operator(name, count, "template")
 
 
 def _finish(module: tvm.IRModule, operators, target: Target, output: Path, linker: list[str]) -> Built:

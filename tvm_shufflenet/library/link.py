@@ -48,7 +48,11 @@ def link(objects: list[str], output: Path, command: list[str], machine: str) -> 
         temporary.unlink(missing_ok=True)
         words = " ".join(done.stderr.strip().splitlines()[-3:])[-400:]
         raise LinkFailed(f"linking failed: {words}", f"{full[0]} cannot link for {machine}", f"check {CC_VARIABLE}")
-    found = elf_machine(temporary)
+    try:
+        found = elf_machine(temporary)
+    except (PackageInvalid, OSError) as exc:
+        temporary.unlink(missing_ok=True)
+        raise LinkFailed("the linker made no library", f"{full[0]} is no linker", f"check {CC_VARIABLE}") from exc
     if found != machine:
         temporary.unlink()
         raise LinkFailed(f"the linker made a {found} library", f"the target is {machine}", f"check {CC_VARIABLE}")

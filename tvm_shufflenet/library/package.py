@@ -76,8 +76,8 @@ class Package:
     def __init__(self, folder: Path):
         self.folder = Path(folder)
         self.manifest = _read_manifest(self.folder)
-        for name, expected in self.manifest.hashes.items():
-            path = self.folder / name
+        for name in dict.fromkeys((self.manifest.library, REFERENCE, *self.manifest.hashes)):
+            path, expected = self.folder / name, self.manifest.hashes.get(name)
             if Path(name).name != name or not path.is_file():
                 raise PackageInvalid(
                     f"{self.folder} lacks {name}", "the copy is incomplete", "copy or compile it again"
@@ -139,13 +139,25 @@ def write_package(folder: Path, library: Path, reference: np.ndarray, manifest: 
         hashes = {name: sha256(draft / name) for name in (manifest.library, REFERENCE)}
         _write_manifest(draft, msgspec.structs.replace(manifest, hashes=hashes))
         os.chmod(draft, 0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        draft.rename(folder)
+        _swap(draft, folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return Package(folder)
+
+
+def _swap(draft: Path, folder: Path) -> None:
+    """Put ``draft`` in the place of ``folder``; an older package there goes only once the new one is in place."""
+    older = draft.with_name(draft.name + "-older")
+    if folder.exists():
+        folder.rename(older)
+    try:
+        draft.rename(folder)
+    except BaseException:
+        if older.exists():
+            older.rename(folder)
+        raise
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def _read_manifest(folder: Path) -> Manifest:
@@ -163,7 +175,7 @@ def _read_manifest(folder: Path) -> Manifest:
                 f"{path} has schema {schema}, this version reads {SCHEMA}", "", "use a matching version"
             )
         return msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, AttributeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError) as exc:
         raise PackageInvalid(f"{path} cannot be read: {exc}", "it is damaged", "compile the package again") from exc
 
 

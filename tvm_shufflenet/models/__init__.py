@@ -129,7 +129,8 @@ def _load_weights(module: nn.Module, path: Path) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:
-        raise BadInput(f"{path} is no checkpoint that can be loaded safely", str(exc).splitlines()[0], "") from exc
+        reason = str(exc).splitlines() or [type(exc).__name__]
+        raise BadInput(f"{path} is no checkpoint that can be loaded safely", reason[0], "") from exc
     state = state.get("state_dict", state) if isinstance(state, dict) else state
     try:
         module.load_state_dict(state, strict=True)
@@ -160,14 +161,17 @@ def _exported(path: Path, input_shape: tuple[int, ...] | None) -> Model:
 
 def _from_factory(path: Path, factory: str, weights: Path | None, input_shape: tuple[int, ...]) -> Model:
     import importlib.util
+    import sys
     import traceback
 
     from torch import nn
 
     if not path.exists():
         raise BadInput(f"there is no file {path}", "", "write --model FILE.py:factory")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"tvm_shufflenet_model_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
+    sys.path.insert(0, str(path.parent.resolve()))  # as when Python runs the file
     try:
         spec.loader.exec_module(module)
         made = getattr(module, factory)()

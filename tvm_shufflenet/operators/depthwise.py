@@ -47,7 +47,8 @@ def depthwise(
 
     def stored(n, c, h, w):
         value = accumulated[n, c, h, w] + bias[0, c, 0, 0]
-        return tirx.max(value, zero) if relu else value
+        # In this order a NaN stays one, as in PyTorch: TVM compiles max(a, b) to "a > b ? a : b".
+        return tirx.max(zero, value) if relu else value
 
     result = te.compute(shape, stored, name="epilogue")
     return te.create_prim_func([data, weight, bias, result])

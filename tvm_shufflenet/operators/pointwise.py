@@ -60,7 +60,8 @@ def pointwise(
         value = accumulated[n, b, o, p] + bias[0, channel, 0, 0]
         if residual:
             value = value + addend[n, channel, p // width, p % width]
-        return tirx.max(value, tirx.const(0, "float32")) if relu else value
+        # In this order a NaN stays one, as in PyTorch: TVM compiles max(a, b) to "a > b ? a : b".
+        return tirx.max(tirx.const(0, "float32"), value) if relu else value
 
     result = te.compute((batch, blocks, block_out, pixels), stored, name="epilogue")
     arguments = [data, weight, bias, *([addend] if residual else []), result]

@@ -13,14 +13,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from unittest import mock
 
 import numpy as np
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
-from ..devices.base import Device
+from ..devices.base import Device, Endpoint
 from ..errors import DeployError, DeviceFailed, NothingMeasured
 from ..library.link import trial_command
 from ..schedules import rules
@@ -66,6 +66,16 @@ class Task:
     def promise(self) -> float:
         """Seconds that another round may save: large for a heavy operator, falling as rounds bring nothing."""
         return self.cost_seconds / (1 + self.rounds + 2 * self.idle_rounds)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Trials of one task under way, and the ``endpoint`` they were sent to."""
+
+    task: Task
+    candidates: list[ms.MeasureCandidate]
+    endpoint: Endpoint
+    futures: list[Future[Outcome]]
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,7 @@ class Tuner:
         self.on_progress = on_progress
         self.tvm_target = target.tvm()
         self.machine = rules.Machine(target.lanes, target.vector_registers)
-        self.database = store.database(device.kind)
+        self.database = store.database_of(device.clock)
         config = ms.cost_model.xgb_model.XGBConfig(seed=seed)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
         self.link_command = tuple(trial_command(target))
@@ -184,7 +194,7 @@ class Tuner:
             context,
             self.database.commit_workload(mod),
         )
-        earlier = self.store.trials(shash, self.device.kind)
+        earlier = self.store.trials(shash, self.device.clock)
         task.seen = {trial.trace for trial in earlier}
         finished = [trial for trial in earlier if trial.strategy == self._label(task)]
         task.trials = len(finished)
@@ -228,7 +238,7 @@ class Tuner:
     def _search(self, workers: Workers, started: float) -> None:
         """Keep one batch ahead of the device, except where searching would disturb what is being timed."""
         ahead = 1 if self.device.shares_host else 2
-        running: deque[tuple[Task, list, list[Future]]] = deque()
+        running: deque[Batch] = deque()
         planned = 0
         while True:
             while len(running) < ahead and self._left() - planned > 0:
@@ -240,15 +250,17 @@ class Tuner:
                     task.exhausted = True
                     continue
                 task.searching = True
-                running.append((task, candidates, workers.submit(self._job(c) for c in candidates)))
+                endpoint = self.device.endpoint()
+                futures = workers.submit(self._job(c, endpoint) for c in candidates)
+                running.append(Batch(task, candidates, endpoint, futures))
                 planned += len(candidates)
             if not running:
                 return
-            task, candidates, futures = running.popleft()
-            outcomes = [self._collect(task, c, f) for c, f in zip(candidates, futures, strict=True)]
-            planned -= len(candidates)
-            self._learn(task, candidates, outcomes)
-            self.on_progress(self.progress(task.name, time.monotonic() - started))
+            batch = running.popleft()
+            outcomes = [self._collect(batch, c, f) for c, f in zip(batch.candidates, batch.futures, strict=True)]
+            planned -= len(batch.candidates)
+            self._learn(batch.task, batch.candidates, outcomes)
+            self.on_progress(self.progress(batch.task.name, time.monotonic() - started))
 
     def _next_task(self) -> Task | None:
         free = [task for task in self.tasks if not task.exhausted and not task.searching]
@@ -276,7 +288,7 @@ class Tuner:
         task.seen |= set(fresh)
         return list(fresh.values())
 
-    def _job(self, candidate: ms.MeasureCandidate) -> Job:
+    def _job(self, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
         # A modelled clock repeats itself to the digit, so one run says all; a real one needs many.
         modelled = self.device.kind == "modelled"
         return Job(
@@ -284,15 +296,17 @@ class Tuner:
             self.target.tvm_config,
             self.link_command,
             self.target.machine,
-            self.device.endpoint(),
+            endpoint,
             number=1,
             repeat=1 if modelled else 3,
             min_repeat_ms=0 if modelled else 15,
             session_seconds=SESSION_SECONDS,
         )
 
-    def _collect(self, task: Task, candidate: ms.MeasureCandidate, future: Future) -> Outcome:
-        outcome = future.result()
+    def _collect(self, batch: Batch, candidate: ms.MeasureCandidate, future: Future) -> Outcome:
+        task, outcome = batch.task, future.result()
+        if outcome.cause is Cause.CRASH and not (self._is_current(batch.endpoint) and self.device.alive()):
+            outcome = replace(outcome, cause=Cause.DEVICE)
         key = trace_hash(candidate.sch.trace)
         trial = Trial(
             task.workload,
@@ -314,16 +328,20 @@ class Tuner:
             self.measured += 1
             self.faults_in_a_row = 0
         else:
-            self._failed(outcome)
+            self._failed(outcome, batch.endpoint)
         self.store.append(trial, record, task.mod)
         task.trials += 1
         return outcome
 
-    def _failed(self, outcome: Outcome) -> None:
+    def _is_current(self, endpoint: Endpoint) -> bool:
+        """Whether a trial was meant for the device as it runs now, not for one that died and has been restarted."""
+        return endpoint == self.device.endpoint()
+
+    def _failed(self, outcome: Outcome, endpoint: Endpoint) -> None:
         self.failed += 1
         self.causes[outcome.cause.value] += 1
         self.first_error = self.first_error or outcome.error
-        if outcome.cause not in (Cause.DEVICE, Cause.TIMEOUT):
+        if outcome.cause not in (Cause.CRASH, Cause.DEVICE, Cause.TIMEOUT) or not self._is_current(endpoint):
             return
         self.faults_in_a_row += 1
         if self.faults_in_a_row >= DEVICE_FAULTS_IN_A_ROW:

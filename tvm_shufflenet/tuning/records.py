@@ -10,10 +10,12 @@ compete with a measured one, and a schedule that failed must not be tried again.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import statistics
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +24,7 @@ import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from ..errors import BadInput, RecordMismatch
-from ..latency import Kind
+from ..latency import MEASURED, Kind, clock_name
 from .trial import Cause
 
 WORKLOADS = "database_workload.json"
@@ -42,6 +44,10 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float | None = None
     cause: str | None = None
     error: str | None = None
+
+    @property
+    def clock(self) -> str:
+        return clock_name(self.kind, self.device)
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class RecordStore:
         self._trials: list[Trial] = []
         if self.shipped is not None and Path(self.shipped).resolve() != self.folder.resolve():
             self._read(Path(self.shipped))
-        self._workload_lines, self._lines_written = self._read(self.folder)
+        self._workload_lines = self._read(self.folder)
         if self.other_targets and not self._records:
             raise RecordMismatch(
                 f"the {self.other_targets} records in {self.folder} are not for this target",
@@ -83,9 +89,9 @@ class RecordStore:
                 "name another --records folder, or tune again into an empty one",
             )
 
-    def _read(self, folder: Path) -> tuple[dict[str, int], int]:
-        """Add a folder's records and trials. Returns each workload's line, by hash, and the number of lines."""
-        workloads, lines, count = self._read_workloads(folder)
+    def _read(self, folder: Path) -> dict[str, int]:
+        """Add a folder's records and trials. Returns each workload's line, by hash."""
+        workloads, lines = self._read_workloads(folder)
         hashes = {line: shash for shash, line in lines.items()}
         for number, value in self._lines(folder / RECORDS):
             try:
@@ -106,19 +112,18 @@ class RecordStore:
                 self._trials.append(msgspec.convert(value, Trial))
             except msgspec.ValidationError as exc:
                 self.skipped.append(Line(JOURNAL, number, str(exc)))
-        return lines, count
+        return lines
 
-    def _read_workloads(self, folder: Path) -> tuple[dict[int, ms.database.Workload], dict[str, int], int]:
-        """Workloads by line, their lines by hash, and how many lines there are; lines count from 0, bad ones too."""
-        workloads, lines, count = {}, {}, 0
+    def _read_workloads(self, folder: Path) -> tuple[dict[int, ms.database.Workload], dict[str, int]]:
+        """Workloads by line, and their lines by hash; lines count from 0, bad ones too."""
+        workloads, lines = {}, {}
         for number, value in self._lines(folder / WORKLOADS, keep_all=True):
-            count = number
             try:
                 workloads[number - 1] = ms.database.Workload.from_json(value)
                 lines.setdefault(str(value[0]), number - 1)
             except Exception:
                 self.skipped.append(Line(WORKLOADS, number, "not a workload"))
-        return workloads, lines, count
+        return workloads, lines
 
     def _lines(self, path: Path, keep_all: bool = False) -> Iterator[tuple[int, object]]:
         """Number and value of each line; one that is not JSON is reported, or None where ``keep_all`` is set."""
@@ -137,71 +142,94 @@ class RecordStore:
                 else:
                     self.skipped.append(Line(path.name, number, "not JSON, perhaps cut short"))
 
-    @property
-    def _kind_of(self) -> dict[tuple[str, str], Kind]:
-        return {(t.workload, t.trace): t.kind for t in self._trials if t.seconds is not None}
+    def _clocks(self) -> list[str | None]:
+        """The clock behind each record, found in the journal by its time too: two may have timed one schedule."""
+        timed: dict[tuple[str, str], dict[float, str]] = {}
+        for trial in self._trials:
+            if trial.seconds is not None:
+                timed.setdefault((trial.workload, trial.trace), {})[trial.seconds] = trial.clock
+        unlisted = None if any(line.file == JOURNAL for line in self.skipped) else MEASURED
+        clocks = []
+        for workload, trace, record in self._records:
+            by_seconds = timed.get((workload, trace))
+            median = statistics.median(float(seconds) for seconds in record.run_secs)
+            clocks.append(unlisted if by_seconds is None else by_seconds.get(median))
+        return clocks
 
-    def database(self, kind: Kind | None = None) -> ms.database.MemoryDatabase:
-        """The usable records as a MetaSchedule database, all from one kind of clock.
+    def database(self, *preferred: str) -> ms.database.MemoryDatabase:
+        """The usable records as a MetaSchedule database, all of one clock: times of two clocks do not compare.
 
-        With no ``kind`` asked for, measured ones where there are any, else modelled ones. A record without a journal
-        line, such as one that stock MetaSchedule wrote, was measured.
+        It is the first of the ``preferred`` clocks that has any; after these, measured times come before modelled
+        ones. A record without a journal line, such as one that stock MetaSchedule wrote, was measured; unless the
+        journal is damaged, then nobody knows.
         """
-        kinds = self._kind_of
-        rows = [(kinds.get((workload, trace), "measured"), record) for workload, trace, record in self._records]
-        wanted = kind or ("measured" if any(k == "measured" for k, _ in rows) else "modelled")
+        rows = list(zip(self._clocks(), self._records, strict=True))
+        present = {clock for clock, _ in rows if clock is not None}
+        order = [*preferred, MEASURED, *sorted(present)]
+        wanted = next((clock for clock in order if clock in present), None)
+        return self._database(record for clock, (*_, record) in rows if clock is not None and clock == wanted)
+
+    def database_of(self, clock: str) -> ms.database.MemoryDatabase:
+        """The records of one clock and no other, perhaps none: what a search may learn from."""
+        rows = zip(self._clocks(), self._records, strict=True)
+        return self._database(record for row_clock, (*_, record) in rows if row_clock == clock)
+
+    @staticmethod
+    def _database(records: Iterable[ms.database.TuningRecord]) -> ms.database.MemoryDatabase:
         database = ms.database.MemoryDatabase()
-        for row_kind, record in rows:
-            if row_kind == wanted:
-                workload = database.commit_workload(record.workload.mod)
-                database.commit_tuning_record(
-                    ms.database.TuningRecord(record.trace, workload, record.run_secs, record.target, record.args_info)
-                )
+        for record in records:
+            workload = database.commit_workload(record.workload.mod)
+            database.commit_tuning_record(
+                ms.database.TuningRecord(record.trace, workload, record.run_secs, record.target, record.args_info)
+            )
         return database
 
-    def trials(self, workload: str, kind: Kind, device: str | None = None) -> list[Trial]:
-        """Finished trials of a workload on one kind of clock; those that a device's failure ended do not count."""
+    def trials(self, workload: str, clock: str) -> list[Trial]:
+        """Finished trials of a workload on one clock; those that a device's failure ended do not count."""
         return [
             trial
             for trial in self._trials
             if trial.workload == workload
-            and trial.kind == kind
-            and (device is None or trial.device == device)
+            and trial.clock == clock
             and trial.cause not in (Cause.DEVICE.value, Cause.TIMEOUT.value)
         ]
 
     def append(self, trial: Trial, record: ms.database.TuningRecord | None, mod: tvm.IRModule) -> None:
         """Write one trial, and its record if it succeeded; both are on disk when this returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        # The journal first: cut off between the two, a record without its line would pass for a measured one.
+        _append(self.folder / JOURNAL, msgspec.to_builtins(trial))
+        self._trials.append(trial)
         if record is not None:
             line = self._workload_line(trial.workload, mod)
             _append(self.folder / RECORDS, [line, record_json(record)])
             self._records.append((trial.workload, trial.trace, record))
-        _append(self.folder / JOURNAL, msgspec.to_builtins(trial))
-        self._trials.append(trial)
 
     def _workload_line(self, shash: str, mod: tvm.IRModule) -> int:
         if shash not in self._workload_lines:
-            _append(self.folder / WORKLOADS, plain(ms.database.Workload(mod).as_json()))
-            self._workload_lines[shash] = self._lines_written
-            self._lines_written += 1
+            self._workload_lines[shash] = _append(self.folder / WORKLOADS, plain(ms.database.Workload(mod).as_json()))
         return self._workload_lines[shash]
 
 
-def _append(path: Path, value) -> None:
-    """One write of one whole line, on disk before we go on; a torn last line is closed first, not joined."""
+def _append(path: Path, value) -> int:
+    """One write of one whole line, on disk before we go on; a torn last line is closed first, not joined.
+
+    Returns how many lines are before it: another tuning run may be writing to the same file.
+    """
     line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
     try:
         with open(path, "ab+") as file:
-            if file.tell() > 0:
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":
-                    line = b"\n" + line
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            before = file.read()
+            if before and not before.endswith(b"\n"):
+                line = b"\n" + line
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
     except OSError as exc:
         raise BadInput(f"cannot write {path}", str(exc), "free space or name another --records folder") from exc
+    return len(before.splitlines())
 
 
 def workload_hash(mod: tvm.IRModule) -> str:

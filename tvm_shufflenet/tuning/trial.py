@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
+import signal
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,10 @@ from ..errors import DeployError, DeviceFailed
 
 
 class Cause(str, enum.Enum):
-    """Why a trial failed. Only a device's failure may pass: the trial is worth another try."""
+    """Why a trial failed. Only ``DEVICE`` and ``TIMEOUT`` may pass: the trial is worth another try."""
 
     BUILD = "build"
+    CRASH = "crash"  # its session was cut off, by a crash or by the time limit, and the device is well
     DEVICE = "device"
     RUN = "run"
     TIMEOUT = "timeout"
@@ -50,7 +52,7 @@ class Outcome:
 
 def run_trial(job: Job) -> Outcome:
     """Build, link and time. Never raises: a failed trial is a result."""
-    with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-trial-") as folder:
+    with tempfile.TemporaryDirectory(prefix="trial-") as folder:
         library = Path(folder) / "trial.so"
         try:
             shapes = _build(job, library)
@@ -59,16 +61,16 @@ def run_trial(job: Job) -> Outcome:
         try:
             session = job.endpoint.connect(job.session_seconds)
         except DeviceFailed as exc:
-            return Outcome(cause=Cause.DEVICE, error=str(exc))
+            return Outcome(cause=Cause.DEVICE, error=f"{exc.what}: {exc.cause}")
         try:
             return Outcome(seconds=_time(job, session, library, shapes))
         except DeployError as exc:
             return Outcome(cause=Cause.RUN, error=str(exc))
         except Exception as exc:
             error = first_line(exc)
-            # A session cut off is either our time limit or a device that died: the driver looks at the device.
+            # Cut off by a crash of the schedule, our time limit or the device's end: the driver looks at the device.
             lost = any(word in error.lower() for word in ("closed", "reset", "broken pipe", "socket", "shutdown"))
-            return Outcome(cause=Cause.DEVICE if lost else Cause.RUN, error=error)
+            return Outcome(cause=Cause.CRASH if lost else Cause.RUN, error=error)
 
 
 def _build(job: Job, library: Path) -> list[tuple[tuple[int, ...], str]]:
@@ -117,8 +119,11 @@ def _random_tensor(session, device, shape: tuple[int, ...], dtype: str):
     return tensor
 
 
-def prepare_worker() -> None:
-    """Import what every trial needs, once per worker process; keep it to one thread of the host."""
+def prepare_worker(folder: str) -> None:
+    """Once per worker process: import what every trial needs, use one thread of the host, write to ``folder``."""
+    # A terminal's Ctrl-C reaches every process; the main one ends its workers, and no trial fails by it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tempfile.tempdir = folder
     os.environ["TVM_NUM_THREADS"] = "1"
     import tvm  # noqa: F401
     from tvm.s_tir import meta_schedule  # noqa: F401

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import shutil
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from tvm.support.popen_pool import PopenWorker
+from tvm.support.popen_pool import PopenWorker, kill_child_processes
 
 from .trial import Cause, Job, Outcome, prepare_worker, run_trial
 
@@ -20,9 +24,12 @@ class Workers:
 
     def __init__(self, count: int, trial_seconds: float):
         self._trial_seconds = trial_seconds
+        # Where trials write: a process that is killed cannot tidy up after itself.
+        self._folder = tempfile.mkdtemp(prefix="tvm-shufflenet-trials-")
         self._all = [
             PopenWorker(
                 prepare_worker,
+                (self._folder,),
                 maximum_uses=TRIALS_PER_PROCESS,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -32,17 +39,21 @@ class Workers:
         self._free: queue.SimpleQueue[PopenWorker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(count)
         # Loading TVM takes seconds: let it happen while the caller prepares the first candidates.
-        for worker in self._all:
-            self._threads.submit(self._warm_up, worker)
+        self._futures: list[Future] = [self._threads.submit(self._warm_up, worker) for worker in self._all]
 
     def _warm_up(self, worker: PopenWorker) -> None:
-        worker.send(prepare_worker)
-        worker.recv()
-        self._free.put(worker)
+        try:
+            with contextlib.suppress(ChildProcessError):  # the first trial starts it again
+                worker.send(prepare_worker, (self._folder,))
+                worker.recv()
+        finally:
+            self._free.put(worker)
 
     def submit(self, jobs: Iterable[Job]) -> list[Future[Outcome]]:
         """Queue the trials; each future's result is an Outcome, whatever happens to its process."""
-        return [self._threads.submit(self._run, job) for job in jobs]
+        submitted = [self._threads.submit(self._run, job) for job in jobs]
+        self._futures = [future for future in self._futures if not future.done()] + submitted
+        return submitted
 
     def _run(self, job: Job) -> Outcome:
         worker = self._free.get()
@@ -59,5 +70,13 @@ class Workers:
     def close(self) -> None:
         """Drop what is queued and end the processes, whatever they are doing."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        # PopenWorker.kill() waits for an answer that a thread is waiting for: so end the process first, then the thread
+        # gives up. It may just have started another.
+        while not all(future.done() for future in self._futures):
+            for process in filter(None, [worker._proc for worker in self._all]):
+                kill_child_processes(process.pid)
+                process.kill()
+            time.sleep(0.02)
         for worker in self._all:
             worker.kill()
+        shutil.rmtree(self._folder, ignore_errors=True)

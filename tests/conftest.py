@@ -1,0 +1,28 @@
+"""What the tests share: the flag that rewrites golden files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden anew instead of comparing")
+
+
+@pytest.fixture
+def golden(request):
+    """The text of a golden file, given its name and what would be written; with --rewrite-golden it is written."""
+
+    def read(name: str, current: str) -> str:
+        path = GOLDEN / name
+        if request.config.getoption("--rewrite-golden"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(current.rstrip() + "\n")
+        assert path.exists(), f"{path} is missing; pytest --rewrite-golden writes it, then read what it wrote"
+        return path.read_text()
+
+    return read

@@ -1,0 +1,135 @@
+"""What ``run`` is fed: images, .npy tensors, and files that are neither."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tvm_shufflenet.errors import BadInput
+from tvm_shufflenet.inputs import DEVIATION, MEAN, read_input, write_array
+
+SHAPE = (1, 3, 32, 32)
+COLOUR = (200, 100, 30)
+GARBAGE = bytes(range(255, 55, -1))
+
+
+def normalised(colour) -> np.ndarray:
+    return (np.array(colour, dtype=np.float32) / 255 - MEAN) / DEVIATION
+
+
+def picture(path, size, mode="RGB", colour=COLOUR) -> str:
+    Image.new(mode, size, colour).save(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (1, 1), (301, 7), (7, 301), (33, 47), (640, 480)])
+@pytest.mark.parametrize("shape", [(1, 3, 32, 32), (1, 3, 48, 20), (2, 3, 7, 7)])
+def test_a_plain_image_of_any_size_becomes_its_normalised_colour(tmp_path, size, shape):
+    data = read_input(picture(tmp_path / "plain.png", size), shape)
+    assert data.dtype == np.float32 and data.flags.c_contiguous
+    expected = np.broadcast_to(normalised(COLOUR).reshape(1, 3, 1, 1), shape)
+    np.testing.assert_allclose(data, expected, atol=1e-6)
+
+
+def test_the_centre_is_kept_upright(tmp_path):
+    """Left half red, right half blue, a green band on top: the crop sees all three where they were."""
+    pixels = np.zeros((224, 448, 3), dtype=np.uint8)
+    pixels[:, :224, 0] = pixels[:, 224:, 2] = 255
+    pixels[:56] = (0, 255, 0)
+    Image.fromarray(pixels).save(tmp_path / "halves.png")
+    data = read_input(str(tmp_path / "halves.png"), (1, 3, 224, 224))[0]
+    red, green, blue = (normalised(colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255)))
+    np.testing.assert_allclose(data[:, 112, 20], red, atol=1e-5)
+    np.testing.assert_allclose(data[:, 112, 203], blue, atol=1e-5)
+    np.testing.assert_allclose(data[:, 20, 112], green, atol=1e-5)
+
+
+def test_only_the_middle_of_a_long_image_is_seen(tmp_path):
+    """224/256 of the shorter side is kept, however long the other one is."""
+    pixels = np.full((64, 400, 3), 255, dtype=np.uint8)
+    pixels[:, 160:240] = 0
+    Image.fromarray(pixels).save(tmp_path / "long.png")
+    data = read_input(str(tmp_path / "long.png"), SHAPE)
+    np.testing.assert_allclose(data[0, :, 16, 16], normalised((0, 0, 0)), atol=1e-5)
+    assert (data[0, 0] < 0).all()
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 77), ("RGBA", (*COLOUR, 255)), ("1", 1), ("P", 0)])
+def test_other_kinds_of_image_are_converted(tmp_path, mode, colour):
+    data = read_input(picture(tmp_path / "other.png", (40, 40), mode, colour), SHAPE)
+    assert data.shape == SHAPE and np.isfinite(data).all()
+
+
+def test_a_jpeg_is_an_image_too(tmp_path):
+    data = read_input(picture(tmp_path / "photo.jpg", (50, 40)), SHAPE)
+    np.testing.assert_allclose(data[0, :, 16, 16], normalised(COLOUR), atol=0.1)
+
+
+def test_an_image_does_not_fit_a_network_of_other_channels(tmp_path):
+    with pytest.raises(BadInput, match="4 channels"):
+        read_input(picture(tmp_path / "plain.png", (8, 8)), (1, 4, 8, 8))
+
+
+def test_a_tensor_comes_back_as_it_was_written(tmp_path):
+    data = np.random.default_rng(0).standard_normal((2, 3, 5, 7), dtype=np.float32)
+    write_array(tmp_path / "in.npy", data)
+    np.testing.assert_array_equal(read_input(str(tmp_path / "in.npy"), SHAPE), data)
+    assert os.listdir(tmp_path) == ["in.npy"]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"no file .*missing\.png"):
+        read_input(str(tmp_path / "missing.png"), SHAPE)
+    with pytest.raises(BadInput, match="no file"):
+        read_input(str(tmp_path), SHAPE)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "uint8", "int64", ">f4"])
+def test_another_dtype_is_refused_by_name(tmp_path, dtype):
+    np.save(tmp_path / "in.npy", np.zeros(SHAPE, dtype=dtype))
+    with pytest.raises(BadInput, match=f"holds {np.dtype(dtype)}"):
+        read_input(str(tmp_path / "in.npy"), SHAPE)
+
+
+def damaged_arrays(folder):
+    """Name and bytes of files that call themselves .npy and are none."""
+    np.save(folder / "good.npy", np.zeros(SHAPE, dtype=np.float32))
+    good = (folder / "good.npy").read_bytes()
+    np.savez(folder / "zip.npz", np.zeros(3, dtype=np.float32))
+    np.save(folder / "object.npy", np.array([{"a": 1}], dtype=object))
+    return {
+        "empty": b"",
+        "garbage": GARBAGE,
+        "header only": good[:20],
+        "truncated": good[:-100],
+        "wrong magic": b"\x93NUMPX" + good[6:],
+        "an archive": (folder / "zip.npz").read_bytes(),
+        "pickled": (folder / "object.npy").read_bytes(),
+        "huger than memory": good.replace(b"(1, 3, 32, 32)", b"(99999999999,)"),
+    }
+
+
+def test_damaged_arrays_are_refused(tmp_path):
+    for name, content in damaged_arrays(tmp_path).items():
+        (tmp_path / "in.npy").write_bytes(content)
+        with pytest.raises(BadInput) as refused:
+            read_input(str(tmp_path / "in.npy"), SHAPE)
+        assert "in.npy" in str(refused.value), name
+
+
+def test_damaged_images_are_refused(tmp_path):
+    good = picture(tmp_path / "good.png", (64, 64), colour=(1, 2, 3))
+    content = (tmp_path / "good.png").read_bytes()
+    for name, damaged in {"empty": b"", "garbage": GARBAGE, "truncated": content[: len(content) // 2]}.items():
+        (tmp_path / "bad.png").write_bytes(damaged)
+        with pytest.raises(BadInput, match=r"bad\.png"):
+            read_input(str(tmp_path / "bad.png"), SHAPE)
+        assert read_input(good, SHAPE).shape == SHAPE, name
+
+
+def test_an_output_that_cannot_be_written_is_named(tmp_path):
+    with pytest.raises(BadInput, match="cannot write"):
+        write_array(tmp_path / "missing" / "out.npy", np.zeros(3, dtype=np.float32))

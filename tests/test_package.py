@@ -1,0 +1,453 @@
+"""Packages: what they say, what damages are found, what is refused; and the linker behind them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import struct
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import tvm
+from torch import nn
+from tvm import relax
+
+from tvm_shufflenet import toolchain, workflow
+from tvm_shufflenet.errors import LinkFailed, PackageInvalid, ToolMissing
+from tvm_shufflenet.library import link as linking
+from tvm_shufflenet.library import package as packages
+from tvm_shufflenet.library.link import CC_VARIABLE, elf_machine, link, linker_command, trial_command
+from tvm_shufflenet.library.package import (
+    MANIFEST,
+    REFERENCE,
+    Manifest,
+    Package,
+    Timing,
+    reference_input,
+    write_package,
+)
+from tvm_shufflenet.models import Model, randomise_batch_norms
+from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.targets import find_target
+from tvm_shufflenet.tuning.records import RecordStore
+
+SHAPE = (1, 6, 8, 8)
+OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}
+
+
+class Tiny(nn.Module):
+    """One unit of each stride and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.units = nn.Sequential(ShuffleUnit(6, 12, 3, 2, 1), ShuffleUnit(12, 12, 3, 1, 3))
+        self.classifier = nn.Linear(12, 5)
+        randomise_batch_norms(self)
+
+    def forward(self, data):
+        return self.classifier(F.relu(self.units(data)).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def local():
+    return find_target("local")
+
+
+@pytest.fixture(scope="module")
+def imported():
+    return workflow.import_model(Model("tiny", SHAPE, module=Tiny().eval()))
+
+
+@pytest.fixture(scope="module")
+def compiled(imported, local, tmp_path_factory):
+    """A package for this machine, of the templates' default schedules. Tests copy it before they touch it."""
+    folder = tmp_path_factory.mktemp("compiled")
+    store = RecordStore(folder / "records", local.tvm())
+    return workflow.compile_package(imported, local, store, folder / "tiny")
+
+
+@pytest.fixture
+def copy(compiled, tmp_path):
+    shutil.copytree(compiled.folder, tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def edit(folder, **changes) -> None:
+    """Change fields of a manifest as somebody with an editor would."""
+    manifest = json.loads((folder / MANIFEST).read_bytes())
+    (folder / MANIFEST).write_text(json.dumps(manifest | changes))
+
+
+def run(library, data: np.ndarray) -> np.ndarray:
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
+    output = machine["main"](tvm.runtime.tensor(data))
+    return (output if isinstance(output, tvm.runtime.Tensor) else output[0]).numpy()
+
+
+# What a package says
+
+
+def test_a_package_answers_as_torch_does(compiled, imported):
+    np.testing.assert_allclose(run(compiled.library, compiled.reference_input()), compiled.reference, atol=1e-5)
+    np.testing.assert_array_equal(compiled.reference, imported.reference)
+    with torch.no_grad():
+        expected = Tiny().eval()(torch.from_numpy(reference_input(SHAPE, 0))).numpy()
+    np.testing.assert_array_equal(compiled.reference, expected)
+
+
+def test_a_package_is_three_files(compiled):
+    assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, REFERENCE, "tiny.so"])
+    assert os.access(compiled.library, os.X_OK)
+    assert oct(compiled.folder.stat().st_mode & 0o777) == "0o755", "not as private as a temporary folder"
+
+
+def test_the_manifest_says_what_was_compiled_for_what(compiled, local):
+    manifest = json.loads((compiled.folder / MANIFEST).read_text())
+    assert (manifest["schema"], manifest["model"], manifest["library"]) == (1, "tiny", "tiny.so")
+    assert (manifest["input_shape"], manifest["output_shape"]) == ([1, 6, 8, 8], [1, 5])
+    assert (manifest["target"], manifest["machine"], manifest["tuned"]) == ("local", local.machine, True)
+    assert manifest["target_config"] == local.tvm_config
+    assert (manifest["tvm"], manifest["ffi"]) == (toolchain.TVM_VERSION, toolchain.FFI_VERSION)
+    assert manifest["linker"] == linker_command(local)
+    assert 0 < manifest["tolerance"] < 1e-2 and manifest["timings"] == []
+    for name in (REFERENCE, "tiny.so"):
+        assert manifest["hashes"][name] == hashlib.sha256((compiled.folder / name).read_bytes()).hexdigest()
+
+
+def test_the_manifest_names_every_operator_and_how_it_was_scheduled(compiled):
+    operators = compiled.manifest.operators
+    by_schedule = {schedule: [o for o in operators if o.schedule == schedule] for schedule in ("template", "none")}
+    ours = [o for o in operators if o.name.startswith(("pointwise", "depthwise"))]
+    assert by_schedule["template"] == ours and sum(o.occurrences for o in ours) == 6
+    assert by_schedule["none"], "pool, concatenation and classifier have no template"
+    assert compiled.manifest.operators_without_record == [o.name for o in operators]
+
+
+def test_memory_is_that_of_the_weights_and_of_planned_activations(compiled):
+    parameters = sum(p.numel() for name, p in Tiny().named_parameters() if "_bn" not in name)
+    biases = sum(p.numel() for name, p in Tiny().named_parameters() if name.endswith("_bn.bias"))
+    assert compiled.manifest.weight_bytes == 4 * (parameters + biases)
+    largest = 4 * 6 * 8 * 8
+    assert largest < compiled.manifest.activation_bytes < 20 * largest
+
+
+def test_an_untuned_package_says_so(imported, local, tmp_path):
+    package = workflow.compile_package(imported, local, None, tmp_path / "untuned")
+    assert (package.manifest.tuned, package.manifest.records) == (False, None)
+    assert {operator.schedule for operator in package.manifest.operators} == {"none"}
+    np.testing.assert_allclose(run(package.library, package.reference_input()), package.reference, atol=1e-5)
+
+
+def test_the_reference_input_is_decided_by_its_seed():
+    np.testing.assert_array_equal(reference_input(SHAPE, 3), reference_input(SHAPE, 3))
+    assert reference_input(SHAPE, 3).dtype == np.float32
+    assert not np.array_equal(reference_input(SHAPE, 3), reference_input(SHAPE, 4))
+
+
+def test_a_package_can_be_moved_and_read_again(copy, compiled):
+    package = Package(copy)
+    assert package.manifest == compiled.manifest
+    np.testing.assert_array_equal(package.reference, compiled.reference)
+
+
+def test_a_timing_replaces_that_of_the_same_device_and_threads(copy):
+    package = Package(copy)
+    board = {"name": "board", "kind": "measured"}
+    for median in (3.0, 2.0):
+        package.add_timing(Timing(board, 1, {"median": median}))
+    package.add_timing(Timing(board, 2, {"median": 1.0}))
+    timings = Package(copy).manifest.timings
+    assert [(t.threads, t.latency_us["median"]) for t in timings] == [(1, 2.0), (2, 1.0)]
+    assert sorted(os.listdir(copy)) == sorted([MANIFEST, REFERENCE, "tiny.so"])
+
+
+def test_a_manifest_of_a_later_version_may_say_more(copy):
+    edit(copy, colour="blue")
+    assert Package(copy).manifest.model == "tiny"
+
+
+# Damage
+
+
+def test_a_changed_file_is_found(copy):
+    for name in ("tiny.so", REFERENCE):
+        content = (copy / name).read_bytes()
+        (copy / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(PackageInvalid, match="has changed"):
+            Package(copy)
+        (copy / name).write_bytes(content)
+    Package(copy)
+
+
+def test_a_truncated_library_is_found(copy):
+    content = (copy / "tiny.so").read_bytes()
+    for length in (0, 10, len(content) // 2, len(content) - 1):
+        (copy / "tiny.so").write_bytes(content[:length])
+        with pytest.raises(PackageInvalid, match=r"tiny\.so has changed"):
+            Package(copy)
+
+
+@pytest.mark.parametrize("name", ["tiny.so", REFERENCE])
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    with pytest.raises(PackageInvalid, match=f"lacks {name}"):
+        Package(copy)
+
+
+def test_a_folder_without_a_manifest_is_no_package(tmp_path, copy):
+    for folder in (tmp_path / "missing", tmp_path, copy / "tiny.so"):
+        with pytest.raises(PackageInvalid, match="not a package"):
+            Package(folder)
+
+
+GARBAGE = [b"", b"{", b"null", b"[]", b"17", b'{"schema": 1}', bytes(range(256)), b'{"schema": 1, "model": "\xff"}']
+
+
+@pytest.mark.parametrize("content", GARBAGE)
+def test_a_garbage_manifest_is_refused(copy, content):
+    (copy / MANIFEST).write_bytes(content)
+    with pytest.raises(PackageInvalid) as refused:
+        Package(copy)
+    assert MANIFEST in str(refused.value)
+
+
+@pytest.mark.parametrize("schema", [0, 2, "1", None])
+def test_another_schema_is_refused(copy, schema):
+    edit(copy, schema=schema)
+    with pytest.raises(PackageInvalid, match="has schema"):
+        Package(copy)
+
+
+@pytest.mark.parametrize("field", ["hashes", "library", "machine", "input_shape", "operators"])
+def test_a_manifest_that_lacks_a_field_is_refused(copy, field):
+    manifest = json.loads((copy / MANIFEST).read_bytes())
+    del manifest[field]
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(PackageInvalid, match=field):
+        Package(copy)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"hashes": {}}, {"library": "other.so"}, {"library": "../tiny/tiny.so"}, {"library": MANIFEST}, {"library": ""}],
+    ids=str,
+)
+def test_a_manifest_that_leads_elsewhere_is_refused(copy, changes):
+    """Every file that is used has to be in the folder and hashed."""
+    edit(copy, **changes)
+    with pytest.raises(PackageInvalid):
+        Package(copy)
+
+
+def test_a_library_that_was_swapped_for_another_machine_s_is_refused(copy):
+    library = bytearray((copy / "tiny.so").read_bytes())
+    struct.pack_into("<H", library, 18, 243)
+    (copy / "tiny.so").write_bytes(library)
+    hashes = json.loads((copy / MANIFEST).read_bytes())["hashes"]
+    edit(copy, hashes=hashes | {"tiny.so": hashlib.sha256(library).hexdigest()})
+    with pytest.raises(PackageInvalid, match="built for riscv"):
+        Package(copy)
+
+
+def test_a_package_of_another_machine_is_refused_by_name(compiled):
+    machine = compiled.manifest.machine
+    compiled.check_machine(machine, "local")
+    with pytest.raises(PackageInvalid, match=f"is built for {machine}, emulated is {OTHER[machine]}"):
+        compiled.check_machine(OTHER[machine], "emulated")
+
+
+# Writing
+
+
+def parts(compiled) -> tuple[object, np.ndarray, Manifest]:
+    return compiled.library, compiled.reference, compiled.manifest
+
+
+def test_a_package_is_written_over_an_older_one(compiled, tmp_path):
+    library, reference, manifest = parts(compiled)
+    write_package(tmp_path / "made" / "here", library, reference, manifest)
+    renamed = msgspec.structs.replace(manifest, library="renamed.so")
+    package = write_package(tmp_path / "made" / "here", library, reference + 1, renamed)
+    assert sorted(os.listdir(package.folder)) == sorted([MANIFEST, REFERENCE, "renamed.so"]), "nothing of the older one"
+    np.testing.assert_array_equal(package.reference, reference + 1)
+    assert os.listdir(tmp_path / "made") == ["here"]
+
+
+def test_an_empty_folder_may_become_a_package(compiled, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert write_package(tmp_path / "empty", *parts(compiled)).manifest.model == "tiny"
+
+
+def test_other_folders_and_files_are_not_overwritten(compiled, tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years")
+    (tmp_path / "file").write_text("more")
+    for name in ("thesis", "file"):
+        with pytest.raises(PackageInvalid, match="is no package"):
+            write_package(tmp_path / name, *parts(compiled))
+    assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years"
+    assert (tmp_path / "file").read_text() == "more"
+    assert sorted(os.listdir(tmp_path)) == ["file", "thesis"]
+
+
+class Interrupted(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", ["sha256", "_write_manifest"])
+@pytest.mark.parametrize("older", [False, True])
+def test_an_interrupted_write_leaves_what_was_there(compiled, tmp_path, monkeypatch, step, older):
+    if older:
+        shutil.copytree(compiled.folder, tmp_path / "tiny")
+
+    def interrupt(*_):
+        raise Interrupted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(packages, step, interrupt)
+        with pytest.raises(Interrupted):
+            write_package(tmp_path / "tiny", *parts(compiled))
+    assert os.listdir(tmp_path) == (["tiny"] if older else [])
+    if older:
+        assert Package(tmp_path / "tiny").manifest == compiled.manifest
+
+
+def test_a_failed_swap_leaves_the_older_package(compiled, copy, monkeypatch):
+    real = type(copy).rename
+
+    def refuse(path, target):
+        if str(target) == str(copy) and not path.name.endswith("-older"):
+            raise OSError("no")
+        return real(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(copy), "rename", refuse)
+        with pytest.raises(OSError, match="no"):
+            write_package(copy, *parts(compiled))
+    assert os.listdir(copy.parent) == ["tiny"]
+    assert Package(copy).manifest == compiled.manifest
+
+
+# The linker
+
+
+def test_elf_machine_reads_the_header(compiled, local, tmp_path):
+    assert elf_machine(compiled.library) == local.machine
+    header = bytearray(compiled.library.read_bytes()[:64])
+    for code, name in ((183, "aarch64"), (62, "x86_64"), (40, "arm"), (999, "machine 999")):
+        struct.pack_into("<H", header, 18, code)
+        (tmp_path / "made.so").write_bytes(header)
+        assert elf_machine(tmp_path / "made.so") == name
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x7fELF", b"#!/bin/sh\nexit 0\n" * 10, b"\x7fELF\x01" + bytes(60), bytes(100)]
+)
+def test_what_is_no_64_bit_elf_file_is_refused(tmp_path, content):
+    (tmp_path / "odd.so").write_bytes(content)
+    with pytest.raises(PackageInvalid, match="not a 64-bit ELF"):
+        elf_machine(tmp_path / "odd.so")
+
+
+@pytest.fixture
+def objects(tmp_path):
+    """An object file of this machine."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    (tmp_path / "one.c").write_text("int one(void) { return 1; }\n")
+    assert os.spawnl(os.P_WAIT, compiler, compiler, "-c", "-fPIC", f"{tmp_path}/one.c", "-o", f"{tmp_path}/one.o") == 0
+    return [str(tmp_path / "one.o")]
+
+
+def leftovers(folder) -> list[str]:
+    return [name for name in os.listdir(folder) if "tiny" in name]
+
+
+def test_the_variable_names_the_linker(monkeypatch, local, objects, tmp_path):
+    monkeypatch.setenv(CC_VARIABLE, "cc -O1 '-DA=b c'")
+    assert linker_command(local) == ["cc", "-O1", "-DA=b c", "-shared", "-fPIC"] == trial_command(local)
+    link(objects, tmp_path / "tiny.so", linker_command(local), local.machine)
+    assert elf_machine(tmp_path / "tiny.so") == local.machine
+    assert leftovers(tmp_path) == ["tiny.so"]
+
+
+def test_zig_links_for_each_system():
+    commands = {name: " ".join(linker_command(find_target(name))) for name in ("arm64", "android-arm64", "x86-64")}
+    assert f"-target aarch64-linux-gnu.{linking.GLIBC} " in commands["arm64"]
+    assert "-target aarch64-linux-musl " in commands["android-arm64"]
+    assert f"-target x86_64-linux-gnu.{linking.GLIBC} " in commands["x86-64"]
+
+
+def test_without_zig_the_install_command_is_told(monkeypatch):
+    monkeypatch.delenv(CC_VARIABLE, raising=False)
+    monkeypatch.setenv("TVM_SHUFFLENET_ZIG", "/nonexistent/zig")
+    with pytest.raises(ToolMissing, match="zig is missing") as missing:
+        linker_command(find_target("arm64"))
+    assert missing.value.exit_code == 3 and missing.value.next_step
+
+
+def test_a_missing_compiler_is_named(monkeypatch, local, objects, tmp_path):
+    monkeypatch.setenv(CC_VARIABLE, "/nonexistent")
+    with pytest.raises(LinkFailed, match="/nonexistent") as failed:
+        link(objects, tmp_path / "tiny.so", linker_command(local), local.machine)
+    assert failed.value.exit_code == 3 and CC_VARIABLE in str(failed.value)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_compiler_that_fails_is_quoted(monkeypatch, local, objects, tmp_path):
+    with pytest.raises(LinkFailed, match=r"linking failed: .*missing"):
+        link([*objects, str(tmp_path / "missing.o")], tmp_path / "tiny.so", ["cc", "-shared"], local.machine)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_compiler_that_makes_nothing_is_refused(local, objects, tmp_path):
+    with pytest.raises(LinkFailed):
+        link(objects, tmp_path / "tiny.so", ["true"], local.machine)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_compiler_that_makes_no_library_is_refused(local, objects, tmp_path):
+    script = tmp_path / "cc.sh"
+    script.write_text('#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\necho hello > "$2"\n')
+    script.chmod(0o755)
+    with pytest.raises(LinkFailed):
+        link(objects, tmp_path / "tiny.so", [str(script)], local.machine)
+    assert leftovers(tmp_path) == []
+
+
+def test_a_library_of_the_wrong_machine_is_refused_before_it_is_left(local, objects, tmp_path):
+    other = OTHER[local.machine]
+    with pytest.raises(LinkFailed, match=f"made a {local.machine} library.*target is {other}"):
+        link(objects, tmp_path / "tiny.so", ["cc", "-shared"], other)
+    assert leftovers(tmp_path) == []
+
+
+def test_an_older_library_outlives_a_failed_link(local, objects, tmp_path):
+    (tmp_path / "tiny.so").write_text("older")
+    with pytest.raises(LinkFailed):
+        link(objects, tmp_path / "tiny.so", ["cc", "-shared"], OTHER[local.machine])
+    assert (tmp_path / "tiny.so").read_text() == "older"
+
+
+@pytest.mark.parametrize("compiler", ["/nonexistent", "gcc"])
+def test_a_package_for_arm64_needs_a_compiler_for_arm64(imported, monkeypatch, tmp_path, compiler):
+    """gcc here makes code of this machine: it fails on the objects, or it links and the header gives it away."""
+    if find_target("local").machine == "aarch64" and compiler == "gcc":
+        pytest.skip("gcc of an arm64 machine is right")
+    monkeypatch.setenv(CC_VARIABLE, compiler)
+    with pytest.raises(LinkFailed):
+        workflow.compile_package(imported, find_target("arm64"), None, tmp_path / "tiny")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_package_for_arm64_holds_arm64_code(imported, tmp_path):
+    store = RecordStore(tmp_path / "records", find_target("arm64").tvm())
+    package = workflow.compile_package(imported, find_target("arm64"), store, tmp_path / "tiny")
+    assert package.manifest.machine == elf_machine(package.library) == "aarch64"

@@ -1,0 +1,566 @@
+"""Tuning: it resumes, it outlives its device, it ends cleanly, and it says what failed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+import tvm
+from tvm.s_tir import meta_schedule as ms
+from tvm.script import ir as I
+from tvm.script import tirx as T
+
+from tvm_shufflenet import cli, toolchain, workflow
+from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.devices.base import Endpoint
+from tvm_shufflenet.devices.local import LocalDevice, host_machine
+from tvm_shufflenet.devices.native.build import server_binary
+from tvm_shufflenet.errors import NothingMeasured
+from tvm_shufflenet.graph.pipeline import fused
+from tvm_shufflenet.library.link import trial_command
+from tvm_shufflenet.models import find_model
+from tvm_shufflenet.schedules import rules
+from tvm_shufflenet.targets import find_target
+from tvm_shufflenet.toolchain import TVM_VERSION
+from tvm_shufflenet.tuning.driver import Tuner
+from tvm_shufflenet.tuning.records import (
+    JOURNAL,
+    RECORDS,
+    WORKLOADS,
+    RecordStore,
+    Trial,
+    trace_hash,
+    workload_hash,
+)
+from tvm_shufflenet.tuning.trial import Cause, Job, run_trial
+from tvm_shufflenet.tuning.workers import Workers
+
+MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
+ARM64 = find_target("arm64")
+SHAPE = (1, 48, 8, 8)
+FACTORY = """
+import torch
+from tvm_shufflenet.models import randomise_batch_norms
+from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+
+def unit():
+    torch.manual_seed(0)
+    made = ShuffleUnit(48, 48, 3, 1, 3)
+    randomise_batch_norms(made)
+    return made
+"""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    """What --model names: a ShuffleNet unit of three operators."""
+    path = tmp_path_factory.mktemp("model") / "tiny.py"
+    path.write_text(FACTORY)
+    return f"{path}:unit"
+
+
+@pytest.fixture(scope="module")
+def unit(model):
+    return workflow.import_model(find_model(model, input_shape=SHAPE))
+
+
+@pytest.fixture(scope="module")
+def device():
+    with find_device("emulated", ARM64) as device:
+        yield device
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "records"
+
+
+def tune(unit, device, folder: Path, trials: int, strategy: str = "template", target=ARM64):
+    """One tuning run as the command line does it; returns its result and what ``on_progress`` was told."""
+    seen = []
+    store = RecordStore(folder, target.tvm())
+    result = workflow.tune(
+        unit, target, device, store, strategy=strategy, trials=trials, seed=0, on_progress=seen.append
+    )
+    return result, seen
+
+
+def journal(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
+
+
+def keys(trials: list[dict]) -> list[tuple[str, str]]:
+    return [(trial["workload"], trial["trace"]) for trial in trials]
+
+
+class TestResume:
+    @pytest.mark.slow
+    def test_a_second_run_measures_only_what_is_missing(self, unit, device, folder):
+        result, seen = tune(unit, device, folder, 20)
+        assert (result.measured, result.failed, result.reused) == (20, 0, 0)
+        assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
+
+        # The heaviest operator comes first, and every operator before any for the second time.
+        by_weight = [task.name for task in sorted(result.tasks, key=lambda t: -t.weight * t.flops)]
+        assert [progress.task for progress in seen][:3] == by_weight
+
+        again, seen = tune(unit, device, folder, 20)
+        assert (again.measured, again.failed, again.reused, seen) == (0, 0, 20, [])
+        assert len(journal(folder)) == 20
+
+        more, _ = tune(unit, device, folder, 24)
+        assert (more.measured + more.failed, more.reused) == (4, 20)
+        lines = journal(folder)
+        assert len(lines) == 24 and max(Counter(keys(lines)).values()) == 1
+        assert {line["kind"] for line in lines} == {"modelled"} and {line["device"] for line in lines} == {device.name}
+
+    @pytest.mark.slow
+    def test_strategies_count_their_own_trials_and_share_the_records(self, unit, device, folder):
+        tune(unit, device, folder, 3, "template")
+        result, _ = tune(unit, device, folder, 4, "ansor")
+        assert (result.measured + result.failed, result.reused) == (4, 0)
+        assert {task.space for task in result.tasks} == {"generated"}
+        lines = journal(folder)
+        assert Counter(line["strategy"] for line in lines) == {"template": 3, "ansor": 4}
+        assert max(Counter(keys(lines)).values()) == 1
+        for strategy, trials in (("template", 3), ("ansor", 4)):
+            again, _ = tune(unit, device, folder, trials, strategy)
+            assert (again.measured, again.failed, again.reused) == (0, 0, trials)
+
+
+def record_defaults(unit, folder: Path, target=ARM64) -> RecordStore:
+    """A store with the default schedule of each operator as if the emulated core had run it in a microsecond."""
+    store = RecordStore(folder, target.tvm())
+    for task in ms.relax_integration.extract_tasks(fused(unit.module, target), target.tvm()):
+        mod = task.dispatched[0]
+        candidate = rules.default_candidate(mod, rules.Machine(target.lanes, target.vector_registers))
+        shash, key = workload_hash(mod), trace_hash(candidate.sch.trace)
+        record = ms.database.TuningRecord(
+            candidate.sch.trace, ms.database.Workload(mod), [1e-6], target.tvm(), candidate.args_info
+        )
+        trial = Trial(shash, key, "template", "emulated:cortex-a72", "modelled", TVM_VERSION, seconds=1e-6)
+        store.append(trial, record, mod)
+    return store
+
+
+class TestDamagedRecords:
+    """Bad lines are skipped, named and kept, and what is appended later is not joined to a torn one."""
+
+    def test_a_torn_journal(self, unit, folder):
+        store = record_defaults(unit, folder)
+        first = store._trials[0]
+        path = folder / JOURNAL
+        torn = path.read_bytes()[:-20]
+        path.write_bytes(torn)
+        store = RecordStore(folder, ARM64.tvm())
+        assert [str(line) for line in store.skipped] == [f"{JOURNAL}, line 3: not JSON, perhaps cut short"]
+        # Three records are there, but whether a clock measured the third was said in the line that is lost.
+        assert len(store.database().get_all_tuning_records()) == 2
+        store.append(msgspec.structs.replace(first, trace="0", seconds=None, cause="run"), None, unit.module)
+        assert path.read_bytes().startswith(torn + b"\n")
+        again = RecordStore(folder, ARM64.tvm())
+        assert [line.number for line in again.skipped] == [3] and len(again._trials) == 3
+
+    def test_torn_records_and_workloads(self, unit, folder):
+        record_defaults(unit, folder)
+        records, workloads = folder / RECORDS, folder / WORKLOADS
+        records.write_bytes(b"\xff{\n" + records.read_bytes()[:-100])
+        lines = workloads.read_bytes().splitlines(keepends=True)
+        workloads.write_bytes(lines[0][:50] + b"\n" + b"".join(lines[1:]))
+        before = records.read_bytes(), workloads.read_bytes()
+        store = RecordStore(folder, ARM64.tvm())
+        assert [(line.file, line.number) for line in store.skipped] == [
+            (WORKLOADS, 1),
+            (RECORDS, 1),
+            (RECORDS, 2),  # its workload was on the damaged line
+            (RECORDS, 4),
+        ]
+        assert len(store.database().get_all_tuning_records()) == 1
+        assert (records.read_bytes(), workloads.read_bytes()) == before
+
+
+class TestDeviceFailure:
+    @pytest.mark.slow
+    def test_it_dies_and_tuning_goes_on(self, unit, folder):
+        with find_device("emulated", ARM64) as device:
+            first = device._emulator._process.pid
+            killed, store = [], RecordStore(folder, ARM64.tvm())
+
+            def kill_once(progress):
+                if not killed:
+                    killed.append(progress.done)
+                    os.kill(first, signal.SIGKILL)  # the emulator; qemu ends with it
+
+            result = workflow.tune(
+                unit, ARM64, device, store, strategy="template", trials=40, seed=0, on_progress=kill_once
+            )
+            assert device._emulator._process.pid != first and device.alive()
+        assert result.measured + result.failed == 40
+        assert result.measured > 20 and set(result.causes) == {"device"} and result.failed == result.causes["device"]
+        assert [line["cause"] for line in journal(folder) if "cause" in line] == ["device"] * result.failed
+        # What the device's death cost is tried again.
+        assert Tuner(fused(unit.module, ARM64), ARM64, device, RecordStore(folder, ARM64.tvm()), trials=40).reused == (
+            result.measured
+        )
+
+    def test_it_never_answers(self, unit, folder):
+        silent = find_device(f"rpc://127.0.0.1:{free_port()}", ARM64)
+        with pytest.raises(NothingMeasured, match=r"nothing was measured.*no session from rpc://127.0.0.1"):
+            tune(unit, silent, folder, 8)
+        assert not psutil.Process().children(recursive=True) or not trial_workers()
+
+    def test_a_device_that_cannot_be_reached_is_exit_4(self, model, folder, capsys):
+        address = f"rpc://127.0.0.1:{free_port()}"
+        assert cli.main(tune_command(model, folder, "--device", address)[1:]) == 4
+        error = capsys.readouterr().err
+        assert f"no session from {address}" in error and "Traceback" not in error and error.count("\n") == 1
+        assert not folder.exists()
+
+    def test_a_device_lost_before_the_first_trial_is_exit_6(self, unit, model, folder, capsys, monkeypatch):
+        server = subprocess.Popen([server_binary(host_machine()), "--port", "0"], stdout=subprocess.PIPE, text=True)
+        address = server.stdout.readline().split()[1]
+
+        def lose_it(_):
+            server.kill()
+            server.wait()
+            return unit
+
+        monkeypatch.setattr(workflow, "import_model", lose_it)
+        words = ["tune", "--model", model, "--input-shape", "1,48,8,8", "--target", "local"]
+        assert cli.main([*words, "--trials", "8", "--device", f"rpc://{address}", "--records", str(folder)]) == 6
+        error = capsys.readouterr().err
+        assert "nothing was measured" in error and f"no session from rpc://{address}" in error
+        assert "Traceback" not in error and error.count("\n") == 1
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def trial_workers() -> list[psutil.Process]:
+    """Worker processes of ours that are alive."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if "tvm.exec.popen_worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+        except psutil.Error:
+            pass
+    return found
+
+
+@I.ir_module
+class Good:
+    @T.prim_func
+    def main(A: T.Buffer((64,), "float32"), B: T.Buffer((64,), "float32")):
+        T.func_attr({"global_symbol": "main"})
+        for i in range(64):
+            B[i] = A[i] + T.float32(1)
+
+
+@I.ir_module
+class Endless:
+    @T.prim_func
+    def main(B: T.Buffer((64,), "float32")):
+        T.func_attr({"global_symbol": "main"})
+        for _ in T.serial(T.int64(1099511627776)):
+            B[0] = B[0] + T.float32(1)
+
+
+@I.ir_module
+class Crash:
+    @T.prim_func
+    def main(B: T.Buffer((64,), "float32")):
+        T.func_attr({"global_symbol": "main"})
+        B[T.int64(1099511627776)] = T.float32(1)
+
+
+def job(module: tvm.IRModule, endpoint: Endpoint, session_seconds: float = 20, target=ARM64) -> Job:
+    return Job(
+        tvm.ir.save_json(module),
+        target.tvm_config,
+        tuple(trial_command(target)),
+        target.machine,
+        endpoint,
+        number=1,
+        repeat=1,
+        min_repeat_ms=0,
+        session_seconds=session_seconds,
+    )
+
+
+class TestTrial:
+    """A failed trial is a result with a cause."""
+
+    def test_a_good_one(self, device):
+        outcome = run_trial(job(Good, device.endpoint()))
+        assert outcome.cause is None and len(outcome.seconds) == 1 and 0 < outcome.seconds[0] < 1e-3
+
+    def test_one_that_crashes(self, device):
+        outcome = run_trial(job(Crash, device.endpoint()))
+        assert (outcome.seconds, outcome.cause) == ((), Cause.RUN) and "Segmentation fault" in outcome.error
+        assert device.alive()
+
+    def test_one_that_never_ends(self, device):
+        started = time.monotonic()
+        outcome = run_trial(job(Endless, device.endpoint(), session_seconds=2))
+        assert (outcome.seconds, outcome.cause) == ((), Cause.RUN) and "2s session has expired" in outcome.error
+        assert time.monotonic() - started < 10 and device.alive()
+
+    def test_one_without_a_device(self):
+        outcome = run_trial(job(Good, Endpoint("127.0.0.1", free_port())))
+        assert outcome.cause is Cause.DEVICE and "no session" in outcome.error
+
+    @pytest.mark.parametrize(
+        "change", [{"link_command": ("/nowhere/ld",)}, {"link_command": ("false",)}, {"module_json": "{}"}]
+    )
+    def test_one_that_does_not_build(self, device, change):
+        outcome = run_trial(replace(job(Good, device.endpoint()), **change))
+        assert outcome.cause is Cause.BUILD and outcome.error
+
+
+class TestWorkers:
+    def test_a_trial_that_takes_too_long_costs_its_process_only(self, device):
+        workers = Workers(1, 2.0)
+        try:
+            (slow,) = workers.submit([job(Endless, device.endpoint())])
+            (good,) = workers.submit([job(Good, device.endpoint())])
+            assert slow.result().cause is Cause.TIMEOUT and "took over 2 s" in slow.result().error
+            assert good.result().seconds
+        finally:
+            workers.close()
+        assert not trial_workers()
+
+    def test_a_process_that_dies_is_replaced(self, device):
+        workers = Workers(1, 60.0)
+        try:
+            deadline = time.monotonic() + 10
+            while not (loading := trial_workers()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            loading[0].kill()
+            (good,) = workers.submit([job(Good, device.endpoint())])
+            assert good.result().seconds
+            (victim,) = trial_workers()
+            lost, good = workers.submit([job(Endless, device.endpoint()), job(Good, device.endpoint())])
+            time.sleep(0.3)
+            victim.kill()
+            assert lost.result().cause is Cause.BUILD and "crashed" in lost.result().error
+            assert good.result().seconds
+        finally:
+            workers.close()
+
+    def test_closing_ends_busy_processes_and_their_files(self, device):
+        workers = Workers(1, 60.0)
+        folder = Path(workers._folder)
+        (busy,) = workers.submit([job(Endless, device.endpoint())])
+        deadline = time.monotonic() + 30
+        while not list(folder.glob("trial-*/trial.so")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        started = time.monotonic()
+        workers.close()
+        assert time.monotonic() - started < 3 and not trial_workers() and not folder.exists()
+        assert busy.result().cause is Cause.BUILD
+
+
+class Sabotaged(Tuner):
+    """Its first two trials crash, whatever the search proposed."""
+
+    left = 2
+
+    def _job(self, candidate, endpoint):
+        made = super()._job(candidate, endpoint)
+        if self.left:
+            self.left -= 1
+            return replace(made, module_json=tvm.ir.save_json(Crash))
+        return made
+
+
+@pytest.mark.slow
+def test_a_schedule_that_crashes_counts_as_failed_and_is_not_tried_again(unit, device, folder):
+    module, process = fused(unit.module, ARM64), device._emulator._process.pid
+    tuner = Sabotaged(module, ARM64, device, RecordStore(folder, ARM64.tvm()), trials=6)
+    result = tuner.run()
+    assert (result.measured, result.failed, result.causes) == (4, 2, {"run": 2})
+    assert "Segmentation fault" in result.first_error
+    assert device._emulator._process.pid == process, "the device is well and was not to be restarted"
+    crashed = {line["trace"] for line in journal(folder) if "cause" in line}
+    again = Tuner(module, ARM64, device, RecordStore(folder, ARM64.tvm()), trials=6)
+    assert again.reused == 6 and crashed <= again.tasks[0].seen
+
+
+class Cable:
+    """A port that leads to a device, and is cut in the middle of the first ``cuts`` uploads."""
+
+    def __init__(self, device: LocalDevice, cuts: int):
+        self.to, self.cuts = device.endpoint(), cuts
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self.listener.accept()
+                server = socket.create_connection((self.to.host, self.to.port))
+                for source, sink in ((client, server), (server, client)):
+                    threading.Thread(target=self._carry, args=(source, sink, source is client), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, upwards: bool) -> None:
+        carried = 0
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                carried += len(data)
+                if upwards and carried > 2000 and self.cuts > 0:
+                    self.cuts -= 1
+                    break
+                sink.sendall(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.slow
+def test_a_session_that_is_cut_off_while_the_device_is_well(unit, folder, monkeypatch):
+    target = find_target("local")
+    with LocalDevice() as server:
+        device = find_device(f"rpc://127.0.0.1:{Cable(server, cuts=2).port}", target)
+        monkeypatch.setattr(device, "restart", lambda: pytest.fail("the device is well"))
+        result, _ = tune(unit, device, folder, 5, target=target)
+    assert (result.measured, result.failed, result.causes) == (3, 2, {"crash": 2}) and result.first_error
+    assert {line["kind"] for line in journal(folder)} == {"measured"}
+
+
+def tune_command(model: str, folder: Path, *more: str) -> list[str]:
+    words = ["tvm-shufflenet", "tune", "--model", model, "--input-shape", "1,48,8,8", "--target", "arm64"]
+    return [*words, "--trials", "60", "--records", str(folder), *more]
+
+
+class Command:
+    """A command in a session of its own, as a shell starts it, and every process that it starts."""
+
+    def __init__(self, words: list[str]):
+        self.mark = uuid.uuid4().hex
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tvm_shufflenet.cli", *words],
+            env=os.environ | {"TVM_SHUFFLENET_TEST": self.mark},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # Tests may themselves run in the background, where SIGINT is ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        self.descendants: set[psutil.Process] = set()
+
+    def watch(self, until, limit_s: float = 90) -> None:
+        """Note the processes it starts until something is so."""
+        deadline = time.monotonic() + limit_s
+        while not until() and self.process.poll() is None and time.monotonic() < deadline:
+            self.note()
+            time.sleep(0.05)
+        self.note()
+        assert until() and self.process.poll() is None, self.process.stderr.read()
+
+    def note(self) -> None:
+        with contextlib.suppress(psutil.Error):
+            self.descendants |= set(psutil.Process(self.process.pid).children(recursive=True))
+
+    def left(self) -> list[str]:
+        """What is still running of it: processes seen before, or with the mark that all but qemu inherit."""
+        found = {process for process in self.descendants if process.is_running()}
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("TVM_SHUFFLENET_TEST") == self.mark:
+                    found.add(process)
+            except psutil.Error:
+                pass
+        return [str(process) for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+
+
+class TestInterrupt:
+    @pytest.mark.slow
+    def test_records_are_kept_and_no_process_is_left(self, unit, model, device, tmp_path):
+        """At a terminal, where every process gets the signal; sent to the command alone; and SIGTERM."""
+        ways = {
+            "terminal": lambda process: os.killpg(process.pid, signal.SIGINT),
+            "alone": lambda process: process.send_signal(signal.SIGINT),
+            "term": lambda process: process.send_signal(signal.SIGTERM),
+        }
+        commands = {how: Command(tune_command(model, tmp_path / how)[1:]) for how in ways}
+        for how, command in commands.items():
+            folder = tmp_path / how
+            command.watch(until=lambda folder=folder: (folder / JOURNAL).exists() and len(journal(folder)) > 2)
+            assert len(command.descendants) >= 3, "emulator, qemu, workers"
+            ways[how](command.process)
+            _, error = command.process.communicate(timeout=30)
+            assert command.process.returncode == 130 and not command.left()
+            assert error.endswith("interrupted; finished trials are recorded, the same command goes on from them\n")
+            assert "Traceback" not in error
+            assert RecordStore(folder, ARM64.tvm()).skipped == []
+            assert all("cause" not in line for line in journal(folder)), "an interrupted trial has not failed"
+
+        folder = tmp_path / "terminal"
+        finished = len(journal(folder))
+        result, _ = tune(unit, device, folder, finished + 2)
+        assert (result.measured + result.failed, result.reused) == (2, finished)
+
+    @pytest.mark.parametrize("delay_s", [0.3, 1.0])
+    def test_it_ends_while_libraries_are_loaded(self, model, folder, delay_s):
+        command = Command(tune_command(model, folder)[1:])
+        time.sleep(delay_s)
+        command.note()
+        os.killpg(command.process.pid, signal.SIGINT)
+        _, error = command.process.communicate(timeout=30)
+        assert command.process.returncode == 130 and not command.left() and "Traceback" not in error
+
+    def test_the_local_server_ends_with_a_killed_owner(self):
+        source = """
+import time
+from tvm_shufflenet.devices.local import LocalDevice
+device = LocalDevice()
+device.start()
+print(device._process.pid, flush=True)
+time.sleep(60)
+"""
+        owner = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, text=True)
+        server = psutil.Process(int(owner.stdout.readline()))
+        owner.kill()
+        owner.wait()
+        psutil.wait_procs([server], timeout=5)
+        assert not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+
+    def test_a_local_server_whose_start_is_interrupted_is_ended(self, monkeypatch):
+        device = LocalDevice()
+        started = []
+        popen = subprocess.Popen
+
+        def start(*args, **options):
+            process = popen(*args, **options)
+            started.append(process)
+            process.stdout.readline = interrupt
+            return process
+
+        def interrupt():
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(subprocess, "Popen", start)
+        with pytest.raises(KeyboardInterrupt), device:
+            pass
+        assert started[-1].poll() is not None
