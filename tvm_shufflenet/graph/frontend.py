@@ -12,6 +12,7 @@ from tvm.relax import transform
 from tvm.relax.frontend.torch import from_exported_program
 
 from ..errors import ImportFailed
+from .fold_batch_norm import FoldBatchNorm
 
 
 def export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
@@ -53,9 +54,8 @@ def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:
 def fold(module: tvm.IRModule) -> tvm.IRModule:
     """Batch norms into their convolutions, then everything constant into constants."""
     passes = [
-        transform.FoldBatchnormToConv2D(),
-        transform.FoldConstant(),
-        transform.DecomposeOpsForInference(),
+        FoldBatchNorm(),
+        transform.DecomposeOpsForInference(),  # a batch norm without a convolution before it becomes arithmetic
         transform.CanonicalizeBindings(),
         transform.FoldConstant(),
     ]
