@@ -60,6 +60,20 @@ def space(mod: IRModule, machine: Machine, strategy: str) -> ms.SpaceGenerator:
     )
 
 
+def rule_kind(context: ms.TuneContext) -> str | None:
+    """Which of TVM's rule sets a generated space comes from: it follows from the target's features, silently.
+
+    None for a template, which has no rules. The sets differ in how many tilings use tensor intrinsics.
+    """
+    rules = [type(rule).__name__ for rule in context.space_generator.sch_rules or ()]
+    if not rules:
+        return None
+    kinds = ("llvm", "asimd", None, "dotprod") if "arm_cpu" in context.target.keys else ("llvm", "avx512 or vnni")
+    with_intrinsics = rules.count("MultiLevelTilingWithIntrin")
+    kind = kinds[with_intrinsics] if with_intrinsics < len(kinds) else None
+    return kind or f"{with_intrinsics} intrinsics"
+
+
 def _postprocs() -> list[ms.Postproc]:
     """Weights are packed in the order in which the schedule reads them, when the library is compiled."""
     return [ms.postproc.RewriteLayout()]

@@ -16,11 +16,9 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import psutil
 import pytest
 import tvm
-from tvm.s_tir import meta_schedule as ms
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
@@ -33,18 +31,11 @@ from tvm_shufflenet.errors import NothingMeasured
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.library.link import trial_command
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import find_target
-from tvm_shufflenet.toolchain import TVM_VERSION
 from tvm_shufflenet.tuning.driver import Tuner
 from tvm_shufflenet.tuning.records import (
     JOURNAL,
-    RECORDS,
-    WORKLOADS,
     RecordStore,
-    Trial,
-    trace_hash,
-    workload_hash,
 )
 from tvm_shufflenet.tuning.trial import Cause, Job, run_trial
 from tvm_shufflenet.tuning.workers import Workers
@@ -143,57 +134,6 @@ class TestResume:
             assert (again.measured, again.failed, again.reused) == (0, 0, trials)
 
 
-def record_defaults(unit, folder: Path, target=ARM64) -> RecordStore:
-    """A store with the default schedule of each operator as if the emulated core had run it in a microsecond."""
-    store = RecordStore(folder, target.tvm())
-    for task in ms.relax_integration.extract_tasks(fused(unit.module, target), target.tvm()):
-        mod = task.dispatched[0]
-        candidate = rules.default_candidate(mod, rules.Machine(target.lanes, target.vector_registers))
-        shash, key = workload_hash(mod), trace_hash(candidate.sch.trace)
-        record = ms.database.TuningRecord(
-            candidate.sch.trace, ms.database.Workload(mod), [1e-6], target.tvm(), candidate.args_info
-        )
-        trial = Trial(shash, key, "template", "emulated:cortex-a72", "modelled", TVM_VERSION, seconds=1e-6)
-        store.append(trial, record, mod)
-    return store
-
-
-class TestDamagedRecords:
-    """Bad lines are skipped, named and kept, and what is appended later is not joined to a torn one."""
-
-    def test_a_torn_journal(self, unit, folder):
-        store = record_defaults(unit, folder)
-        first = store._trials[0]
-        path = folder / JOURNAL
-        torn = path.read_bytes()[:-20]
-        path.write_bytes(torn)
-        store = RecordStore(folder, ARM64.tvm())
-        assert [str(line) for line in store.skipped] == [f"{JOURNAL}, line 3: not JSON, perhaps cut short"]
-        # Three records are there, but whether a clock measured the third was said in the line that is lost.
-        assert len(store.database().get_all_tuning_records()) == 2
-        store.append(msgspec.structs.replace(first, trace="0", seconds=None, cause="run"), None, unit.module)
-        assert path.read_bytes().startswith(torn + b"\n")
-        again = RecordStore(folder, ARM64.tvm())
-        assert [line.number for line in again.skipped] == [3] and len(again._trials) == 3
-
-    def test_torn_records_and_workloads(self, unit, folder):
-        record_defaults(unit, folder)
-        records, workloads = folder / RECORDS, folder / WORKLOADS
-        records.write_bytes(b"\xff{\n" + records.read_bytes()[:-100])
-        lines = workloads.read_bytes().splitlines(keepends=True)
-        workloads.write_bytes(lines[0][:50] + b"\n" + b"".join(lines[1:]))
-        before = records.read_bytes(), workloads.read_bytes()
-        store = RecordStore(folder, ARM64.tvm())
-        assert [(line.file, line.number) for line in store.skipped] == [
-            (WORKLOADS, 1),
-            (RECORDS, 1),
-            (RECORDS, 2),  # its workload was on the damaged line
-            (RECORDS, 4),
-        ]
-        assert len(store.database().get_all_tuning_records()) == 1
-        assert (records.read_bytes(), workloads.read_bytes()) == before
-
-
 class TestDeviceFailure:
     @pytest.mark.slow
     def test_it_dies_and_tuning_goes_on(self, unit, folder):
@@ -222,7 +162,7 @@ class TestDeviceFailure:
         silent = find_device(f"rpc://127.0.0.1:{free_port()}", ARM64)
         with pytest.raises(NothingMeasured, match=r"nothing was measured.*no session from rpc://127.0.0.1"):
             tune(unit, silent, folder, 8)
-        assert not psutil.Process().children(recursive=True) or not trial_workers()
+        assert not trial_workers()
 
     def test_a_device_that_cannot_be_reached_is_exit_4(self, model, folder, capsys):
         address = f"rpc://127.0.0.1:{free_port()}"
@@ -449,7 +389,7 @@ def test_a_session_that_is_cut_off_while_the_device_is_well(unit, folder, monkey
 
 def tune_command(model: str, folder: Path, *more: str) -> list[str]:
     words = ["tvm-shufflenet", "tune", "--model", model, "--input-shape", "1,48,8,8", "--target", "arm64"]
-    return [*words, "--trials", "60", "--records", str(folder), *more]
+    return [*words, "--trials", "200", "--records", str(folder), *more]
 
 
 class Command:
@@ -482,16 +422,15 @@ class Command:
         with contextlib.suppress(psutil.Error):
             self.descendants |= set(psutil.Process(self.process.pid).children(recursive=True))
 
-    def left(self) -> list[str]:
-        """What is still running of it: processes seen before, or with the mark that all but qemu inherit."""
-        found = {process for process in self.descendants if process.is_running()}
+    def left(self, limit_s: float = 3) -> list[psutil.Process]:
+        """What is still running of it after a moment: seen before, or with the mark that all but qemu inherit."""
+        found = set(self.descendants)
         for process in psutil.process_iter():
-            try:
+            with contextlib.suppress(psutil.Error):
                 if process.environ().get("TVM_SHUFFLENET_TEST") == self.mark:
                     found.add(process)
-            except psutil.Error:
-                pass
-        return [str(process) for process in found if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+        _, alive = psutil.wait_procs(found, timeout=limit_s)
+        return [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
 
 
 class TestInterrupt:

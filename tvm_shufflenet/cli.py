@@ -256,6 +256,7 @@ def _compile(options) -> None:
 
     console = _console(options)
     store = None if options.untuned else _records(options, target, console, must_exist=True)
+    console.print(workflow.make_plan(model, target, store).describe(), markup=False)
     package = workflow.compile_package(workflow.import_model(model), target, store, options.output)
     print_package(console, package)
 

@@ -192,26 +192,24 @@ def check(network: Network, data: np.ndarray, reference: np.ndarray, tolerance: 
     return error
 
 
+def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
+    """What ``compile_package`` will do. Raises ToolMissing without a linker."""
+    records = str(store.folder) if store else None
+    linker = tuple(linker_command(target))
+    return CompilePlan(model.name, model.input_shape, target, records, linker, TVM_VERSION, FFI_VERSION)
+
+
 def compile_package(imported: Imported, target: Target, store: RecordStore | None, output: Path) -> Package:
     """Write a package to ``output``; without a ``store``, of TVM's untuned code."""
-    linker = linker_command(target)
-    plan = CompilePlan(
-        imported.model.name,
-        imported.model.input_shape,
-        target,
-        str(store.folder) if store else None,
-        tuple(linker),
-        TVM_VERSION,
-        FFI_VERSION,
-    )
+    plan = make_plan(imported.model, target, store)
+    linker = list(plan.linker)
     with _work_folder() as folder:
         library = folder / f"{plan.model}.so"
         if store is None:
             built = build_untuned(imported.module, target, library, linker)
         else:
-            built = build_tuned(
-                imported.module, target, store.database(MEASURED, default_clock(target)), library, linker
-            )
+            database = store.database(MEASURED, default_clock(target))
+            built = build_tuned(imported.module, target, database, library, linker)
         return write_package(output, library, imported.reference, _manifest(plan, imported, built))
 
 
@@ -223,6 +221,7 @@ def default_clock(target: Target) -> str:
 def _manifest(plan: CompilePlan, imported: Imported, built: Built) -> Manifest:
     return Manifest(
         schema=1,
+        plan=plan.describe(),
         model=plan.model,
         input_shape=plan.input_shape,
         output_shape=tuple(imported.reference.shape),

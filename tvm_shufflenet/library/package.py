@@ -45,6 +45,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     """What a package says of itself. Sizes in bytes, shapes NCHW, hashes SHA-256 by file name."""
 
     schema: int
+    plan: str
     model: str
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]

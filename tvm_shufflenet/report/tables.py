@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
+from ..errors import ToolMissing
+
 if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
@@ -52,6 +54,8 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
     for finding in findings:
         if finding.ok:
             console.print(f"ok       {finding.name}: {finding.found}", markup=False)
+        elif not isinstance(finding.error, ToolMissing):
+            console.print(f"failed   {finding.name}: {finding.error.what}; {finding.error.cause}", markup=False)
         else:
             console.print(
                 f"missing  {finding.name} ({finding.purpose}); install: {finding.error.next_step}", markup=False
@@ -73,6 +77,8 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
             f"{rate:.1f}",
         )
     console.print(table)
+    if result.rule_kind:
+        console.print(f"generated: TVM's own sketches, by its {result.rule_kind} rules")
     left_out = [task.name for task in result.tasks if not task.trials]
     if left_out:
         console.print(f"no trial, for lack of --trials: {', '.join(left_out)}")

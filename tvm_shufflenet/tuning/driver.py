@@ -115,6 +115,7 @@ class TuneResult:
     wall_s: float
     causes: dict[str, int]
     first_error: str | None
+    rule_kind: str | None
     tasks: tuple[Task, ...]
 
     @property
@@ -229,6 +230,7 @@ class Tuner:
             time.monotonic() - started,
             dict(self.causes),
             self.first_error,
+            next(filter(None, (rules.rule_kind(task.context) for task in self.tasks)), None),
             tuple(self.tasks),
         )
 
