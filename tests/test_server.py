@@ -305,7 +305,8 @@ def test_the_server_can_limit_every_session(start, libraries, arch):
     server = start("--session-timeout", 1)
     session = server.connect(session_timeout=100)
     eventually(lambda: not server.sessions(), "session ended")
-    with pytest.raises(Exception, match=r"Your 1s session has expired"):
+    # A client that was idle when its session ended may see the closed connection before it reads the reason.
+    with pytest.raises(Exception, match=r"Your 1s session has expired|reset by peer|Broken pipe"):
         session.get_function("tvm_shufflenet.server_info")()
 
 

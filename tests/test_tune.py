@@ -121,6 +121,14 @@ class TestResume:
         assert {line["kind"] for line in lines} == {"modelled"} and {line["device"] for line in lines} == {device.name}
 
     @pytest.mark.slow
+    def test_the_same_seed_searches_the_same_schedules(self, unit, device, tmp_path):
+        runs = [tmp_path / name for name in ("one", "two")]
+        for folder in runs:
+            tune(unit, device, folder, 20)
+        one, two = ([(*key, t["seconds"]) for key, t in zip(keys(j), j, strict=True)] for j in map(journal, runs))
+        assert one == two
+
+    @pytest.mark.slow
     def test_strategies_count_their_own_trials_and_share_the_records(self, unit, device, folder):
         tune(unit, device, folder, 3, "template")
         result, _ = tune(unit, device, folder, 4, "ansor")

@@ -35,7 +35,7 @@ class Endpoint:
             return tracker.request(self.key, priority=1, session_timeout=int(session_seconds), max_retry=2)
         except (RuntimeError, OSError, ValueError) as exc:
             raise DeviceFailed(
-                f"no session from {self}", first_line(exc), "tvm-shufflenet doctor --device ..."
+                f"no session from {self}", first_line(exc), f"tvm-shufflenet doctor --device {self}"
             ) from exc
 
     def __str__(self) -> str:

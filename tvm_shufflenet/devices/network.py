@@ -93,5 +93,5 @@ class Network:
         return DeviceFailed(
             f"{self.device.name} {what}: {first_line(exc)}",
             "the device died, or ran out of memory or time",
-            "tvm-shufflenet doctor --device ...",
+            f"tvm-shufflenet doctor --device {self.device.name}",
         )

@@ -183,6 +183,7 @@ class Tuner:
                 population_size=POPULATION[space], init_min_unmeasured=2 * BATCH, genetic_num_iters=3
             ),
             task_name=extracted.task_name,
+            num_threads=1,  # with more, which thread draws first decides what is searched, whatever the seed
             rand_state=1 + (self.seed + int(shash)) % (2**31 - 2),
         )
         task = Task(
