@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "shufflenet_v1_g3_x1_0"
 IMAGENET_SHAPE = (1, 3, 224, 224)
-# Complexity in MFLOPs (multiply-adds) as printed: ShuffleNet v1 (arXiv:1707.01083), Tables 1, 2 and 5.
+# Complexity in MFLOPs (multiply-adds) as printed: ShuffleNet v1 (arXiv:1707.01083), Tables 1, 2 and 5;
+# ShuffleNet v2 (arXiv:1807.11164), Table 5.
 PAPER_MACS_M = {
     "shufflenet_v1_g1_x1_0": 143,
     "shufflenet_v1_g2_x1_0": 140,
@@ -25,9 +26,32 @@ PAPER_MACS_M = {
     "shufflenet_v1_g8_x1_0": 137,
     "shufflenet_v1_g3_x0_5": 38,
     "shufflenet_v1_g3_x2_0": 524,
+    "shufflenet_v2_x0_5": 41,
+    "shufflenet_v2_x1_0": 146,
+    "shufflenet_v2_x1_5": 299,
+    "shufflenet_v2_x2_0": 591,
+    # ShuffleNet v1, Table 6.
+    "alexnet": 720,
+    "squeezenet": 833,
+    "googlenet": 1500,
+    "vgg16": 15300,
+    # MobileNet v1 (arXiv:1704.04861), Table 6; v2 (arXiv:1801.04381), Table 4.
+    "mobilenet_v1": 569,
+    "mobilenet_v1_x1_0": 569,
+    "mobilenet_v1_x0_75": 325,
+    "mobilenet_v1_x0_5": 149,
+    "mobilenet_v1_x0_25": 41,
+    "mobilenet_v2": 300,
+    # ResNet (arXiv:1512.03385), Table 1; ResNeXt (arXiv:1611.05431), Table 1, which has ResNet-50 with our strides.
+    "resnet18": 1800,
+    "resnet50": 4100,
+    "resnext50": 4200,
 }
 GROUPS = (1, 2, 3, 4, 8)
 WIDTHS = {"0_25": 0.25, "0_5": 0.5, "1_0": 1.0, "1_5": 1.5, "2_0": 2.0}
+V2_WIDTHS = {name: width for name, width in WIDTHS.items() if width >= 0.5}
+# Groups and widths of the popular implementations that depart from the paper (shufflenet_v1.ARITHMETICS).
+V1_VARIANTS = {"biased": (GROUPS, ("1_0",)), "relu": (GROUPS, tuple(WIDTHS)), "megvii": ((3, 8), tuple(V2_WIDTHS))}
 
 
 @dataclass(frozen=True)
@@ -56,7 +80,17 @@ class Model:
 
 def names() -> list[str]:
     """Every zoo name."""
-    return [f"shufflenet_v1_g{groups}_x{width}" for groups in GROUPS for width in WIDTHS]
+    from .baselines import BASELINES
+
+    v1 = [f"shufflenet_v1_g{groups}_x{width}" for groups in GROUPS for width in WIDTHS]
+    variants = [
+        f"shufflenet_v1_g{count}_x{width}_{variant}"
+        for variant, (groups, widths) in V1_VARIANTS.items()
+        for count in groups
+        for width in widths
+    ]
+    v2 = [f"shufflenet_v2_x{width}" for width in V2_WIDTHS]
+    return v1 + variants + v2 + list(BASELINES)
 
 
 def find_model(
@@ -84,10 +118,18 @@ def find_model(
 
 
 def _builder(name: str) -> Callable[[], nn.Module]:
-    from .shufflenet_v1 import ShuffleNetV1
+    from .baselines import BASELINES
+    from .shufflenet_v1 import ARITHMETICS, ShuffleNetV1
+    from .shufflenet_v2 import ShuffleNetV2
 
-    groups, width = re.fullmatch(r"shufflenet_v1_g(\d)_x(\d_\d+)", name).groups()
-    return lambda: ShuffleNetV1(int(groups), WIDTHS[width])
+    if name in BASELINES:
+        return BASELINES[name]
+    version, groups, width, variant = re.fullmatch(
+        r"shufflenet_(v1|v2)_(?:g(\d)_)?x(\d_\d+)_?(biased|relu|megvii)?", name
+    ).groups()
+    if version == "v2":
+        return lambda: ShuffleNetV2(WIDTHS[width])
+    return lambda: ShuffleNetV1(int(groups), WIDTHS[width], arithmetic=ARITHMETICS[variant or ""])
 
 
 def complexity(name: str) -> tuple[int, int]:
@@ -119,28 +161,22 @@ def randomise_batch_norms(module: nn.Module) -> None:
 
 def _ready(module: nn.Module, weights: Path | None) -> nn.Module:
     if weights is not None:
-        _load_weights(module, weights)
+        from .checkpoints import load_weights
+
+        load_weights(module, weights)
     return module.eval()
 
 
-def _load_weights(module: nn.Module, path: Path) -> None:
-    import torch
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as exc:
-        reason = str(exc).splitlines() or [type(exc).__name__]
-        raise BadInput(f"{path} is no checkpoint that can be loaded safely", reason[0], "") from exc
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    try:
-        module.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, AttributeError) as exc:
-        raise BadInput(f"{path} does not fit the model: {exc}", "a checkpoint of another network or width", "") from exc
-
-
 def _exported(path: Path, input_shape: tuple[int, ...] | None) -> Model:
+    import logging
+
     import torch
 
+    if not path.exists():
+        raise BadInput(f"there is no file {path}", "", "write --model FILE.pt2")
+    log = logging.getLogger("torch.export")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns with a traceback of what it raises anyway
     try:
         program = torch.export.load(path)
     except Exception as exc:
@@ -149,6 +185,8 @@ def _exported(path: Path, input_shape: tuple[int, ...] | None) -> Model:
             "not a file of torch.export.save, or one of another torch version",
             f"export it again with torch {torch.__version__}",
         ) from exc
+    finally:
+        log.setLevel(level)
     inputs = [spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"]
     shapes = [tuple(node.meta["val"].shape) for node in program.graph.nodes if node.name in inputs]
     if len(shapes) != 1:

@@ -1,6 +1,11 @@
-"""ShuffleNet v1 in PyTorch, from the paper: Zhang et al., "ShuffleNet", arXiv:1707.01083, section 3 and Table 1."""
+"""ShuffleNet v1 in PyTorch, from the paper: Zhang et al., "ShuffleNet", arXiv:1707.01083, section 3 and Table 1.
+
+Popular implementations compute something else than the paper; ``ARITHMETICS`` says what, and each runs as written.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +15,41 @@ from torch import nn
 STAGE_CHANNELS = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960), 4: (272, 544, 1088), 8: (384, 768, 1536)}
 STAGE_REPEATS = (4, 8, 4)
 WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Where an implementation departs from the paper; the defaults are the paper."""
+
+    conv_bias: bool = False  # biases in all convolutions, batch norm or not
+    plain_stem: bool = False  # neither batch norm nor ReLU after the first convolution
+    narrow_g1: bool = False  # 567 channels in the last stage for g=1, where Table 1 has 576
+    log_softmax: bool = False  # log-probabilities, not logits
+    relu_after_depthwise: bool = False
+    shuffle_in_first_unit: bool = True
+    late_inverse_shuffle: bool = False  # after the depthwise convolution, and the inverse permutation
+    classifier_bias: bool = True
+
+
+PAPER = Arithmetic()
+# By the suffix of the zoo name.
+ARITHMETICS = {
+    "": PAPER,
+    # The widely copied jaxony/ShuffleNet.
+    "biased": Arithmetic(conv_bias=True, plain_stem=True, narrow_g1=True, log_softmax=True),
+    # A ReLU after the depthwise convolution, and the first unit, whose compression has no groups, does not shuffle.
+    "relu": Arithmetic(relu_after_depthwise=True, shuffle_in_first_unit=False),
+    # megvii-model/ShuffleNet-Series, ShuffleNetV1.
+    "megvii": Arithmetic(late_inverse_shuffle=True, classifier_bias=False),
+}
+
+
+def stage_channels(groups: int, width: float, arithmetic: Arithmetic = PAPER) -> tuple[int, ...]:
+    """Output channels of stages 2, 3 and 4 (Table 1), scaled by ``width``."""
+    channels = STAGE_CHANNELS[groups]
+    if arithmetic.narrow_g1 and groups == 1:
+        channels = (*channels[:2], 567)
+    return tuple(int(count * width) for count in channels)
 
 
 def stem_channels(groups: int, width: float) -> int:
@@ -26,7 +66,10 @@ def bottleneck_channels(out_channels: int, groups: int) -> int:
     """A quarter of the output channels (section 3.2), as the nearest multiple of ``groups``.
 
     It is exact at width 1; g=2 and g=4 at odd widths (50 / 4, 68 / 4) have no exact quarter that splits in groups.
+    The variants' 567 channels are divided as their author did, rounding down.
     """
+    if out_channels == 567:
+        return 141
     return max(1, int(out_channels / 4 / groups + 0.5)) * groups
 
 
@@ -42,25 +85,40 @@ class ShuffleUnit(nn.Module):
 
     At stride 2 the shortcut is a 3x3 average pool, concatenated with the residual branch, which therefore makes
     ``out_channels - in_channels`` channels. ``pointwise_groups`` is 1 for the very first unit, whose input is too
-    narrow for groups (section 3.2).
+    narrow for groups (section 3.2). ``arithmetic`` selects another implementation's departures.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, groups: int, stride: int, pointwise_groups: int):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        groups: int,
+        stride: int,
+        pointwise_groups: int,
+        arithmetic: Arithmetic = PAPER,
+    ):
         super().__init__()
         middle = bottleneck_channels(out_channels, groups)
         branch = out_channels - in_channels if stride == 2 else out_channels
-        self.groups, self.stride = groups, stride
-        self.compress = nn.Conv2d(in_channels, middle, 1, groups=pointwise_groups, bias=False)
+        bias = arithmetic.conv_bias
+        self.groups, self.stride, self.arithmetic = groups, stride, arithmetic
+        self.shuffle_groups = groups if arithmetic.shuffle_in_first_unit else pointwise_groups
+        self.compress = nn.Conv2d(in_channels, middle, 1, groups=pointwise_groups, bias=bias)
         self.compress_bn = nn.BatchNorm2d(middle)
-        self.depthwise = nn.Conv2d(middle, middle, 3, stride, 1, groups=middle, bias=False)
+        self.depthwise = nn.Conv2d(middle, middle, 3, stride, 1, groups=middle, bias=bias)
         self.depthwise_bn = nn.BatchNorm2d(middle)
-        self.expand = nn.Conv2d(middle, branch, 1, groups=groups, bias=False)
+        self.expand = nn.Conv2d(middle, branch, 1, groups=groups, bias=bias)
         self.expand_bn = nn.BatchNorm2d(branch)
 
     def forward(self, data: torch.Tensor) -> torch.Tensor:
         branch = F.relu(self.compress_bn(self.compress(data)))
-        branch = channel_shuffle(branch, self.groups)
+        if not self.arithmetic.late_inverse_shuffle:
+            branch = channel_shuffle(branch, self.shuffle_groups)
         branch = self.depthwise_bn(self.depthwise(branch))
+        if self.arithmetic.relu_after_depthwise:
+            branch = F.relu(branch)
+        if self.arithmetic.late_inverse_shuffle:
+            branch = channel_shuffle(branch, branch.shape[1] // self.shuffle_groups)
         branch = self.expand_bn(self.expand(branch))
         if self.stride == 2:
             return F.relu(torch.cat([F.avg_pool2d(data, 3, 2, 1), branch], 1))
@@ -68,26 +126,35 @@ class ShuffleUnit(nn.Module):
 
 
 class ShuffleNetV1(nn.Module):
-    """The whole network of Table 1. data: (N, 3, H, W) float32; returns logits (N, classes)."""
+    """The whole network of Table 1. data: (N, 3, H, W) float32; returns logits (N, classes).
 
-    def __init__(self, groups: int = 3, width: float = 1.0, classes: int = 1000):
+    With ``arithmetic``, what another implementation computes; with its ``log_softmax``, log-probabilities.
+    """
+
+    def __init__(self, groups: int = 3, width: float = 1.0, classes: int = 1000, arithmetic: Arithmetic = PAPER):
         super().__init__()
         if groups not in STAGE_CHANNELS:
             raise ValueError(f"groups must be one of {sorted(STAGE_CHANNELS)}, not {groups}")
+        self.arithmetic = arithmetic
         in_channels = stem_channels(groups, width)
-        self.stem = nn.Conv2d(3, in_channels, 3, 2, 1, bias=False)
-        self.stem_bn = nn.BatchNorm2d(in_channels)
+        self.stem = nn.Conv2d(3, in_channels, 3, 2, 1, bias=arithmetic.conv_bias)
+        if not arithmetic.plain_stem:
+            self.stem_bn = nn.BatchNorm2d(in_channels)
         units: list[nn.Module] = []
-        for stage, (channels, repeats) in enumerate(zip(STAGE_CHANNELS[groups], STAGE_REPEATS, strict=True)):
-            out_channels = int(channels * width)
+        stages = stage_channels(groups, width, arithmetic)
+        for stage, (out_channels, repeats) in enumerate(zip(stages, STAGE_REPEATS, strict=True)):
             for index in range(repeats):
                 first = stage == 0 and index == 0
                 stride = 2 if index == 0 else 1
-                units.append(ShuffleUnit(in_channels, out_channels, groups, stride, 1 if first else groups))
+                pointwise_groups = 1 if first else groups
+                units.append(ShuffleUnit(in_channels, out_channels, groups, stride, pointwise_groups, arithmetic))
                 in_channels = out_channels
         self.units = nn.Sequential(*units)
-        self.classifier = nn.Linear(in_channels, classes)
+        self.classifier = nn.Linear(in_channels, classes, bias=arithmetic.classifier_bias)
 
     def forward(self, data: torch.Tensor) -> torch.Tensor:
-        data = F.max_pool2d(F.relu(self.stem_bn(self.stem(data))), 3, 2, 1)
-        return self.classifier(self.units(data).mean((2, 3)))
+        data = self.stem(data)
+        if not self.arithmetic.plain_stem:
+            data = F.relu(self.stem_bn(data))
+        logits = self.classifier(self.units(F.max_pool2d(data, 3, 2, 1)).mean((2, 3)))
+        return F.log_softmax(logits, 1) if self.arithmetic.log_softmax else logits

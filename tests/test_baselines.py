@@ -1,0 +1,120 @@
+"""The comparison networks: against the papers, against torchvision's names, and imported against PyTorch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from torch import nn
+from tvm import relax
+
+from tvm_shufflenet import models
+from tvm_shufflenet.graph import frontend, pipeline
+from tvm_shufflenet.models import find_model
+from tvm_shufflenet.models.baselines import BASELINES, BasicBlock, Bottleneck, Fire, Inception, InvertedResidual
+from tvm_shufflenet.targets import find_target
+
+# Million multiply-adds as printed, and the margin of the print: two digits for ResNets, a budget for GoogLeNet.
+PAPERS = {
+    "alexnet": (720, 0.02),
+    "mobilenet_v1": (569, 0.02),
+    "mobilenet_v1_x1_0": (569, 0.02),
+    "mobilenet_v1_x0_75": (325, 0.02),
+    "mobilenet_v1_x0_5": (149, 0.02),
+    "mobilenet_v1_x0_25": (41, 0.02),
+    "mobilenet_v2": (300, 0.02),
+    "squeezenet": (833, 0.02),
+    "resnet18": (1800, 0.02),
+    "resnet50": (4100, 0.02),
+    "resnext50": (4200, 0.02),
+    "googlenet": (1500, 0.06),
+    "vgg16": (15300, 0.02),
+}
+# num_params in the metadata of torchvision's checkpoints.
+TORCHVISION_PARAMETERS = {
+    "mobilenet_v2": 3504872,
+    "squeezenet": 1248424,
+    "resnet18": 11689512,
+    "resnet50": 25557032,
+    "resnext50": 25028904,
+    "vgg16": 138357544,
+}
+# Some names and shapes of torchvision's checkpoints.
+TORCHVISION_NAMES = {
+    "mobilenet_v2": {
+        "features.0.0.weight": (32, 3, 3, 3),
+        "features.1.conv.1.weight": (16, 32, 1, 1),
+        "features.17.conv.3.bias": (320,),
+        "features.18.1.running_var": (1280,),
+        "classifier.1.weight": (1000, 1280),
+    },
+    "squeezenet": {"features.12.expand3x3.weight": (256, 64, 3, 3), "classifier.1.bias": (1000,)},
+    "resnet18": {"layer4.1.conv2.weight": (512, 512, 3, 3), "layer2.0.downsample.0.weight": (128, 64, 1, 1)},
+    "resnext50": {"layer1.0.conv2.weight": (128, 4, 3, 3), "layer1.0.downsample.1.weight": (256,)},
+    "vgg16": {"features.28.weight": (512, 512, 3, 3), "classifier.6.bias": (1000,)},
+}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_multiply_adds_are_the_paper_s(name):
+    paper, margin = PAPERS[name]
+    macs, parameters = models.complexity(name)
+    assert macs / 1e6 == pytest.approx(paper, rel=margin)
+    assert models.PAPER_MACS_M[name] == paper
+    assert parameters == TORCHVISION_PARAMETERS.get(name, parameters)
+
+
+@pytest.mark.parametrize("name", TORCHVISION_NAMES)
+def test_names_are_torchvision_s(name):
+    with torch.device("meta"):
+        state = BASELINES[name]().state_dict()
+    assert {key: tuple(state[key].shape) for key in TORCHVISION_NAMES[name]} == TORCHVISION_NAMES[name]
+
+
+def test_alexnet_has_its_two_groups():
+    with torch.device("meta"):
+        layers = [layer for layer in BASELINES["alexnet"]().modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.groups for layer in layers] == [1, 2, 1, 2, 2]
+
+
+def test_every_baseline_is_in_the_zoo():
+    assert set(BASELINES) == set(PAPERS) <= set(models.names())
+    assert not any(layer.training for layer in find_model("mobilenet_v1_x0_25").module.modules())
+
+
+def run(ready: tvm.IRModule, data: np.ndarray) -> np.ndarray:
+    machine = relax.VirtualMachine(relax.build(ready, tvm.target.Target("llvm")), tvm.cpu())
+    output = machine["main"](tvm.runtime.tensor(data))
+    return (output if isinstance(output, tvm.runtime.Tensor) else output[0]).numpy()
+
+
+def check_import(module: nn.Module, shape: tuple[int, ...], pipelines=(pipeline.stock, pipeline.fused)) -> None:
+    data = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(data)).numpy()
+    imported = frontend.to_relax(frontend.export(module, shape))
+    frontend.check_single_tensor(imported)
+    for passes in pipelines:
+        output = run(passes(imported, find_target("local")), data)
+        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
+
+
+UNITS = {
+    "residual block": lambda: BasicBlock(8, 16, 2),
+    "bottleneck": lambda: Bottleneck(8, 4, 2),
+    "resnext": lambda: Bottleneck(32, 16, 1, 4, 8),
+    "inverted residual": lambda: InvertedResidual(8, 8, 1, 6),
+    "fire, after the pool": lambda: nn.Sequential(nn.MaxPool2d(3, 2, ceil_mode=True), Fire(8, 4, 8)),
+    "inception": lambda: Inception(8, (4, 4, 8, 4, 8, 4)),
+    "classifier of AlexNet": lambda: nn.Sequential(nn.MaxPool2d(3, 2), nn.AdaptiveAvgPool2d((6, 6)), nn.Flatten()),
+}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_an_imported_unit_computes_what_torch_computes(name):
+    torch.manual_seed(0)
+    module = UNITS[name]()
+    models.randomise_batch_norms(module)
+    channels = next((layer.in_channels for layer in module.modules() if isinstance(layer, nn.Conv2d)), 8)
+    check_import(module.eval(), (1, channels, 14, 12))
