@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from . import interrupts
 from .errors import BadInput, DeployError
@@ -372,5 +373,16 @@ def _report(options, facts: dict, show) -> None:
             raise BadInput(f"cannot write {path}", str(exc), "name another --json file") from exc
 
 
+def entry() -> NoReturn:
+    """``main`` as a process of its own."""
+    code = main()
+    if code == interrupts.EXIT_CODE:
+        # Python remembers an interrupt that reached the top of some module's own code, and would end by it after all.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()
