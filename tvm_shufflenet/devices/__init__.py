@@ -42,18 +42,18 @@ def _parse(spec: str, target: Target, threads: int) -> Device:
     if scheme in ("rpc", "tracker"):
         from .remote import RemoteDevice
 
-        return RemoteDevice(spec, _endpoint(spec, scheme, rest), target.machine)
+        return RemoteDevice(spec, _endpoint(spec, scheme, rest, threads), target.machine)
     raise UnknownName("device", spec, FORMS)
 
 
-def _endpoint(spec: str, scheme: str, rest: str) -> Endpoint:
+def _endpoint(spec: str, scheme: str, rest: str, threads: int) -> Endpoint:
     address, _, key = rest.removeprefix("//").partition("/")
     host, _, port = address.rpartition(":")
     form = FORMS[3] if scheme == "rpc" else FORMS[4]
     valid = port.isascii() and port.isdigit() and 0 < int(port) < 65536
     if not rest.startswith("//") or not host or not valid or bool(key) != (scheme == "tracker"):
         raise BadInput(f"'{spec}' is not a device address", "", f"write {form}")
-    return Endpoint(host, int(port), key or None)
+    return Endpoint(host, int(port), key or None, threads)
 
 
 __all__ = ["Device", "Endpoint", "find_device"]

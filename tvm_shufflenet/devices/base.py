@@ -8,35 +8,43 @@ from dataclasses import dataclass
 from ..errors import DeviceFailed
 from ..latency import Kind, clock_name
 
-CONNECT_SECONDS = 20
+BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """Where to ask for a session; small and picklable, so that worker processes can ask too.
 
-    With a ``key`` the address is a tracker's and any free device of that key answers; without, a server's.
+    With a ``key`` the address is a tracker's and any free device of that key answers; without, a server's. ``threads``
+    are set in each session, None where the server was started with the right number.
     """
 
     host: str
     port: int
     key: str | None = None
+    threads: int | None = None
 
     def connect(self, session_seconds: float):
         """A new RPCSession that the server ends after ``session_seconds``. Raises DeviceFailed."""
-        from tvm import rpc
-
         try:
-            if self.key is None:
-                return rpc.connect(self.host, self.port, session_timeout=int(session_seconds))
-            tracker = rpc.connect_tracker(self.host, self.port)
-            if not any(server["key"] == f"server:{self.key}" for server in tracker.summary()["server_info"]):
-                raise ValueError(f"no device has registered as '{self.key}' at the tracker")
-            return tracker.request(self.key, priority=1, session_timeout=int(session_seconds), max_retry=2)
+            session = self._session(session_seconds)
+            if self.threads is not None:
+                session.get_function("runtime.config_threadpool")(BIG_CORES, self.threads)
+            return session
         except (RuntimeError, OSError, ValueError) as exc:
             raise DeviceFailed(
                 f"no session from {self}", first_line(exc), f"tvm-shufflenet doctor --device {self}"
             ) from exc
+
+    def _session(self, seconds: float):
+        from tvm import rpc
+
+        if self.key is None:
+            return rpc.connect(self.host, self.port, session_timeout=int(seconds))
+        tracker = rpc.connect_tracker(self.host, self.port)
+        if not any(server["key"] == f"server:{self.key}" for server in tracker.summary()["server_info"]):
+            raise ValueError(f"no device has registered as '{self.key}' at the tracker")
+        return tracker.request(self.key, priority=1, session_timeout=int(seconds), max_retry=2)
 
     def __str__(self) -> str:
         return f"tracker://{self.host}:{self.port}/{self.key}" if self.key else f"rpc://{self.host}:{self.port}"
