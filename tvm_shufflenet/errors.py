@@ -50,9 +50,7 @@ class UnknownName(BadInput):
     def __init__(self, kind: str, name: str, known: Iterable[str], next_step: str = ""):
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
-        super().__init__(
-            f"unknown {kind} '{name}'", "", f"nearest: {', '.join(near)}" + (f" ({next_step})" if next_step else "")
-        )
+        super().__init__(f"unknown {kind} '{name}', nearest: {', '.join(near)}", "", next_step)
         self.nearest = near
 
 

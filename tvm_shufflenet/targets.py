@@ -195,7 +195,7 @@ def find_target(name: str) -> Target:
     """The preset called ``name``. Raises UnknownName. ``local`` is resolved to the name of this CPU."""
     known = targets()
     if name not in known:
-        raise UnknownName("target", name, known, "tvm-shufflenet targets lists them")
+        raise UnknownName("target", name, known, "tvm-shufflenet targets")
     return _resolved(known[name]) if name == "local" else known[name]
 
 
@@ -214,5 +214,5 @@ def _resolved(target: Target) -> Target:
 def find_core(name: str) -> Core:
     """The modelled core called ``name``. Raises UnknownName with the nearest ones."""
     if name not in CORES:
-        raise UnknownName("core", name, CORES, "emulated:CORE takes one of these")
+        raise UnknownName("core", name, CORES, "tvm-shufflenet targets")
     return CORES[name]

@@ -107,7 +107,7 @@ def find_model(
     if path.endswith(".py"):
         return _from_factory(Path(path), factory, weights, input_shape or IMAGENET_SHAPE)
     if spec not in names():
-        raise UnknownName("model", spec, names(), "tvm-shufflenet models lists them")
+        raise UnknownName("model", spec, names(), "tvm-shufflenet models")
     import torch
 
     with torch.random.fork_rng():
