@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import DeviceFailed
 from ..latency import Kind, clock_name
@@ -81,7 +81,7 @@ class Device(ABC):
     def alive(self) -> bool:
         """Whether the device answers at all."""
         try:
-            self.endpoint().connect(10)
+            replace(self.endpoint(), threads=None).connect(10)  # to be asked is enough, nothing needs to be set
         except DeviceFailed:
             return False
         return True
