@@ -29,10 +29,6 @@ class Shape:
     outputs: int
     pixels: int
 
-    @property
-    def macs(self) -> int:
-        return self.blocks * self.inputs * self.outputs * self.pixels
-
 
 @dataclass(frozen=True)
 class Variant:

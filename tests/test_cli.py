@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from tvm_shufflenet import cli, interrupts, toolchain
-from tvm_shufflenet.devices.local import LocalDevice, host_machine
-from tvm_shufflenet.targets import CORES, targets
+from tvm_shufflenet.devices.local import LocalDevice
+from tvm_shufflenet.targets import CORES, host_machine, targets
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")

@@ -26,13 +26,13 @@ from tvm.script import tirx as T
 from tvm_shufflenet import cli, toolchain, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Endpoint
-from tvm_shufflenet.devices.local import LocalDevice, host_machine
+from tvm_shufflenet.devices.local import LocalDevice
 from tvm_shufflenet.devices.native.build import server_binary
 from tvm_shufflenet.errors import NothingMeasured
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.library.link import trial_command
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.targets import find_target
+from tvm_shufflenet.targets import find_target, host_machine
 from tvm_shufflenet.tuning.driver import Tuner
 from tvm_shufflenet.tuning.records import (
     JOURNAL,

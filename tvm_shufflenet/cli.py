@@ -263,14 +263,9 @@ def _compile(options) -> None:
 
 
 def _run(options) -> None:
-    from .devices import find_device
-    from .library.package import Package
     from .report.tables import print_classes
-    from .targets import find_target
 
-    package = Package(options.package)
-    device = find_device(options.device, find_target(package.manifest.target), options.threads, match=False)
-    package.check_machine(device.machine, device.name)
+    package, device = _package_and_device(options)
     from . import workflow
     from .inputs import read_input
 
@@ -289,14 +284,9 @@ def _run(options) -> None:
 
 
 def _bench(options) -> None:
-    from .devices import find_device
-    from .library.package import Package
     from .report.tables import print_bench
-    from .targets import find_target
 
-    package = Package(options.package)
-    device = find_device(options.device, find_target(package.manifest.target), options.threads, match=False)
-    package.check_machine(device.machine, device.name)
+    package, device = _package_and_device(options)
     from . import workflow
 
     with device:
@@ -306,8 +296,8 @@ def _bench(options) -> None:
 
 
 def _serve(options) -> None:
-    from .devices.local import host_machine
     from .devices.native.build import server_binary, server_bundle
+    from .targets import host_machine
 
     if options.bundle is not None:
         folder = server_bundle(options.arch or "aarch64", options.bundle)
@@ -319,6 +309,18 @@ def _serve(options) -> None:
     if options.tracker:
         command += ["--tracker", options.tracker, "--key", options.key]
     os.execv(command[0], command)
+
+
+def _package_and_device(options):
+    """The package, and a device that can run it: refused here, before anything is uploaded."""
+    from .devices import find_device
+    from .library.package import Package
+    from .targets import find_target
+
+    package = Package(options.package)
+    device = find_device(options.device, find_target(package.manifest.target), options.threads, match=False)
+    package.check_machine(device.machine, device.name)
+    return package, device
 
 
 def _target_and_model(options):

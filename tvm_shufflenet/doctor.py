@@ -56,8 +56,7 @@ def _package(name: str, wanted: str | None) -> Finding:
 
 def _device(spec: str) -> Finding:
     from .devices import find_device
-    from .devices.local import host_machine
-    from .targets import targets
+    from .targets import host_machine, targets
 
     target = (
         next(t for t in targets().values() if t.machine == host_machine()) if spec == "local" else targets()["arm64"]

@@ -166,12 +166,18 @@ def targets() -> dict[str, Target]:
     return {target.name: target for target in presets}
 
 
+def host_machine() -> str:
+    """ELF machine name of this computer."""
+    import platform
+
+    return {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
+
+
 def _local() -> Target:
     """This machine, as LLVM sees it once TVM is loaded: see ``resolve``."""
     import os
-    import platform
 
-    machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
+    machine = host_machine()
     triple = f"{machine}-linux-gnu"
     lanes, registers = (4, 32) if machine == "aarch64" else _x86_vectors()
     return Target(

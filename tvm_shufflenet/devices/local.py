@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import signal
 import subprocess
 import tempfile
 
 from ..errors import DeviceFailed
+from ..targets import host_machine
 from .base import Device, Endpoint
 from .native.build import runtime_libs, server_binary
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
-
-
-def host_machine() -> str:
-    """ELF machine name of this computer."""
-    return {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
 
 
 def _end_with_parent() -> None:

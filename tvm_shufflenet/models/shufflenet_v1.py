@@ -14,7 +14,6 @@ from torch import nn
 # Table 1: output channels of stages 2, 3 and 4 at width 1, by number of groups.
 STAGE_CHANNELS = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960), 4: (272, 544, 1088), 8: (384, 768, 1536)}
 STAGE_REPEATS = (4, 8, 4)
-WIDTHS = (0.25, 0.5, 1.0, 1.5, 2.0)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from ... import toolchain
 from ...errors import BadInput, LinkFailed, ToolMissing
+from ...targets import host_machine
 from .cached_build import cached_build
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ FLAGS = ("-std=c++17", "-O2", "-s", "-Wall", "-Wextra", "-Wl,-rpath,$ORIGIN")
 # would replace the one inside TVM's libraries, which belongs to another C++ library, and every error would crash.
 FLAGS += ("-fvisibility=hidden", "-DTVM_FFI_DLL=", "-DTVM_FFI_DLL_EXPORT=")
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
-HOST_ARCH = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine())
+HOST_ARCH = host_machine()
 
 
 def server_binary(arch: str) -> Path:
