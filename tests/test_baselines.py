@@ -15,22 +15,6 @@ from tvm_shufflenet.models import find_model
 from tvm_shufflenet.models.baselines import BASELINES, BasicBlock, Bottleneck, Fire, Inception, InvertedResidual
 from tvm_shufflenet.targets import find_target
 
-# Million multiply-adds as printed, and the margin of the print: two digits for ResNets, a budget for GoogLeNet.
-PAPERS = {
-    "alexnet": (720, 0.02),
-    "mobilenet_v1": (569, 0.02),
-    "mobilenet_v1_x1_0": (569, 0.02),
-    "mobilenet_v1_x0_75": (325, 0.02),
-    "mobilenet_v1_x0_5": (149, 0.02),
-    "mobilenet_v1_x0_25": (41, 0.02),
-    "mobilenet_v2": (300, 0.02),
-    "squeezenet": (833, 0.02),
-    "resnet18": (1800, 0.02),
-    "resnet50": (4100, 0.02),
-    "resnext50": (4200, 0.02),
-    "googlenet": (1500, 0.06),
-    "vgg16": (15300, 0.02),
-}
 # num_params in the metadata of torchvision's checkpoints.
 TORCHVISION_PARAMETERS = {
     "mobilenet_v2": 3504872,
@@ -56,13 +40,11 @@ TORCHVISION_NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_multiply_adds_are_the_paper_s(name):
-    paper, margin = PAPERS[name]
-    macs, parameters = models.complexity(name)
-    assert macs / 1e6 == pytest.approx(paper, rel=margin)
-    assert models.PAPER_MACS_M[name] == paper
-    assert parameters == TORCHVISION_PARAMETERS.get(name, parameters)
+@pytest.mark.parametrize("name", TORCHVISION_PARAMETERS)
+def test_parameters_are_as_many_as_torchvision_s(name):
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in BASELINES[name]().parameters())
+    assert parameters == TORCHVISION_PARAMETERS[name]
 
 
 @pytest.mark.parametrize("name", TORCHVISION_NAMES)
@@ -79,7 +61,7 @@ def test_alexnet_has_its_two_groups():
 
 
 def test_every_baseline_is_in_the_zoo():
-    assert set(BASELINES) == set(PAPERS) <= set(models.names())
+    assert set(BASELINES) <= set(models.names())
     assert not any(layer.training for layer in find_model("mobilenet_v1_x0_25").module.modules())
 
 

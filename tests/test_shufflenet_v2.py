@@ -15,24 +15,22 @@ from tvm_shufflenet.models import find_model
 from tvm_shufflenet.models.shufflenet_v2 import ShuffleNetV2, ShuffleUnit
 from tvm_shufflenet.targets import find_target
 
-# Table 5 of the paper, written down once more: stages 2, 3, 4 and conv5, and the complexity in millions.
+# Table 5 of the paper, written down once more: stages 2, 3, 4 and conv5.
 TABLE_5 = {
-    "0_5": ((48, 96, 192, 1024), 41),
-    "1_0": ((116, 232, 464, 1024), 146),
-    "1_5": ((176, 352, 704, 1024), 299),
-    "2_0": ((244, 488, 976, 2048), 591),
+    "0_5": (48, 96, 192, 1024),
+    "1_0": (116, 232, 464, 1024),
+    "1_5": (176, 352, 704, 1024),
+    "2_0": (244, 488, 976, 2048),
 }
 # num_params in the metadata of torchvision's checkpoints.
 TORCHVISION_PARAMETERS = {"0_5": 1366792, "1_0": 2278604, "1_5": 3503624, "2_0": 7393996}
 
 
 @pytest.mark.parametrize("width", TABLE_5)
-def test_multiply_adds_are_the_paper_s_and_parameters_torchvision_s(width):
-    name = f"shufflenet_v2_x{width}"
-    macs, parameters = models.complexity(name)
-    assert macs / 1e6 == pytest.approx(TABLE_5[width][1], rel=0.02)
-    assert models.PAPER_MACS_M[name] == TABLE_5[width][1]
-    assert parameters == TORCHVISION_PARAMETERS[width]
+def test_parameters_are_as_many_as_torchvision_s(width):
+    with torch.device("meta"):
+        network = ShuffleNetV2(models.WIDTHS[width])
+    assert sum(parameter.numel() for parameter in network.parameters()) == TORCHVISION_PARAMETERS[width]
 
 
 @pytest.mark.parametrize("width", TABLE_5)
@@ -41,7 +39,7 @@ def test_stages_have_the_shapes_of_table_5(width):
         network, data = ShuffleNetV2(models.WIDTHS[width]).eval(), torch.empty(1, 3, 224, 224)
     data = network.maxpool(network.conv1(data))
     assert data.shape == (1, 24, 56, 56)
-    *stages, last = TABLE_5[width][0]
+    *stages, last = TABLE_5[width]
     for stage, channels, side, units in zip(
         (network.stage2, network.stage3, network.stage4), stages, (28, 14, 7), (4, 8, 4), strict=True
     ):
@@ -79,7 +77,7 @@ def torchvision_keys(stages: tuple[int, ...], last: int) -> dict[str, tuple[int,
 
 @pytest.mark.parametrize("width", TABLE_5)
 def test_keys_and_shapes_are_torchvision_s(width):
-    *stages, last = TABLE_5[width][0]
+    *stages, last = TABLE_5[width]
     with torch.device("meta"):
         state = ShuffleNetV2(models.WIDTHS[width]).state_dict()
     assert {name: tuple(value.shape) for name, value in state.items()} == torchvision_keys(tuple(stages), last)

@@ -8,6 +8,7 @@ computes. Every network takes (N, 3, H, W) float32 and returns logits (N, classe
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -239,6 +240,7 @@ class ResNet(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
         inputs, stages = 64, []
         for stage, (width, count) in enumerate(zip((64, 128, 256, 512), repeats, strict=True)):
             units = []
@@ -250,7 +252,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(inputs, classes)
 
     def forward(self, data: torch.Tensor) -> torch.Tensor:
-        data = F.max_pool2d(F.relu(self.bn1(self.conv1(data))), 3, 2, 1)
+        data = self.maxpool(F.relu(self.bn1(self.conv1(data))))
         return self.fc(self.layer4(self.layer3(self.layer2(self.layer1(data)))).mean((2, 3)))
 
 
@@ -304,19 +306,19 @@ class GoogLeNet(nn.Module):
         return self.classifier(self.features(data).mean((2, 3)))
 
 
-# By zoo name.
-BASELINES: dict[str, Callable[[], nn.Module]] = {
+# By zoo name; each takes its number of ``classes``.
+BASELINES: dict[str, Callable[..., nn.Module]] = {
     "alexnet": AlexNet,
-    "mobilenet_v1_x0_25": lambda: MobileNetV1(0.25),
-    "mobilenet_v1_x0_5": lambda: MobileNetV1(0.5),
-    "mobilenet_v1_x0_75": lambda: MobileNetV1(0.75),
+    "mobilenet_v1_x0_25": partial(MobileNetV1, 0.25),
+    "mobilenet_v1_x0_5": partial(MobileNetV1, 0.5),
+    "mobilenet_v1_x0_75": partial(MobileNetV1, 0.75),
     "mobilenet_v1": MobileNetV1,
     "mobilenet_v1_x1_0": MobileNetV1,
     "mobilenet_v2": MobileNetV2,
     "squeezenet": SqueezeNet,
-    "resnet18": lambda: ResNet(BasicBlock, (2, 2, 2, 2)),
-    "resnet50": lambda: ResNet(Bottleneck, (3, 4, 6, 3)),
-    "resnext50": lambda: ResNet(Bottleneck, (3, 4, 6, 3), groups=32, group_width=4),
+    "resnet18": partial(ResNet, BasicBlock, (2, 2, 2, 2)),
+    "resnet50": partial(ResNet, Bottleneck, (3, 4, 6, 3)),
+    "resnext50": partial(ResNet, Bottleneck, (3, 4, 6, 3), groups=32, group_width=4),
     "googlenet": GoogLeNet,
     "vgg16": VGG16,
 }

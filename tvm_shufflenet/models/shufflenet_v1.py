@@ -23,6 +23,7 @@ class Arithmetic:
     conv_bias: bool = False  # biases in all convolutions, batch norm or not
     plain_stem: bool = False  # neither batch norm nor ReLU after the first convolution
     narrow_g1: bool = False  # 567 channels in the last stage for g=1, where Table 1 has 576
+    bottleneck_rounds_down: bool = False  # a quarter of those 567 is 141, where the nearest number is 142
     log_softmax: bool = False  # log-probabilities, not logits
     relu_after_depthwise: bool = False
     shuffle_in_first_unit: bool = True
@@ -35,7 +36,9 @@ PAPER = Arithmetic()
 ARITHMETICS = {
     "": PAPER,
     # The widely copied jaxony/ShuffleNet.
-    "biased": Arithmetic(conv_bias=True, plain_stem=True, narrow_g1=True, log_softmax=True),
+    "biased": Arithmetic(
+        conv_bias=True, plain_stem=True, narrow_g1=True, bottleneck_rounds_down=True, log_softmax=True
+    ),
     # A ReLU after the depthwise convolution, and the first unit, whose compression has no groups, does not shuffle.
     "relu": Arithmetic(relu_after_depthwise=True, shuffle_in_first_unit=False),
     # megvii-model/ShuffleNet-Series, ShuffleNetV1.
@@ -55,26 +58,29 @@ def stem_channels(groups: int, width: float) -> int:
     """Channels of the first convolution: 24 at width 1 (Table 1), halved below it and doubled at 2.
 
     The paper prints no other width, but only these give its 38 and 524 MFLOPs (Tables 2 and 5). Rounded up to a
-    multiple of ``groups``, because the first shortcut is concatenated in front of a grouped convolution's output.
+    multiple of ``groups``, because the first shortcut is concatenated in front of a grouped convolution's output:
+    16 at half width in 8 groups, as in the authors' own code.
     """
     channels = 12 if width < 1 else 48 if width >= 2 else 24
     return -(-channels // groups) * groups
 
 
-def bottleneck_channels(out_channels: int, groups: int) -> int:
-    """A quarter of the output channels (section 3.2), as the nearest multiple of ``groups``.
+def bottleneck_channels(out_channels: int, groups: int, arithmetic: Arithmetic = PAPER) -> int:
+    """A quarter of the output channels (section 3.3), as the nearest multiple of ``groups``.
 
     It is exact at width 1; g=2 and g=4 at odd widths (50 / 4, 68 / 4) have no exact quarter that splits in groups.
-    The variants' 567 channels are divided as their author did, rounding down.
     """
-    if out_channels == 567:
-        return 141
-    return max(1, int(out_channels / 4 / groups + 0.5)) * groups
+    multiple = out_channels / 4 / groups
+    return max(1, int(multiple if arithmetic.bottleneck_rounds_down else multiple + 0.5)) * groups
 
 
 def channel_shuffle(data: torch.Tensor, groups: int) -> torch.Tensor:
     """Exchange channels between groups. data: (N, C, H, W), C divisible by groups; same shape back. Section 3.1."""
+    if groups == 1:
+        return data
     batch, channels, height, width = data.shape
+    if channels % groups:
+        raise ValueError(f"{channels} channels cannot be shuffled in {groups} groups")
     split = data.view(batch, groups, channels // groups, height, width)
     return split.transpose(1, 2).reshape(batch, channels, height, width)
 
@@ -84,7 +90,8 @@ class ShuffleUnit(nn.Module):
 
     At stride 2 the shortcut is a 3x3 average pool, concatenated with the residual branch, which therefore makes
     ``out_channels - in_channels`` channels. ``pointwise_groups`` is 1 for the very first unit, whose input is too
-    narrow for groups (section 3.2). ``arithmetic`` selects another implementation's departures.
+    narrow for groups (section 3.2). ``arithmetic`` selects another implementation's departures. Raises ValueError for
+    channels that do not divide into the groups.
     """
 
     def __init__(
@@ -97,9 +104,14 @@ class ShuffleUnit(nn.Module):
         arithmetic: Arithmetic = PAPER,
     ):
         super().__init__()
-        middle = bottleneck_channels(out_channels, groups)
+        middle = bottleneck_channels(out_channels, groups, arithmetic)
         branch = out_channels - in_channels if stride == 2 else out_channels
         bias = arithmetic.conv_bias
+        if stride == 1 and in_channels != out_channels:
+            raise ValueError(f"a unit of stride 1 adds its {in_channels} input channels to {out_channels} of its own")
+        for name, channels, split in (("input", in_channels, pointwise_groups), ("residual branch", branch, groups)):
+            if channels < 1 or channels % split:
+                raise ValueError(f"the {name}'s {channels} channels are not divisible by {split} groups")
         self.groups, self.stride, self.arithmetic = groups, stride, arithmetic
         self.shuffle_groups = groups if arithmetic.shuffle_in_first_unit else pointwise_groups
         self.compress = nn.Conv2d(in_channels, middle, 1, groups=pointwise_groups, bias=bias)
@@ -139,6 +151,7 @@ class ShuffleNetV1(nn.Module):
         self.stem = nn.Conv2d(3, in_channels, 3, 2, 1, bias=arithmetic.conv_bias)
         if not arithmetic.plain_stem:
             self.stem_bn = nn.BatchNorm2d(in_channels)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
         units: list[nn.Module] = []
         stages = stage_channels(groups, width, arithmetic)
         for stage, (out_channels, repeats) in enumerate(zip(stages, STAGE_REPEATS, strict=True)):
@@ -155,5 +168,5 @@ class ShuffleNetV1(nn.Module):
         data = self.stem(data)
         if not self.arithmetic.plain_stem:
             data = F.relu(self.stem_bn(data))
-        logits = self.classifier(self.units(F.max_pool2d(data, 3, 2, 1)).mean((2, 3)))
+        logits = self.classifier(self.units(self.maxpool(data)).mean((2, 3)))
         return F.log_softmax(logits, 1) if self.arithmetic.log_softmax else logits

@@ -1,4 +1,4 @@
-"""How a tuning run is watched: a bar on a terminal, plain lines elsewhere."""
+"""How long work is watched: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -49,3 +49,33 @@ class TuningProgress:
             f"{progress.reused + progress.done}/{progress.requested} trials, {progress.failed} failed, "
             f"operators' sum {best}, {progress.trials_per_minute:.0f} trials/min{left} ({progress.task})"
         )
+
+
+class CountingProgress:
+    """Called with networks counted and to count; on standard error, where it is in nobody's way."""
+
+    def __init__(self):
+        from rich.console import Console
+
+        self.console = Console(stderr=True, highlight=False)
+        self._bar = self._task = None
+
+    def __enter__(self) -> CountingProgress:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self.console.is_terminal:
+            if done == 0:
+                self.console.print(f"counting multiply-adds of {total} networks, once for this version")
+            return
+        if self._bar is None:
+            from rich.progress import Progress
+
+            self._bar = Progress(console=self.console, transient=True)
+            self._task = self._bar.add_task("counting, once for this version", total=total)
+            self._bar.start()
+        self._bar.update(self._task, completed=done)

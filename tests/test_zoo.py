@@ -1,0 +1,102 @@
+"""Every architecture of the zoo, untuned, on this machine and on the emulated core: it runs, and agrees with PyTorch.
+
+Small images and narrow networks, to be quick; benchmarks/zoo.py does it for every name at 224x224.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+import pytest
+
+from tvm_shufflenet import models, toolchain, workflow
+from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.library.build import build_untuned
+from tvm_shufflenet.library.link import linker_command
+from tvm_shufflenet.targets import find_target
+
+MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}"),
+]
+# Odd planes on the way: 24, 12, 6, 3, 2.
+SIZE = 48
+# Random weights make small outputs: besides the stated tolerance, this share of the largest one.
+RELATIVE = 1e-5
+
+V1 = [f"shufflenet_v1_g{groups}_x0_25" for groups in models.GROUPS]
+V2 = [f"shufflenet_v2_x{width}" for width in models.V2_WIDTHS]
+VARIANTS = [
+    "shufflenet_v1_g1_x1_0_biased",  # the one with 567 channels
+    "shufflenet_v1_g3_x0_25_relu",
+    "shufflenet_v1_g8_x0_5_megvii",
+]
+# Minutes in all, most of them for weights: benchmarks/zoo.py has them. The ablation below has grouped bottlenecks too.
+LARGER = ["alexnet", "resnext50", "vgg16"]
+OTHERS = [
+    "googlenet",
+    "mobilenet_v1_x0_25",
+    "mobilenet_v2",
+    "resnet18",
+    "squeezenet",
+    "ablation_resnext_13m",
+]
+
+
+@functools.cache
+def imported(name: str) -> workflow.Imported:
+    return workflow.import_model(models.find_model(name, input_shape=(1, 3, SIZE, SIZE)))
+
+
+@pytest.fixture(scope="module")
+def local():
+    target = find_target("local")
+    with find_device("local", target) as device:
+        yield target, device
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    target = find_target("arm64")
+    with find_device("emulated", target) as device:
+        yield target, device
+
+
+def check(name: str, bench, folder) -> None:
+    network, (target, device) = imported(name), bench
+    built = build_untuned(network.module, target, folder / "network.so", linker_command(target))
+    with Network(device, built.path) as running:
+        output = running.run(network.input)
+    assert output.shape == network.reference.shape == (1, 1000)
+    assert np.ptp(network.reference) > 0, "a constant answer proves nothing"
+    error = np.abs(output - network.reference).max()
+    assert error <= network.tolerance
+    assert error <= RELATIVE * np.abs(network.reference).max()
+
+
+@pytest.mark.parametrize("name", V1 + V2[:1] + VARIANTS + OTHERS)
+def test_on_this_machine(name, local, tmp_path):
+    check(name, local, tmp_path)
+
+
+@pytest.mark.parametrize("name", V1 + V2)
+def test_on_the_emulated_core(name, emulated, tmp_path):
+    check(name, emulated, tmp_path)
+
+
+def test_every_architecture_is_here():
+    """A new network of the zoo is another width of one above, or is added there."""
+    assert {architecture(name) for name in models.names()} == {
+        architecture(name) for name in V1 + V2 + VARIANTS + OTHERS + LARGER
+    }
+
+
+def architecture(name: str) -> str:
+    """A zoo name without groups, width and complexity. Xception-like is ShuffleNet v1, ResNet ResNeXt in one group."""
+    plain = "_".join(word for word in name.split("_") if not re.fullmatch(r"g\d|x?\d+m?", word))
+    same = {"resnet50": "resnext50", "ablation_xception": "shufflenet_v1", "ablation_resnet": "ablation_resnext"}
+    return same.get(plain, plain)
