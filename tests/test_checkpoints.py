@@ -198,6 +198,7 @@ def test_a_checkpoint_of_another_arithmetic_is_refused_even_where_shapes_fit(che
 
 
 @pytest.mark.parametrize("naming", NAMINGS, ids=lambda naming: naming.source)
+@torch.no_grad()
 def test_a_naming_goes_there_and_back(naming, tmp_path):
     groups, width = (1, 1.0) if naming.arithmetic == "biased" else (3, 0.5)
     torch.manual_seed(1)
@@ -207,8 +208,32 @@ def test_a_naming_goes_there_and_back(naming, tmp_path):
     torch.save(state, tmp_path / "theirs.pth")
     suffix = f"_{naming.arithmetic}" if naming.arithmetic else ""
     name = f"shufflenet_v1_g{groups}_x{'1_0' if width == 1 else '0_5'}{suffix}"
-    loaded = find_model(name, weights=tmp_path / "theirs.pth", seed=9).module.state_dict()
-    assert all(torch.equal(value, loaded[key]) for key, value in module.state_dict().items())
+    loaded = find_model(name, weights=tmp_path / "theirs.pth", seed=9).module
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in module.state_dict().items())
+    assert torch.equal(loaded(IMAGE), module.eval()(IMAGE))
+
+
+@pytest.mark.parametrize("naming", NAMINGS, ids=lambda naming: naming.source)
+def test_the_number_of_classes_is_the_checkpoint_s(naming, tmp_path):
+    module = ShuffleNetV1(3, 1.0, classes=10, arithmetic=ARITHMETICS[naming.arithmetic])
+    state = {naming.name_of(name): value for name, value in module.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "ten.pth")
+    name = "shufflenet_v1_g3_x1_0" + (f"_{naming.arithmetic}" if naming.arithmetic else "")
+    model = find_model(name, weights=tmp_path / "ten.pth")
+    assert model.module.classifier.out_features == 10
+    assert model.notes == (f"classes: 10, as in {tmp_path}/ten.pth",)
+
+
+@pytest.mark.parametrize("name", [SMALL, "shufflenet_v2_x0_5", "squeezenet", "mobilenet_v1_x0_25"])
+@torch.no_grad()
+def test_a_checkpoint_of_other_classes_goes_there_and_back(name, tmp_path):
+    saved = find_model(name, classes=7, seed=3)
+    assert saved.notes == ()
+    torch.save(saved.module.state_dict(), tmp_path / "seven.pth")
+    for classes in (None, 7):
+        loaded = find_model(name, weights=tmp_path / "seven.pth", classes=classes)
+        assert bool(loaded.notes) == (classes is None)
+        assert torch.equal(loaded.module(IMAGE), saved.module(IMAGE))
 
 
 def refusal(state: dict, tmp_path, name: str = SMALL) -> str:

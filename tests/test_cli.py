@@ -140,8 +140,22 @@ class TestLists:
         assert {f"shufflenet_v1_g{g}_x1_0" for g in (1, 2, 3, 4, 8)} <= set(rows)
         row = rows["shufflenet_v1_g3_x1_0"]
         assert row["input_shape"] == [1, 3, 224, 224]
-        assert 130e6 < row["multiply_adds"] < 145e6 and row["paper_multiply_adds"] == 137e6
+        assert 136e6 < row["multiply_adds"] < 139e6 and row["paper_multiply_adds"] == 137e6
+        assert row["paper"] == "ShuffleNet v1 (arXiv:1707.01083), Table 1"
         assert 1e6 < row["parameters"] < 3e6
+        assert rows["shufflenet_v1_g8_x2_0"]["paper"] is None
+        assert heavy_modules("models") == "[]\n", "what has been counted is kept"
+
+    def test_some_models_and_a_file(self, run, models):
+        code, out, _ = run("models", f"{models}:network", "squeezenet", "--json", "-")
+        rows = json.loads(out)["models"]
+        assert code == 0 and [row["name"] for row in rows] == ["squeezenet", "tiny_network"]
+        assert rows[0]["input_shape"] == rows[1]["input_shape"] == [1, 3, 224, 224]
+        assert 0 < rows[1]["multiply_adds"] < rows[0]["multiply_adds"] and rows[1]["paper"] is None
+
+    def test_a_model_that_is_not_in_the_zoo(self, run):
+        code, out, error = run("models", "squeezenet", "sqeezenet")
+        assert (code, out) == (2, "") and "squeezenet" in error
 
     def test_targets(self, run, tmp_path):
         code, out, _ = run("targets", "--json", tmp_path / "targets.json")

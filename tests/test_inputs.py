@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from tvm_shufflenet.errors import BadInput
 from tvm_shufflenet.inputs import DEVIATION, MEAN, read_input, write_array
@@ -118,6 +121,92 @@ def test_damaged_arrays_are_refused(tmp_path):
         with pytest.raises(BadInput) as refused:
             read_input(str(tmp_path / "in.npy"), SHAPE)
         assert "in.npy" in str(refused.value), name
+
+
+def test_a_photograph_is_turned_upright(tmp_path):
+    """All eight EXIF orientations, against Pillow's own rotation."""
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+        ImageOps.exif_transpose(Image.open(tmp_path / "turned.png")).save(tmp_path / "upright.png")
+        turned, upright = (read_input(str(tmp_path / f"{name}.png"), SHAPE) for name in ("turned", "upright"))
+        np.testing.assert_array_equal(turned, upright, err_msg=str(orientation))
+
+
+@pytest.mark.parametrize("size", [(301, 17), (17, 301), (640, 480), (33, 47), (224, 224)])
+@pytest.mark.parametrize("crop", [(224, 224), (193, 225), (32, 32)])
+def test_the_crop_is_that_of_the_whole_image_resized(tmp_path, size, crop):
+    """As torchvision does it: resize, then centre crop. At most one grey level apart, by rounding."""
+    pixels = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "image.png")
+    (width, height), scale = size, 256 / 224 * max(crop[0] / size[1], crop[1] / size[0])
+    width, height = max(crop[1], round(width * scale)), max(crop[0], round(height * scale))
+    left, top = (width - crop[1]) // 2, (height - crop[0]) // 2
+    whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
+    expected = (whole[top : top + crop[0], left : left + crop[1]] / 255 - MEAN) / DEVIATION
+    data = read_input(str(tmp_path / "image.png"), (1, 3, *crop))[0]
+    np.testing.assert_allclose(data.transpose(1, 2, 0), expected, atol=1.01 / 255 / DEVIATION.min())
+
+
+@pytest.mark.parametrize("size", [(20000, 1), (1, 20000)])
+def test_a_long_thin_image_is_not_resized_in_full(tmp_path, size):
+    """With its shorter side at 256 pixels, this image would be four gigabytes."""
+    path = picture(tmp_path / "thin.png", size)
+    before_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    data = read_input(path, (1, 3, 224, 224))
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib
+    np.testing.assert_allclose(data[0, :, 100, 100], normalised(COLOUR), atol=1e-6)
+    assert grown_kib < 200_000
+
+
+def test_deep_pixels_are_scaled_not_clipped(tmp_path):
+    Image.fromarray(np.full((40, 40), 77 * 256 + 5, dtype=np.uint16)).save(tmp_path / "deep.png")
+    data = read_input(str(tmp_path / "deep.png"), SHAPE)
+    np.testing.assert_allclose(data[0, :, 16, 16], normalised((77, 77, 77)), atol=1e-6)
+    Image.fromarray(np.full((40, 40), 1.5, dtype=np.float32)).save(tmp_path / "depth.tiff")
+    with pytest.raises(BadInput, match="32 bits a pixel"):
+        read_input(str(tmp_path / "depth.tiff"), SHAPE)
+
+
+def test_every_image_of_a_batch_is_the_image(tmp_path):
+    data = read_input(picture(tmp_path / "plain.png", (50, 40)), (3, 3, 17, 33))
+    assert data.shape == (3, 3, 17, 33) and data.flags.c_contiguous
+    assert (data == data[0]).all()
+
+
+def test_a_decompression_bomb_is_refused(tmp_path):
+    """A hundred bytes that call themselves 900 million pixels."""
+    Image.new("1", (8, 8)).save(tmp_path / "bomb.png")
+    content = bytearray((tmp_path / "bomb.png").read_bytes())
+    content[16:24] = struct.pack(">II", 30000, 30000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "bomb.png").write_bytes(content)
+    with pytest.raises(BadInput, match=r"bomb\.png.*decompression bomb.*make it smaller"):
+        read_input(str(tmp_path / "bomb.png"), SHAPE)
+
+
+def test_what_only_calls_itself_an_image_is_refused(tmp_path):
+    picture(tmp_path / "photo.jpg", (64, 64))
+    photo = (tmp_path / "photo.jpg").read_bytes()
+    files = {
+        "text.png": b"a picture of a cat\n",
+        "empty.jpg": b"",
+        "cut.jpg": photo[: len(photo) // 2],
+        "page.jpg": b"<html><body>404 Not Found</body></html>",
+        "drawing.svg": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+        "header.png": b"\x89PNG\r\n\x1a\n",
+        "lies.gif": b"GIF89a" + bytes(100),
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadInput, match="is no image that can be read") as refused:
+            read_input(str(tmp_path / name), SHAPE)
+        assert name in str(refused.value) and "PNG or JPEG" in str(refused.value)
+    with pytest.raises(BadInput, match="it is empty"):
+        read_input(str(tmp_path / "empty.jpg"), SHAPE)
 
 
 def test_damaged_images_are_refused(tmp_path):

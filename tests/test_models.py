@@ -19,16 +19,6 @@ from tvm_shufflenet.models.shufflenet_v1 import ShuffleNetV1, ShuffleUnit, chann
 
 # Table 1 of the paper, written down once more.
 TABLE_1 = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960), 4: (272, 544, 1088), 8: (384, 768, 1536)}
-# Million multiply-adds at 224x224: Table 1 by groups at width 1, Table 2 for 0.5x, Table 5 for 2x.
-COMPLEXITY = {
-    ("1", "1_0"): 143,
-    ("2", "1_0"): 140,
-    ("3", "1_0"): 137,
-    ("4", "1_0"): 133,
-    ("8", "1_0"): 137,
-    ("3", "0_5"): 38,
-    ("3", "2_0"): 524,
-}
 SMALL = "shufflenet_v1_g3_x0_25"
 FACTORIES = """
 from torch import nn
@@ -72,30 +62,6 @@ def test_stages_have_the_shapes_of_table_1(groups, width):
     stages = zip(TABLE_1[groups], (28, 14, 7), (4, 8, 4), strict=True)
     expected = [(int(channels * width), side, side) for channels, side, repeats in stages for _ in range(repeats)]
     assert units == expected
-
-
-@pytest.mark.parametrize(("variant", "paper"), COMPLEXITY.items(), ids=str)
-def test_multiply_adds_are_the_paper_s(variant, paper):
-    macs, parameters = models.complexity("shufflenet_v1_g{}_x{}".format(*variant))
-    assert macs / 1e6 == pytest.approx(paper, rel=0.02)
-    assert models.PAPER_MACS_M["shufflenet_v1_g{}_x{}".format(*variant)] == paper
-    assert parameters > 0
-
-
-def test_counted_multiply_adds_are_those_of_the_layers():
-    """Independent of torch's counter: kernel area x inputs x output elements of every layer."""
-    network, total = find_model(SMALL).module, 0
-
-    def count(layer, _inputs, output):
-        nonlocal total
-        total += layer.weight[0].numel() * output.numel()
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, (nn.Conv2d, nn.Linear))]
-    with torch.no_grad():
-        network(torch.zeros(1, 3, 224, 224))
-    for hook in hooks:
-        hook.remove()
-    assert models.complexity(SMALL)[0] == total
 
 
 @pytest.mark.parametrize("groups", models.GROUPS)
@@ -177,7 +143,6 @@ def test_the_zoo_is_in_eval_mode_and_named_by_groups_and_width():
     plain = [name for name in models.names() if name.startswith("shufflenet_v1_") and name[-1].isdigit()]
     assert len(plain) == 25
     assert models.DEFAULT in models.names()
-    assert set(models.PAPER_MACS_M) <= set(models.names())
     assert not any(module.training for module in find_model(SMALL).module.modules())
 
 
@@ -196,7 +161,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, nearest):
     assert nearest in refused.value.nearest and nearest in str(refused.value) and name in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["", "resnet", "model.onnx", ":", "a.py", "\x00"])
+@pytest.mark.parametrize("name", ["", "resnet", ":", "\x00"])
 def test_other_words_are_unknown_names_too(name):
     with pytest.raises(UnknownName):
         find_model(name)

@@ -66,12 +66,20 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="zoo name, FILE.pt2 or FILE.py:factory")
         sub.add_argument("--target", required=True, metavar="T", help="see tvm-shufflenet targets")
         sub.add_argument("--weights", type=Path, metavar="FILE.pth", help="checkpoint for the model")
+        sub.add_argument(
+            "--classes", type=_positive, metavar="N", help="classes of a zoo network (the checkpoint's, else 1000)"
+        )
         sub.add_argument("--input-shape", type=_shape, metavar="N,C,H,W", help="input shape (1,3,224,224)")
 
     def records_option(sub) -> None:
         sub.add_argument("--records", type=Path, metavar="DIR", help="tuning records (tuning_logs/<target>)")
 
-    json_option(command("models", _models, "list the zoo: input shape, multiply-adds, parameters"))
+    models = command("models", _models, "list the zoo: input shape, multiply-adds, parameters")
+    models.add_argument(
+        "models", nargs="*", metavar="M", help="count only these: zoo names, FILE.pt2 or FILE.py:factory (the zoo)"
+    )
+    json_option(models)
+
     json_option(command("targets", _targets, "list the target presets"))
 
     doctor = command("doctor", _doctor, "show what is present and missing, and the command that installs it")
@@ -102,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("package", type=Path, metavar="PACKAGE")
     device_options(run)
     run.add_argument("--input", metavar="FILE", help=".npy tensor or an image; the package's reference input without")
+    run.add_argument("--labels", type=Path, metavar="FILE", help="class names: one a line, or JSON")
     run.add_argument("--top", type=_positive, default=5, metavar="K", help="classes to print (5)")
     run.add_argument("--output", type=Path, metavar="OUT.npy", help="also write the output tensor")
 
@@ -154,22 +163,46 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def _models(options) -> None:
-    from . import models
+    from .graph.zoo_complexity import zoo_complexity
+    from .models import IMAGENET_SHAPE, is_file
+    from .report.progress import CountingProgress
     from .report.tables import print_models
 
+    files = [spec for spec in options.models if is_file(spec)]
+    zoo = [name for name in options.models if name not in files]
     rows = []
-    for name in models.names():
-        macs, parameters = models.complexity(name)
-        rows.append(
-            {
-                "name": name,
-                "input_shape": list(models.IMAGENET_SHAPE),
-                "multiply_adds": macs,
-                "parameters": parameters,
-                "paper_multiply_adds": models.PAPER_MACS_M.get(name, 0) * 10**6 or None,
-            }
-        )
+    if zoo or not files:
+        with CountingProgress() as progress:
+            counts = zoo_complexity(zoo or None, progress)
+        rows = [_complexity_row(name, IMAGENET_SHAPE, *pair) for name, pair in counts.items()]
+    rows += [_file_row(spec) for spec in files]
     _report(options, {"schema": 1, "models": rows}, lambda console: print_models(console, rows))
+
+
+def _file_row(spec: str) -> dict:
+    from .graph.complexity import count
+    from .models import find_model
+    from .workflow import import_model
+
+    imported = import_model(find_model(spec))
+    complexity = count(imported.module)
+    return _complexity_row(
+        imported.model.name, imported.model.input_shape, complexity.multiply_adds, complexity.parameters
+    )
+
+
+def _complexity_row(name: str, input_shape: tuple[int, ...], multiply_adds: int, parameters: int) -> dict:
+    from .models.papers import FIGURES
+
+    figure = FIGURES.get(name)
+    return {
+        "name": name,
+        "input_shape": list(input_shape),
+        "multiply_adds": multiply_adds,
+        "parameters": parameters,
+        "paper_multiply_adds": round(figure.macs_m * 1e6) if figure else None,
+        "paper": figure.source if figure else None,
+    }
 
 
 def _targets(options) -> None:
@@ -201,6 +234,7 @@ def _tune(options) -> None:
     with _device(options, target) as device:
         console = _console(options)
         console.print(f"device: {device.describe()}")
+        _say_notes(console, model)
         from . import workflow
 
         store = _records(options, target, console)
@@ -241,6 +275,7 @@ def _compare(options) -> None:
     with _device(options, target) as device:
         console = _console(options)
         console.print(f"device: {device.describe()}")
+        _say_notes(console, model)
         from . import workflow
 
         store = _records(options, target, console, must_exist=True)
@@ -257,6 +292,7 @@ def _compile(options) -> None:
 
     console = _console(options)
     store = None if options.untuned else _records(options, target, console, must_exist=True)
+    _say_notes(console, model)
     console.print(workflow.make_plan(model, target, store).describe(), markup=False)
     package = workflow.compile_package(workflow.import_model(model), target, store, options.output)
     print_package(console, package)
@@ -272,6 +308,7 @@ def _run(options) -> None:
     data = (
         package.reference_input() if options.input is None else read_input(options.input, package.manifest.input_shape)
     )
+    labels = None if options.labels is None else _labels(options.labels, package.manifest.output_shape)
     console = _console(options)
     with device:
         console.print(f"device: {device.describe()}")
@@ -280,7 +317,16 @@ def _run(options) -> None:
         from .inputs import write_array
 
         write_array(options.output, output)
-    print_classes(console, output, options.top)
+    print_classes(console, output, options.top, labels)
+
+
+def _labels(path: Path, output_shape: tuple[int, ...]) -> list[str]:
+    from .labels import read_labels
+    from .report.tables import is_classification
+
+    if not is_classification(output_shape):
+        raise BadInput(f"the network answers {output_shape}, not a list of classes", "", "leave --labels out")
+    return read_labels(path, output_shape[1])
 
 
 def _bench(options) -> None:
@@ -333,8 +379,14 @@ def _target_and_model(options):
     find_device(getattr(options, "device", None), targets()[options.target], getattr(options, "threads", 1))
     from .models import find_model
 
-    model = find_model(options.model, weights=options.weights, input_shape=options.input_shape)
+    model = find_model(options.model, weights=options.weights, input_shape=options.input_shape, classes=options.classes)
     return find_target(options.target), model
+
+
+def _say_notes(console, model) -> None:
+    """What was decided about the model for the user."""
+    for note in model.notes:
+        console.print(note, markup=False)
 
 
 def _device(options, target):

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .errors import BadInput
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 # Mean and deviation that ImageNet models of PyTorch are trained with.
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
 RESIZE = 256 / 224
+# What turns a picture upright, by the value of this EXIF tag.
+ORIENTATION = 0x0112
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
 
 
 def read_input(path: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -35,24 +51,64 @@ def _read_array(path: str) -> np.ndarray:
 
 
 def _read_image(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Shorter side resized to 256/224 of the crop, centre crop, scaled to 0..1, normalised: (1, 3, H, W)."""
-    from PIL import Image, UnidentifiedImageError
+    """Shorter side resized to 256/224 of the crop, centre crop, scaled to 0..1, normalised: (N, 3, H, W).
 
+    Upright as its EXIF orientation says; every image of the batch is the same one.
+    """
+    if len(shape) != 4:
+        raise BadInput(f"the network takes {shape}, no batch of images", "", "give a .npy tensor")
     batch, channels, height, width = shape
     if channels != 3:
         raise BadInput(f"the network takes {channels} channels, an image has 3", "", "give a .npy tensor")
-    try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as exc:
-        raise BadInput(f"{path} is no image that can be read", str(exc), "give a PNG or JPEG file") from exc
-    scale = RESIZE * max(height / image.height, width / image.width)
-    size = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    image = image.crop((left, top, left + width, top + height))
+    image = _cropped(_decoded(path), height, width)
     pixels = (np.asarray(image, dtype=np.float32) / 255 - MEAN) / DEVIATION
     return np.ascontiguousarray(np.broadcast_to(pixels.transpose(2, 0, 1), (batch, 3, height, width)))
+
+
+def _decoded(path: str) -> Image.Image:
+    """The picture in ``path``, RGB and upright. Raises BadInput."""
+    from PIL import Image
+
+    if Path(path).stat().st_size == 0:
+        raise BadInput(f"{path} is no image that can be read", "it is empty", "give a PNG or JPEG file")
+    try:
+        with warnings.catch_warnings(), Image.open(path) as opened:
+            warnings.simplefilter("ignore")  # Pillow warns of large images
+            image = _eight_bits(opened, path).convert("RGB")
+            turn = TURNS.get(opened.getexif().get(ORIENTATION))
+    except BadInput:
+        raise
+    except Exception as exc:  # Pillow's decoders raise whatever a damaged file leads them to, SyntaxError included
+        large = isinstance(exc, Image.DecompressionBombError)
+        raise BadInput(
+            f"{path} is no image that can be read",
+            str(exc) or type(exc).__name__,
+            "make it smaller" if large else "give a PNG or JPEG file",
+        ) from exc
+    return image if turn is None else image.transpose(Image.Transpose[turn])
+
+
+def _eight_bits(image: Image.Image, path: str) -> Image.Image:
+    """``image`` with 8 bits a channel, which Pillow only clips deeper ones to. Raises BadInput for 32 bits."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise BadInput(f"{path} has 32 bits a pixel", "it holds measurements, not a picture", "give a .npy tensor")
+    return image
+
+
+def _cropped(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The centre of ``image``, resized. The rest of it is never resized: of a long thin one it may be gigabytes."""
+    from PIL import Image
+
+    scale = RESIZE * max(height / image.height, width / image.width)
+    full = max(width, round(image.width * scale)), max(height, round(image.height * scale))
+    left, top = (full[0] - width) // 2, (full[1] - height) // 2
+    across, down = image.width / full[0], image.height / full[1]
+    box = left * across, top * down, min(image.width, (left + width) * across), min(image.height, (top + height) * down)
+    return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
 
 
 def write_array(path: Path, data: np.ndarray) -> None:

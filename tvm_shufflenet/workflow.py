@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,7 @@ import tvm
 from .devices.base import Device
 from .devices.network import Network
 from .errors import BadInput, WrongResult
-from .graph.frontend import check_single_tensor, to_relax
+from .graph.frontend import check_single_tensor
 from .graph.pipeline import fused
 from .latency import MEASURED, Latency
 from .library.build import Built, build_tuned, build_untuned
@@ -94,11 +95,16 @@ class Comparison:
 
 def import_model(model: Model) -> Imported:
     """Relax module and reference of a model. Raises ImportFailed, BadInput for weights that are no numbers."""
-    module = to_relax(model.exported())
-    check_single_tensor(module)
-    reference = model(reference_input(model.input_shape, REFERENCE_SEED))
+    with redirect_stdout(sys.stderr):  # where a forward() that prints belongs: standard output may be JSON
+        module = model.to_relax()
+        check_single_tensor(module)
+        reference = model(reference_input(model.input_shape, REFERENCE_SEED))
     if not np.isfinite(reference).all():
-        raise BadInput(f"{model.name} answers NaN or infinity in PyTorch", "NaN in its weights", "check the checkpoint")
+        raise BadInput(
+            f"{model.name} answers NaN or infinity in {model.engine}",
+            "its weights overflow, or a batch norm's variance is negative",
+            "check the checkpoint",
+        )
     return Imported(model, module, reference)
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import logging
+import sys
 import warnings
+from collections.abc import Callable
+from contextlib import redirect_stderr
 
 import torch
 import tvm
 from torch import nn
 from tvm import relax
 from tvm.relax import transform
-from tvm.relax.frontend.torch import from_exported_program
+from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from ..errors import ImportFailed
+from ..tracebacks import raised_at
+from .canonicalize_shuffles import CanonicalizeShuffles
+from .examine import examine, refused_operator, unknown_operators
 from .fold_batch_norm import FoldBatchNorm
 
 
@@ -22,44 +30,77 @@ def export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expo
             "the model is in training mode", "batch norms would use batch statistics", "call model.eval()"
         )
     try:
-        with torch.no_grad():
-            return torch.export.export(module, (torch.zeros(input_shape),))
+        return trace(module, input_shape)
     except Exception as exc:
         reason = str(exc).strip().splitlines() or [type(exc).__name__]
+        place = raised_at(exc)
+        by_data = "data-dependent" in reason[0]
         raise ImportFailed(
-            f"torch.export refused the model: {reason[0][:300]}",
-            f"the model does not run on input {tuple(input_shape)}, or its control flow depends on data",
-            "run it in PyTorch on a tensor of that shape",
+            f"torch.export refused the model{f' at {place}' if place else ''}: {reason[0][:300]}",
+            "its control flow depends on data" if by_data else f"the model does not run on input {tuple(input_shape)}",
+            "compute both ways and choose with torch.where"
+            if by_data
+            else "run it in PyTorch on a tensor of that shape, or give another --input-shape",
         ) from exc
+
+
+def trace(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
+    """``torch.export`` for one float32 input, whatever it raises, without what torch prints before it raises."""
+    said, disabled = io.StringIO(), logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with torch.no_grad(), redirect_stderr(said):
+            program = torch.export.export(module, (torch.zeros(input_shape),))
+    finally:
+        logging.disable(disabled)
+    sys.stderr.write(said.getvalue())
+    return program
+
+
+class _Importer(ExportedProgramImporter):
+    """TVM's importer, which keeps the ``node`` that it converts: its own errors do not say which one it was."""
+
+    node: torch.fx.Node | None = None
+
+    def create_convert_map(self) -> dict[str, Callable]:
+        return {name: self._noting(convert) for name, convert in super().create_convert_map().items()}
+
+    def _noting(self, convert: Callable) -> Callable:
+        def noting(node: torch.fx.Node) -> relax.Expr:
+            self.node = node
+            return convert(node)
+
+        return noting
 
 
 def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:
     """The exported program as Relax, weights as constants, folded. Raises ImportFailed."""
+    program, importer = examine(program), _Importer()
+    refusal = unknown_operators(program, importer.convert_map)
+    if refusal is not None:
+        raise refusal
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch and TVM deprecate each other's habits here
-            module = from_exported_program(program, keep_params_as_input=False)
+            module = importer.from_exported_program(program, False, False, False, None)
     except Exception as exc:
-        reason = str(exc).strip().splitlines() or [type(exc).__name__]
-        raise ImportFailed(
-            f"TVM cannot import the model: {reason[-1][:300]}",
-            "an operator that TVM's importer does not know",
-            "replace that operator in the model",
-        ) from exc
-    # Folding computes constants by compiling them for this machine, whatever the target is.
-    with tvm.target.Target("llvm"):
-        return fold(module)
+        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[-1][:300]
+        raise refused_operator(importer.node, reason) from exc
+    return fold(module)
 
 
 def fold(module: tvm.IRModule) -> tvm.IRModule:
-    """Batch norms into their convolutions, then everything constant into constants."""
+    """Batch norms into their convolutions, everything constant into constants, channel shuffles into one spelling."""
     passes = [
         FoldBatchNorm(),
         transform.DecomposeOpsForInference(),  # a batch norm without a convolution before it becomes arithmetic
         transform.CanonicalizeBindings(),
         transform.FoldConstant(),
+        CanonicalizeShuffles(),  # once the indices of permutations are constants
     ]
-    return tvm.transform.Sequential(passes)(module)
+    # Folding computes constants by compiling them for this machine, whatever the target is.
+    with tvm.target.Target("llvm"):
+        return tvm.transform.Sequential(passes)(module)
 
 
 def check_single_tensor(module: tvm.IRModule) -> None:
@@ -67,5 +108,15 @@ def check_single_tensor(module: tvm.IRModule) -> None:
     main = module["main"]
     if len(main.params) != 1:
         raise ImportFailed(f"the model takes {len(main.params)} inputs", "only single-input networks are deployed here")
-    if not all(hasattr(dim, "value") for dim in relax.get_shape_of(main.params[0])):
-        raise ImportFailed("the model's input shape is dynamic", "", "give --input-shape")
+    _check_tensor(main.params[0].ty, "takes", "give --input-shape")
+    outputs = main.ret_ty.fields if isinstance(main.ret_ty, tvm.ir.TupleType) else [main.ret_ty]
+    if len(outputs) != 1:
+        raise ImportFailed(f"the model answers {len(outputs)} outputs", "only single-output networks are deployed here")
+    _check_tensor(outputs[0], "answers", "make the output's shape follow from the input's")
+
+
+def _check_tensor(found: tvm.ir.Type, verb: str, next_step: str) -> None:
+    if not isinstance(found, relax.TensorType) or str(found.dtype) != "float32":
+        raise ImportFailed(f"the model {verb} {found}", "only float32 tensors are deployed here")
+    if found.shape is None or not all(hasattr(dim, "value") for dim in found.shape):
+        raise ImportFailed(f"the model {verb} a tensor of dynamic shape {found}", "", next_step)

@@ -6,6 +6,8 @@ network of another, even where every shape fits.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,10 @@ from torch import nn
 from ..errors import BadInput
 from .shufflenet_v1 import ARITHMETICS, STAGE_REPEATS, ShuffleNetV1
 
+# How a zoo network is made, given its number of ``classes``; and all of them by name.
+Builder = Callable[..., nn.Module]
+Zoo = Iterable[tuple[str, Builder]]
+MOST_NAMES = 6  # that an error lists of each kind
 NUMBERED = {
     "compress": "conv1",
     "compress_bn": "bn1",
@@ -95,27 +101,107 @@ def _stage_and_index(unit: int) -> tuple[int, int]:
     raise ValueError("no such unit")
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
-    """The checkpoint at ``path`` into ``module``, every tensor of it and every tensor of the module.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The tensors of a file of torch.save, by the names its author gave them."""
+
+    path: Path
+    state: dict[str, object]
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """The named tensors at ``path``; nothing else of the file is unpickled. Raises BadInput."""
+    return Checkpoint(path, _read(path))
+
+
+def load_weights(module: nn.Module, checkpoint: Checkpoint, zoo: Zoo = ()) -> None:
+    """The checkpoint into ``module``, every tensor of it and every tensor of the module.
 
     Only counters of batches may lack: they take no part in inference, and checkpoints older than torch 0.4.1 have
-    none. Raises BadInput, which lists all missing, unexpected and misshapen tensors, or those that hold NaN.
+    none. Raises BadInput, which lists the missing, unexpected and misshapen tensors and the networks of ``zoo`` that
+    the checkpoint fits, or those tensors that hold NaN.
     """
-    state = _read(path)
-    wanted = module.state_dict()
-    ours_by_name = {name: name for name in wanted}
-    if isinstance(module, ShuffleNetV1):
-        ours_by_name = _rename(module, state, path)
-    _check(state, {name: wanted[ours] for name, ours in ours_by_name.items()}, path)
-    module.load_state_dict({ours_by_name[name]: value for name, value in state.items()}, strict=False)
+    ours_by_name = _our_names(module, checkpoint)
+    misfits = _misfits(checkpoint.state, _wanted(module, checkpoint))
+    if misfits:
+        fitting = _fitting(checkpoint, zoo) if checkpoint.state else []
+        raise BadInput(
+            f"{checkpoint.path} does not fit the model: {misfits}",
+            "a checkpoint of another network or width",
+            f"it fits --model {' or '.join(fitting[:MOST_NAMES])}" if fitting else "",
+        )
+    _check_numbers(checkpoint, ours_by_name)
+    state = {ours_by_name[name]: value for name, value in checkpoint.state.items()}
+    module.load_state_dict(state, strict=False)
+
+
+def classes_in(checkpoint: Checkpoint, build: Builder) -> int | None:
+    """The number of classes of the checkpoint's classifier, where it is one of the network that ``build`` makes.
+
+    ``build`` takes ``classes``. None where the checkpoint has no such tensors, or where they disagree.
+    """
+    module, other = _without_storage(build, classes=1000), _without_storage(build, classes=1001)
+    try:
+        names = _our_names(module, checkpoint)
+    except BadInput:  # a checkpoint of another arithmetic; loading it says so
+        return None
+    shapes, others = ({name: value.shape for name, value in m.state_dict().items()} for m in (module, other))
+    counts = set()
+    for name, ours in names.items():
+        if shapes[ours] != others[ours]:  # it is the classifier's
+            found = checkpoint.state.get(name)
+            fits = _is_real(found) and found.ndim == len(shapes[ours]) and found.shape[1:] == shapes[ours][1:]
+            counts.add(found.shape[0] if fits else None)
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _fitting(checkpoint: Checkpoint, zoo: Zoo) -> list[str]:
+    """The networks of ``zoo`` that the checkpoint is one of."""
+    fitting = []
+    for name, build in zoo:
+        with suppress(BadInput):  # of another arithmetic
+            if _fits(checkpoint, build):
+                fitting.append(name)
+    return fitting
+
+
+def _fits(checkpoint: Checkpoint, build: Builder) -> bool:
+    """Whether the checkpoint, whatever its number of classes, is one of the network that ``build`` makes."""
+    wanted = _wanted(_without_storage(build), checkpoint)
+    if not checkpoint.state.keys() <= wanted.keys():
+        return False
+    shapes = ((getattr(checkpoint.state.get(name), "shape", None), tensor.shape) for name, tensor in wanted.items())
+    if sum(found is not None and found != shape for found, shape in shapes) > len(("weight", "bias")):
+        return False  # more than a classifier differs: the usual case, told quickly
+    classes = classes_in(checkpoint, build)
+    if not classes:
+        return False
+    return not _misfits(checkpoint.state, _wanted(_without_storage(build, classes=classes), checkpoint))
+
+
+def _wanted(module: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
+    """The tensors of ``module`` by the checkpoint's names. Raises BadInput."""
+    tensors = module.state_dict()
+    return {name: tensors[ours] for name, ours in _our_names(module, checkpoint).items()}
+
+
+def _without_storage(build: Builder, **arguments: int) -> nn.Module:
+    with torch.device("meta"):
+        return build(**arguments)
 
 
 def _read(path: Path) -> dict[str, object]:
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}", "", "write --weights FILE.pth")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:
         reason = str(exc).splitlines() or [type(exc).__name__]
-        raise BadInput(f"{path} is no checkpoint that can be loaded safely", reason[0], "") from exc
+        raise BadInput(
+            f"{path} is no checkpoint that can be loaded safely",
+            reason[0][:200],
+            "save the tensors alone: torch.save(model.state_dict(), FILE.pth)",
+        ) from exc
     if isinstance(state, dict):
         state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
     if not isinstance(state, dict):
@@ -130,23 +216,29 @@ def _read(path: Path) -> dict[str, object]:
     return state
 
 
-def _rename(module: ShuffleNetV1, state: dict[str, object], path: Path) -> dict[str, str]:
+def _our_names(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
     """Our name of each tensor under the naming that the checkpoint is nearest to. Raises BadInput."""
-    wanted = module.state_dict()
+    wanted = list(module.state_dict())
     ours = {name: name for name in wanted}
-    known = [(None, ours)] + [(naming, {naming.name_of(name): name for name in wanted}) for naming in NAMINGS]
-    naming, names = max(known, key=lambda entry: len(entry[1].keys() & state.keys()))  # the first of equals
-    if naming is not None and ARITHMETICS[naming.arithmetic] != module.arithmetic:
+    if not isinstance(module, ShuffleNetV1):
+        return ours
+    known = [(naming, {naming.name_of(name): name for name in wanted}) for naming in NAMINGS]
+    naming, names = max([(None, ours), *known], key=lambda entry: len(entry[1].keys() & checkpoint.state.keys()))
+    if naming is None or 2 * len(names.keys() & checkpoint.state.keys()) <= len(names):
+        return ours  # every network has some layer called conv1
+    if ARITHMETICS[naming.arithmetic] != module.arithmetic:
         suffix = f"ends in _{naming.arithmetic}" if naming.arithmetic else "has no suffix"
         raise BadInput(
-            f"{path} does not fit the model: it has the names of {naming.source}, which computes something else",
+            f"{checkpoint.path} does not fit the model: it has the names of {naming.source}, which computes something "
+            "else",
             "",
-            f"name the --model that {suffix}, or rename the tensors as in {next(iter(wanted))}",
+            f"name the --model that {suffix}, or rename the tensors as in {wanted[0]}",
         )
     return names
 
 
-def _check(state: dict[str, object], wanted: dict[str, torch.Tensor], path: Path) -> None:
+def _misfits(state: dict[str, object], wanted: dict[str, torch.Tensor]) -> str:
+    """What is missing, unexpected, misshapen or no tensor, with the first names of each; empty for a fit."""
     missing = [name for name in wanted if name not in state and not name.endswith(".num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]
     both = [name for name in wanted if name in state]
@@ -157,13 +249,24 @@ def _check(state: dict[str, object], wanted: dict[str, torch.Tensor], path: Path
         if name not in strange and state[name].shape != wanted[name].shape
     ]
     lists = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen, "no numbers": strange}
-    if any(lists.values()):
-        what = "; ".join(f"{len(names)} {kind}: {', '.join(names)}" for kind, names in lists.items() if names)
-        raise BadInput(f"{path} does not fit the model: {what}", "a checkpoint of another network or width", "")
+    return "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in lists.items() if names)
+
+
+def _check_numbers(checkpoint: Checkpoint, names: dict[str, str]) -> None:
     for kind, test in (("NaN", torch.isnan), ("infinity", torch.isinf)):
-        spoilt = [name for name in both if test(state[name]).any()]
+        spoilt = [name for name in names if name in checkpoint.state and test(checkpoint.state[name]).any()]
         if spoilt:
-            raise BadInput(f"{path} holds {kind} in {', '.join(spoilt)}", "a training run that diverged", "")
+            raise BadInput(
+                f"{checkpoint.path} holds {kind} in {_some(spoilt)}",
+                "a training run that diverged",
+                "take an earlier checkpoint",
+            )
+
+
+def _some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_real(value: object) -> bool:

@@ -32,7 +32,7 @@ def _table(*columns: str, left: int = 1) -> Table:
 
 
 def print_models(console: Console, rows: list[dict]) -> None:
-    table = _table("model", "input", "multiply-adds", "paper", "parameters", left=2)
+    table = _table("model", "input", "mult-adds", "paper", "parameters", left=2)
     for row in rows:
         paper = f"{row['paper_multiply_adds'] / 1e6:.0f} M" if row["paper_multiply_adds"] else ""
         shape = "x".join(map(str, row["input_shape"]))
@@ -146,9 +146,18 @@ def print_bench(console: Console, bench: Bench) -> None:
     )
 
 
-def print_classes(console: Console, output: np.ndarray, top: int) -> None:
-    """The ``top`` largest outputs of each image of the batch, as class index and value."""
+def print_classes(console: Console, output: np.ndarray, top: int, labels: list[str] | None = None) -> None:
+    """The ``top`` largest outputs of each image of the batch, as class and value; of a map, its shape and range."""
+    if not is_classification(output.shape):
+        console.print(f"output {'x'.join(map(str, output.shape))}, from {output.min():.4f} to {output.max():.4f}")
+        return
     for index, row in enumerate(output.reshape(output.shape[0], -1)):
-        best = row.argsort()[::-1][:top]
-        classes = ", ".join(f"class {int(k)}: {row[k]:.4f}" for k in best)
-        console.print(f"image {index}: {classes}")
+        best = (-row).argsort(kind="stable")[:top]
+        names = [f"class {k}" if labels is None else f"{labels[k]} (class {k})" for k in map(int, best)]
+        classes = ", ".join(f"{name}: {row[k]:.4f}" for name, k in zip(names, best, strict=True))
+        console.print(f"image {index}: {classes}", markup=False)
+
+
+def is_classification(shape: tuple[int, ...]) -> bool:
+    """Whether an output is one number for each class and image: (N, classes), perhaps followed by ones."""
+    return len(shape) >= 2 and all(dim == 1 for dim in shape[2:])
