@@ -48,13 +48,52 @@ void _start(void) {
 """
 
 
-@pytest.fixture(scope="module")
-def program(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("program")
-    (folder / "program.c").write_text(PROGRAM)
-    command = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-musl", "-nostdlib", "-static", "-O1"]
+# A second thread that waits in a system call during the first region, and is woken in the second.
+TWO_THREADS = r"""
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static int ends[2];
+static volatile int waiting, woken;
+
+static void *wait_for_a_byte(void *unused) {
+    char byte;
+    waiting = 1;
+    read(ends[0], &byte, 1);
+    woken = 1;
+    return unused;
+}
+static void mark(long k) { syscall(SYS_getpriority, 0x7e57, k); }
+
+int main(void) {
+    pthread_t thread;
+    pipe(ends);
+    pthread_create(&thread, 0, wait_for_a_byte, 0);
+    while (!waiting) usleep(1000);
+    usleep(200000);
+    mark(0); mark(1);
+    mark(0);
+    write(ends[1], "x", 1);
+    while (!woken) usleep(1000);
+    mark(2);
+    pthread_join(thread, 0);
+    mark(0); mark(3);
+    return 0;
+}
+"""
+
+
+def compiled(source: str, folder, *options: str):
+    (folder / "program.c").write_text(source)
+    command = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-musl", "-static", "-O1", *options]
     subprocess.run([*command, "-o", folder / "program", folder / "program.c"], check=True)
     return folder / "program"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return compiled(PROGRAM, tmp_path_factory.mktemp("program"), "-nostdlib")
 
 
 def run(program, folder) -> dict[int, Counts]:
@@ -92,6 +131,10 @@ class TestPlugin:
     def test_written_lines_are_written_back_when_they_leave(self, counts):
         # 2 MiB were written: the last 1 MiB sits in the caches and is pushed out by the next 1 MiB.
         assert counts[5].l2_writebacks == 16384
+
+    def test_only_threads_that_ran_between_the_marks_are_counted(self, tmp_path):
+        marks = run(compiled(TWO_THREADS, tmp_path), tmp_path / "out")
+        assert {mark: counts.threads for mark, counts in marks.items()} == {1: 1, 2: 2, 3: 1}
 
     def test_refuses_a_geometry_it_cannot_simulate(self, program, tmp_path):
         from tvm_shufflenet.devices.native.plugin_build import plugin_library

@@ -9,6 +9,7 @@
       ToolMissing               3   a program or package this step needs is not installed
         LinkFailed              3     the cross toolchain is there but refused to link
       DeviceFailed              4   a device that cannot be reached, died or timed out
+      PeerFailed                4   another engine that does not convert or run a network; a row of its table, no end
       WrongResult               5   output differs from PyTorch's beyond the tolerance
       NothingMeasured           6   a tuning run in which no trial succeeded
       ScheduleRejected          1   a schedule template that does not apply to an operator
@@ -75,6 +76,10 @@ class LinkFailed(ToolMissing):
 
 
 class DeviceFailed(DeployError):
+    exit_code = 4
+
+
+class PeerFailed(DeployError):
     exit_code = 4
 
 

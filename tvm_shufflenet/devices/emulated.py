@@ -16,6 +16,7 @@ from pathlib import Path
 from .. import toolchain
 from ..errors import DeviceFailed, ToolMissing
 from ..targets import find_core
+from .emulator import LAST_COST
 from .native.build import server_binary
 from .native.plugin_build import guest_heap_library, plugin_library
 
@@ -97,6 +98,13 @@ class EmulatedCore:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)  # still there only if the emulator was killed outright
         self.host = self.port = self._folder = None
+
+    def last_cost(self) -> dict:
+        """The fields of ``cycles.Cost`` of the latest modelled time. Raises DeviceFailed where there was none."""
+        try:
+            return json.loads((Path(self._folder or "") / LAST_COST).read_text())
+        except (OSError, ValueError) as exc:
+            raise DeviceFailed(f"the emulated {self.core.name} has timed nothing yet") from exc
 
     def last_error(self) -> str:
         """The last lines that the emulator and qemu wrote to stderr."""

@@ -30,5 +30,9 @@ class EmulatedDevice(Device):
     def alive(self) -> bool:
         return self._emulator.alive() and super().alive()
 
+    def last_cost(self) -> dict:
+        """What the latest modelled time is made of: the fields of ``cycles.Cost``."""
+        return self._emulator.last_cost()
+
     def close(self) -> None:
         self._emulator.stop()

@@ -1,12 +1,15 @@
 /* Counts what a guest program executes between two marks, for the cycle model to price.
  *
- * A QEMU TCG plugin for one-threaded aarch64 guests. It counts how often each translated block runs, and feeds every
- * load and store to a model of a first and a second level data cache (least recently used, write-allocate, write-back,
- * no prefetch). What QEMU does not report as an access is not seen: prfm and dc zva. The guest marks a region with a
- * system call that does nothing else:
+ * A QEMU TCG plugin for aarch64 guests that compute in one thread. It counts how often each translated block runs, and
+ * feeds every load and store to a model of a first and a second level data cache (least recently used, write-allocate,
+ * write-back, no prefetch). What QEMU does not report as an access is not seen: prfm and dc zva. The guest marks a
+ * region with a system call that does nothing else:
  *
  *   getpriority(0x7e57, 0)   counts start at zero; the caches keep their contents, as a warm core does
  *   getpriority(0x7e57, k)   the counts so far are written to OUT/PID.k
+ *
+ * With the counts goes the number of threads that ran between the marks, so that nobody prices more than one of them;
+ * one that spent the time waiting in a system call did not run.
  *
  * Arguments: out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE. A fork copies all state, so each forked session counts for
  * itself and writes under its own process id.
@@ -36,6 +39,7 @@ void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, void (*)(plugin_id, struct
 void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int op, void *counter, uint64_t increment);
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, mem_callback, int flags, int rw, void *data);
 void qemu_plugin_register_vcpu_syscall_cb(plugin_id, syscall_callback);
+void qemu_plugin_register_vcpu_syscall_ret_cb(plugin_id, void (*)(plugin_id, unsigned vcpu, int64_t number, int64_t));
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t index);
@@ -141,7 +145,6 @@ struct chunk {
     struct chunk *next;
 };
 static struct chunk *chunks;
-static unsigned threads;
 static char out_folder[PATH_MAX];
 
 static void *allocate(size_t size)
@@ -175,8 +178,28 @@ static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
     chunks->used++;
 }
 
-static void start(void)
+/* By virtual CPU, of which every thread has one. Those beyond the last share its entry. */
+enum { THREADS = 1024 };
+static bool used[THREADS], waits[THREADS], ran[THREADS];
+
+static unsigned thread_of(unsigned vcpu)
 {
+    return vcpu < THREADS ? vcpu : THREADS - 1;
+}
+
+static unsigned threads_that_ran(void)
+{
+    unsigned count = 0;
+    for (unsigned thread = 0; thread < THREADS; thread++)
+        count += ran[thread];
+    return count;
+}
+
+static void start(unsigned vcpu)
+{
+    for (unsigned thread = 0; thread < THREADS; thread++)
+        ran[thread] = used[thread] && !waits[thread];
+    ran[thread_of(vcpu)] = true; /* it is in this very system call */
     for (struct chunk *chunk = chunks; chunk; chunk = chunk->next)
         memset(chunk->count, 0, chunk->used * sizeof *chunk->count);
     memset(&totals, 0, sizeof totals);
@@ -191,8 +214,8 @@ static void dump(unsigned long mark)
     FILE *file = fopen(temporary, "w");
     if (!file)
         return; /* the reader reports the missing dump */
-    fprintf(file, "threads %u\nl1_accesses %lu\nl1_misses %lu\nl2_misses %lu\nl2_writebacks %lu\n", threads,
-            totals.l1_accesses, totals.l1_misses, totals.l2_misses, totals.l2_writebacks);
+    fprintf(file, "threads %u\nl1_accesses %lu\nl1_misses %lu\nl2_misses %lu\nl2_writebacks %lu\n",
+            threads_that_ran(), totals.l1_accesses, totals.l1_misses, totals.l2_misses, totals.l2_writebacks);
     size_t written = 0;
     for (struct chunk *chunk = chunks; chunk; chunk = chunk->next)
         for (size_t i = 0; i < chunk->used; i++) {
@@ -213,17 +236,25 @@ static void dump(unsigned long mark)
 static void on_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
+    waits[thread_of(vcpu)] = true;
     if (number != GETPRIORITY || a1 != MARK)
         return;
     if (a2)
         dump(a2);
     else
-        start();
+        start(vcpu);
+}
+
+static void on_syscall_return(plugin_id id, unsigned vcpu, int64_t number, int64_t result)
+{
+    waits[thread_of(vcpu)] = false;
+    ran[thread_of(vcpu)] = true;
 }
 
 static void on_thread(plugin_id id, unsigned vcpu)
 {
-    threads++;
+    used[thread_of(vcpu)] = ran[thread_of(vcpu)] = true;
+    waits[thread_of(vcpu)] = false;
 }
 
 static bool power_of_two(uint64_t n)
@@ -268,5 +299,6 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int
     qemu_plugin_register_vcpu_init_cb(id, on_thread);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
     qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
+    qemu_plugin_register_vcpu_syscall_ret_cb(id, on_syscall_return);
     return 0;
 }

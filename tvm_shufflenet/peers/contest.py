@@ -1,0 +1,187 @@
+"""Ours against the peers on one network: everyone is checked against PyTorch, then timed in turn."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..devices import find_device
+from ..errors import BadInput, DeployError, PeerFailed, WrongResult
+from ..latency import MEASURED, Latency
+from ..library.build import build_tuned
+from ..library.link import linker_command
+from ..targets import Target
+from ..toolchain import TVM_VERSION
+from ..tuning.records import RecordStore
+from ..workflow import Imported
+from .catalogue import RUNNERS, Peer
+from .environments import OWN, Announce, clean_environment
+from .handover import Handover
+from .process import Runner
+from .results import OURS, Contest, Entry
+
+PACKAGE_PARENT = str(Path(__file__).parents[2])
+
+
+@dataclass(frozen=True)
+class Effort:
+    """``rounds`` turns for each contestant, each of ``warmup`` untimed runs and ``samples`` samples."""
+
+    rounds: int = 5
+    samples: int = 10
+    warmup: int = 5
+
+
+def build_ours(
+    imported: Imported, target: Target, store: RecordStore, clock: str, folder: Path, threads: int = 1
+) -> Path:
+    """The library that takes part, from the records of ``store``, for ``threads``. Raises DeployError."""
+    library = folder / f"ours-{target.name}-{threads}.so"
+    if not library.exists():
+        build_tuned(imported.module, target, store.database(clock), library, linker_command(target), threads)
+    return library
+
+
+def local_contest(
+    model: str,
+    handover: Handover,
+    library: Path,
+    peers: Sequence[Peer],
+    threads: int,
+    effort: Effort,
+    announce: Announce,
+) -> Contest:
+    """On this machine, by its clock. Whoever fails gets an entry with the reason; the others go on."""
+    cpus = first_cpus(threads)
+    with ExitStack() as stack:
+        entries, runners = {}, {}
+        for name in (OURS, *(peer.name for peer in peers)):
+            peer = next((peer for peer in peers if peer.name == name), None)
+            entries[name] = Entry(name, peer.version if peer else f"TVM {TVM_VERSION}")
+            try:
+                command = _ours_command(handover, library) if peer is None else _command(peer, handover, announce)
+                announce(f"loading {model} in {name}")
+                options = ["--threads", str(threads), "--cpus", ",".join(map(str, cpus))]
+                own = peer is None or peer.environment == OWN
+                runner = Runner(name, [*command, *options], runner_environment(threads, own))
+                runners[name] = stack.enter_context(runner)
+                entries[name] = checked(entries[name], runner.facts, handover)
+                runner.pause()
+            except DeployError as exc:
+                entries[name] = replace(entries[name], failure=exc)
+        contestants = {name: runners[name] for name in entries if entries[name].failure is None}
+        announce(f"timing {model}, {threads} thread{'s' if threads > 1 else ''}: {', '.join(contestants)}")
+        _time(contestants, entries, effort)
+    device = {"name": "local", "kind": MEASURED, "model_error_percent": None}
+    return Contest(model, device, threads, handover.tolerance, tuple(entries.values()))
+
+
+def first_cpus(count: int) -> list[int]:
+    """The first ``count`` CPUs that this process may use. Raises BadInput where there are fewer."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if count > len(allowed):
+        raise BadInput(f"--threads {count}, but only {len(allowed)} CPUs may be used here", "", "use fewer threads")
+    return allowed[:count]
+
+
+def runner_environment(threads: int, own: bool) -> dict[str, str]:
+    """For a runner in this tool's ``own`` Python or another one. OpenMP and BLAS take their threads from here."""
+    variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "1"}
+    return clean_environment() | variables | ({"PYTHONPATH": PACKAGE_PARENT} if own else {})
+
+
+def checked(entry: Entry, facts: dict, handover: Handover) -> Entry:
+    """The entry with what its runner said of itself. Raises WrongResult where its output is not PyTorch's."""
+    error = handover.error_of(np.load(output_file(handover, entry.name)))
+    if not error <= handover.tolerance:
+        raise WrongResult(
+            f"{entry.name} is off by {error:.3g} from PyTorch, {handover.tolerance:.3g} is allowed",
+            "its conversion or its kernels compute something else",
+            "report it to its makers" if entry.name != OURS else "report the records that did it",
+        )
+    affinity, settings = tuple(facts["affinity"]), facts["settings"]
+    return replace(entry, version=facts["version"], settings=settings, affinity=affinity, max_abs_err=error)
+
+
+def output_file(handover: Handover, name: str) -> Path:
+    return handover.folder / f"output-{name}.npy"
+
+
+def _time(contestants: dict[str, Runner], entries: dict[str, Entry], effort: Effort) -> None:
+    """In turn, every round in another order, so that what else the machine does meets them all alike."""
+    order = list(contestants)
+    for number in range(effort.rounds):
+        for name in order[number % len(order) :] + order[: number % len(order)] if order else ():
+            if entries[name].failure is None:
+                entries[name] = _one_turn(entries[name], contestants[name], effort)
+
+
+def _one_turn(entry: Entry, runner: Runner, effort: Effort) -> Entry:
+    runner.resume()
+    try:
+        samples = runner.ask(f"time {effort.warmup} {effort.samples}")["samples_us"]
+    except PeerFailed as exc:
+        return replace(entry, failure=exc, latency=None)
+    finally:
+        runner.pause()
+    rounds = (*entry.rounds_us, tuple(samples))
+    return replace(entry, rounds_us=rounds, latency=Latency(tuple(us for turn in rounds for us in turn), MEASURED))
+
+
+def _command(peer: Peer, handover: Handover, announce: Announce) -> list[str]:
+    python, artifact = peer.python(announce), peer.convert(handover, announce)
+    return [str(python), str(peer.script), *_files(handover, peer.name, artifact)]
+
+
+def _ours_command(handover: Handover, library: Path, device: str = "local") -> list[str]:
+    script = str(RUNNERS / "run_ours.py")
+    return [sys.executable, script, *_files(handover, OURS, library), "--device", device]
+
+
+def _files(handover: Handover, name: str, artifact: Path) -> list[str]:
+    output = output_file(handover, name)
+    output.unlink(missing_ok=True)
+    return ["--artifact", str(artifact), "--input", str(handover.input), "--output", str(output)]
+
+
+def emulated_contest(
+    model: str, handover: Handover, library: Path, peers: Sequence[Peer], core: str, target: Target, announce: Announce
+) -> Contest:
+    """On an emulated core, one thread, by its cost model: one inference each, which always comes to the same figure."""
+    from .guest import count_in_guest
+
+    entries = [_emulated_ours(handover, library, core, announce)]
+    for peer in peers:
+        entry = Entry(peer.name, peer.version)
+        try:
+            artifact = peer.convert(handover, announce)
+            announce(f"counting {model} in {peer.name} on {core}")
+            facts, cost = count_in_guest(peer, artifact, handover, core, output_file(handover, peer.name), announce)
+            entry = _modelled(checked(entry, facts, handover), cost)
+        except DeployError as exc:
+            entry = replace(entry, failure=exc, latency=None)
+        entries.append(entry)
+    device = find_device(f"emulated:{core}", target).to_json()
+    return Contest(model, device, 1, handover.tolerance, tuple(entries))
+
+
+def _emulated_ours(handover: Handover, library: Path, core: str, announce: Announce) -> Entry:
+    entry = Entry(OURS, f"TVM {TVM_VERSION}")
+    announce(f"counting our own library on {core}")
+    try:
+        command = _ours_command(handover, library, f"emulated:{core}")
+        with Runner(OURS, command, runner_environment(1, own=True)) as runner:
+            return _modelled(checked(entry, runner.facts, handover), runner.ask("count 1")["cost"])
+    except DeployError as exc:
+        return replace(entry, failure=exc)
+
+
+def _modelled(entry: Entry, cost: dict) -> Entry:
+    # Where the runner stays is the host's affair, not the modelled core's.
+    return replace(entry, cost=cost, affinity=(), latency=Latency((cost["nanoseconds"] / 1e3,), "modelled"))

@@ -1,0 +1,143 @@
+"""A peer's aarch64 wheel on the emulated core: an arm64 Python under QEMU, with the counting plugin of our own device.
+
+The guest gets what makes the same run come to the same counts: the device's own heap, an environment of its own, and
+only paths in one private folder. It also gets a /proc/cpuinfo and the files about CPUs in /sys that such a core would
+have: onnxruntime's and XNNPACK's detection of cores reads them, and crashes without.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from .. import toolchain
+from ..devices.cycles import CycleModel, read_counts
+from ..devices.emulator import FOLDER_PREFIX, plugin_argument
+from ..devices.native.plugin_build import guest_heap_library, plugin_library
+from ..errors import PeerFailed
+from ..targets import Core, find_core
+from .catalogue import RUNNERS, Peer
+from .environments import QUIET, Announce
+from .handover import Handover
+from .process import Runner, last_words
+from .sysroot import PYTHON, arm64_packages, arm64_python
+
+WARMUP = 2
+# Part numbers of ARM's own cores (Main ID register), by which engines choose their kernels.
+PARTS = {"cortex-a53": 0xD03, "cortex-a55": 0xD05, "cortex-a72": 0xD08, "cortex-a76": 0xD0B}
+FEATURES = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+FEATURES_8_2 = "atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
+HAS_8_2 = ("cortex-a55", "cortex-a76")
+ENVIRONMENT = {
+    "PYTHONPATH": "./site",
+    "PYTHONHASHSEED": "0",
+    "PYTHONMALLOC": "malloc",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "LD_PRELOAD": "./heap.so",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "HOME": ".",
+    **QUIET,
+}
+
+
+def count_in_guest(
+    peer: Peer, artifact: Path, handover: Handover, core_name: str, output: Path, announce: Announce
+) -> tuple[dict, dict]:
+    """What the runner says of itself, and the cost of one inference; its output goes to ``output``.
+
+    Raises PeerFailed, ToolMissing and, for counts that cannot be priced, DeviceFailed.
+    """
+    core = find_core(core_name)
+    sysroot = arm64_python(announce)
+    site = arm64_packages(peer.name, peer.guest_pins, lambda site: _precompile(peer, sysroot, site), announce)
+    with _guest_folder(core, peer, sysroot, site) as folder:
+        for path in artifact.parent.glob(f"{artifact.stem}.*"):  # with its weights, where they are a file of their own
+            os.symlink(path, folder / path.name)
+        os.symlink(handover.input, folder / "input.npy")
+        files = ["--artifact", artifact.name, "--input", "input.npy", "--output", "output.npy"]
+        with Runner(
+            peer.name, [*_command(core, peer, ["-plugin", plugin_argument(core)]), *files], {}, folder
+        ) as runner:
+            runner.ask(f"count {WARMUP}")
+            facts = runner.facts
+        dumps = sorted((folder / "counts").glob("*.1"))
+        if len(dumps) != 1 or not (folder / "output.npy").exists():
+            raise PeerFailed(f"{peer.name} was not counted on the emulated core", "", "leave it out with --peers")
+        output.write_bytes((folder / "output.npy").read_bytes())
+        return facts, asdict(CycleModel(core).price(read_counts(dumps[0])))
+
+
+def _precompile(peer: Peer, sysroot: Path, site: Path) -> None:
+    """Import everything once, so that Python keeps its bytecode: the guest is slow at compiling it."""
+    core = find_core("cortex-a72")
+    with _guest_folder(core, peer, sysroot, site) as folder:
+        command = [*_command(core, peer, ["-U", "PYTHONDONTWRITEBYTECODE"]), "--help"]
+        done = subprocess.run(command, env={}, cwd=folder, capture_output=True, text=True, errors="replace")
+    if done.returncode != 0:
+        what = f"{peer.name} does not start in the arm64 Python: {last_words(done.stderr)}"
+        raise PeerFailed(what, "a library that its wheel needs is missing there", "leave it out with --peers")
+
+
+def _command(core: Core, peer: Peer, qemu_options: list[str]) -> list[str]:
+    variables = (word for name, value in ENVIRONMENT.items() for word in ("-E", f"{name}={value}"))
+    return [
+        toolchain.require(toolchain.find_qemu()), "-cpu", core.qemu_cpu, "-L", "./root", *variables, *qemu_options,
+        f"./root/usr/bin/python{PYTHON}", f"./runners/{peer.script.name}",
+    ]  # fmt: skip
+
+
+@contextmanager
+def _guest_folder(core: Core, peer: Peer, sysroot: Path, site: Path) -> Iterator[Path]:
+    """A private folder with all that the guest sees: its file system, the runner, the plugin and the heap."""
+    folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+    try:
+        for name in ("counts", "root", "runners"):
+            (folder / name).mkdir()
+        for name, target in {"usr": "usr", "lib": "usr/lib", "etc": "etc"}.items():
+            os.symlink(sysroot / target, folder / "root" / name)
+        for script in (RUNNERS / "common.py", peer.script):
+            shutil.copy(script, folder / "runners")
+        os.symlink(site, folder / "site")
+        os.symlink(plugin_library(), folder / "plugin.so")
+        os.symlink(guest_heap_library(), folder / "heap.so")
+        for path, text in _machine(core).items():
+            file = folder / "root" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _machine(core: Core) -> dict[str, str]:
+    """The files by which Linux describes a machine with one such core."""
+    features = f"{FEATURES} {FEATURES_8_2}" if core.name in HAS_8_2 else FEATURES
+    cpuinfo = {
+        "processor": "0",
+        "BogoMIPS": "108.00",
+        "Features": features,
+        "CPU implementer": "0x41",
+        "CPU architecture": "8",
+        "CPU variant": "0x0",
+        "CPU part": f"0x{PARTS[core.name]:03x}",
+        "CPU revision": "3",
+    }
+    cpus = "sys/devices/system/cpu"
+    frequency = f"{core.clock_ghz * 1e6:.0f}\n"
+    return {
+        "proc/cpuinfo": "".join(f"{name}\t: {value}\n" for name, value in cpuinfo.items()) + "\n",
+        **{f"{cpus}/{name}": "0\n" for name in ("possible", "present", "online", "kernel_max")},
+        **{f"{cpus}/cpu0/cpufreq/cpuinfo_{end}_freq": frequency for end in ("min", "max")},
+        f"{cpus}/cpu0/cpufreq/scaling_cur_freq": frequency,
+        f"{cpus}/cpu0/topology/physical_package_id": "0\n",
+        f"{cpus}/cpu0/topology/core_siblings_list": "0\n",
+        f"{cpus}/cpu0/topology/thread_siblings_list": "0\n",
+        f"{cpus}/cpu0/topology/core_id": "0\n",
+    }

@@ -1,0 +1,113 @@
+"""What a contest comes to: an entry for each contestant, ratios, and their geometric mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..errors import DeployError
+from ..latency import Latency
+
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contestant on one network: a checked ``latency``, or the ``failure`` that stands in its place.
+
+    ``settings`` are its threads and switches as it reports them itself, ``affinity`` the CPUs it was kept on. On an
+    emulated core ``cost`` says what the modelled time is made of.
+    """
+
+    name: str
+    version: str
+    latency: Latency | None = None
+    max_abs_err: float | None = None
+    failure: DeployError | None = None
+    settings: dict = field(default_factory=dict)
+    affinity: tuple[int, ...] = ()
+    rounds_us: tuple[tuple[float, ...], ...] = ()
+    cost: dict | None = None
+
+    def to_json(self) -> dict:
+        return {
+            "name": self.name,
+            "version": self.version,
+            "latency_us": self.latency.to_json() if self.latency else None,
+            "max_abs_err": self.max_abs_err,
+            "failure": str(self.failure) if self.failure else None,
+            "settings": self.settings,
+            "affinity": list(self.affinity),
+            "rounds_us": [list(samples) for samples in self.rounds_us],
+            "cost": self.cost,
+        }
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All contestants on one network, one device, one number of threads; ours is the first entry."""
+
+    model: str
+    device: dict
+    threads: int
+    tolerance: float
+    entries: tuple[Entry, ...]
+
+    @property
+    def ours(self) -> Entry:
+        return next(entry for entry in self.entries if entry.name == OURS)
+
+    @property
+    def fastest_peer(self) -> Entry | None:
+        timed = [entry for entry in self.entries if entry.name != OURS and entry.latency]
+        return min(timed, key=lambda entry: entry.latency.median_us, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """How many times faster than the fastest peer ours is, by medians; None where one of them has no latency."""
+        fastest = self.fastest_peer
+        if fastest is None or self.ours.latency is None:
+            return None
+        return fastest.latency.median_us / self.ours.latency.median_us
+
+    def to_json(self) -> dict:
+        fastest = self.fastest_peer
+        return {
+            "model": self.model,
+            "device": self.device,
+            "threads": self.threads,
+            "tolerance": self.tolerance,
+            "fastest_peer": fastest.name if fastest else None,
+            "ratio": self.ratio,
+            "entries": [entry.to_json() for entry in self.entries],
+        }
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The geometric mean of the ratios on one device with one number of threads, and the networks that had one."""
+
+    device: str
+    threads: int
+    ratio: float
+    models: tuple[str, ...]
+
+    def to_json(self) -> dict:
+        return {"device": self.device, "threads": self.threads, "ratio": self.ratio, "models": list(self.models)}
+
+
+def geometric_means(contests: Sequence[Contest]) -> list[Mean]:
+    """One for each device and number of threads that has any ratio. Contests of different ones are never mixed."""
+    groups: dict[tuple[str, int], list[Contest]] = {}
+    for contest in contests:
+        if contest.ratio is not None:
+            groups.setdefault((contest.device["name"], contest.threads), []).append(contest)
+    return [
+        Mean(device, threads, geometric_mean([c.ratio for c in group]), tuple(c.model for c in group))
+        for (device, threads), group in groups.items()
+    ]
+
+
+def geometric_mean(ratios: Sequence[float]) -> float:
+    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios))

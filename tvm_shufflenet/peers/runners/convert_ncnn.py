@@ -1,0 +1,21 @@
+"""convert_ncnn.py FOLDER ARTIFACT: the traced module in FOLDER becomes ncnn's .param and .bin, with float32 weights."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pnnx
+
+folder, artifact = sys.argv[1:]
+stem = artifact.removesuffix(".param")
+shape = ",".join(map(str, np.load(f"{folder}/input.npy", mmap_mode="r").shape))
+outputs = {"pnnxparam": ".pnnx.param", "pnnxbin": ".pnnx.bin", "pnnxpy": "_pnnx.py", "pnnxonnx": ".pnnx.onnx"}
+outputs |= {"ncnnparam": ".param", "ncnnbin": ".bin", "ncnnpy": "_ncnn.py"}
+command = [pnnx.EXEC_PATH, f"{folder}/model.pt", f"inputshape=[{shape}]", "fp16=0"]
+done = subprocess.run([*command, *(f"{name}={stem}{suffix}" for name, suffix in outputs.items())])
+if done.returncode or not Path(artifact).exists():
+    sys.exit("pnnx failed")
+unknown = [line.split()[0] for line in Path(artifact).read_text().splitlines() if line.startswith("pnnx.")]
+if unknown:
+    sys.exit(f"ncnn has no layer for: {', '.join(sorted(set(unknown)))}")

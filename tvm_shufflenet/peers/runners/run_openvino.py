@@ -1,0 +1,32 @@
+"""OpenVINO on its CPU plugin, in float32."""
+
+import numpy as np
+import openvino
+from common import Engine, serve
+
+
+class OpenVino(Engine):
+    def __init__(self, options):
+        super().__init__(options)
+        self.settings = {
+            "INFERENCE_NUM_THREADS": options.threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            "INFERENCE_PRECISION_HINT": "f32",
+        }
+        model = openvino.Core().compile_model(options.artifact, "CPU", self.settings)
+        self.request = model.create_infer_request()
+        self.data = openvino.Tensor(np.load(options.input))
+        self.request.set_input_tensor(self.data)
+
+    def run(self):
+        self.request.infer()
+
+    def output(self):
+        return self.request.get_output_tensor().data
+
+    def facts(self):
+        return {"version": openvino.__version__.split("-")[0], "settings": self.settings}
+
+
+serve(OpenVino)

@@ -1,0 +1,43 @@
+"""Our own library on one of our devices: it is run and timed as by ``tvm-shufflenet bench``."""
+
+from pathlib import Path
+
+import numpy as np
+from common import Engine, serve
+
+from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.targets import targets
+from tvm_shufflenet.toolchain import TVM_VERSION
+
+
+class Ours(Engine):
+    """``artifact`` is the library. The device server inherits this process's CPUs."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        target = targets()["local" if options.device == "local" else "arm64"]
+        self.device = find_device(options.device, target, options.threads)
+        self.device.start()
+        self.network = Network(self.device, Path(options.artifact)).__enter__()
+        self.data = np.load(options.input)
+
+    def run(self):
+        self.found = self.network.run(self.data)
+
+    def output(self):
+        return self.found
+
+    def facts(self):
+        return {"version": f"TVM {TVM_VERSION}", "settings": {"TVM_NUM_THREADS": self.options.threads}}
+
+    def time(self, warmup: int, samples: int) -> dict:
+        return {"samples_us": list(self.network.latency(samples, warmup).samples_us)}
+
+    def count(self, warmup: int) -> dict:
+        """The modelled clock warms up by one inference itself."""
+        self.network.latency(1)
+        return {"cost": self.device.last_cost()}
+
+
+serve(Ours)
