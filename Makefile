@@ -24,7 +24,7 @@ demo: all
 	$(BIN)/tvm-shufflenet bench demo/shufflenet
 
 test: all
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -9,41 +9,128 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from ..errors import ScheduleRejected
-from . import depthwise, pointwise
+from ..targets import Target, find_core
+from . import convolution, dense, depthwise, pointwise, pooling, sliding
 from .mutate import MutateChoice
 
 
 class Machine(NamedTuple):
-    """What a template needs to know of the target: float32 lanes of a vector register, and how many there are."""
+    """What the templates need to know of a target, see ``machine``.
+
+    ``lanes`` are the float32 lanes of a vector register and ``registers`` how many there are. ``multiply_adds`` is how
+    many vector multiply-adds start in a cycle, ``miss_cycles`` what an access costs that misses the first cache of
+    ``l1_bytes`` and hits the second. An operator should have work for ``threads`` threads.
+    """
 
     lanes: int
     registers: int
+    multiply_adds: float = 2.0
+    l1_bytes: int = 32 * 1024
+    miss_cycles: float = 0.1
+    threads: int = 1
+
+    @property
+    def load_cost(self) -> float:
+        """Cycles that a load adds beside multiply-adds, for the slot that it takes."""
+        return 0.08 if self.by_lane else 0.96 / self.registers
+
+    @property
+    def latency(self) -> float:
+        """Cycles until a multiply-add can use the result of the last one, and what a row's last pixels cost beside."""
+        return (9.0 if self.multiply_adds == 1 else 6.0) if self.by_lane else 4.0
+
+    @property
+    def step_cost(self) -> float:
+        """Cycles that every step of the reduction loses."""
+        return 0.5 if self.by_lane and self.multiply_adds > 1 else 0.0
+
+    @property
+    def store_cost(self) -> float:
+        """Cycles to start and store one vector of results."""
+        return 4.0 / self.multiply_adds if self.by_lane else 1.0
+
+    @property
+    def by_lane(self) -> bool:
+        """Whether a multiply-add can take one lane of a register for all of its lanes, as NEON's does."""
+        return self.lanes == 4 and self.registers == 32
+
+
+def machine(target: Target, threads: int = 1) -> Machine:
+    """The machine that ``target`` generates code for; its core tells the cost of a cache miss where there is one."""
+    if target.core is None:
+        return Machine(target.lanes, target.vector_registers, threads=threads)
+    core = find_core(target.core)
+    return Machine(
+        target.lanes,
+        target.vector_registers,
+        core.fp32_macs_per_cycle / target.lanes,
+        core.l1d.bytes,
+        core.l2_hit_cycles * core.l2_hit_exposed,
+        threads,
+    )
 
 
 def template_name(mod: IRModule) -> str | None:
     """The template that schedules this workload, or None where only generated sketches can."""
     sch = Schedule(mod)
     blocks = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
-    return next((name for name in TEMPLATES if {name, "epilogue"} <= blocks), None)
+    return next((name for name in TEMPLATES if {name, "epilogue"} <= blocks or blocks == {name} == {"copy"}), None)
 
 
 def _pointwise_schedules(sch: Schedule, machine: Machine):
     shape = pointwise.read_shape(sch.get(sch.get_sblock("pointwise")))
-    for variant in pointwise.variants(shape, *machine):
+    for variant in pointwise.variants(shape, machine):
         copy = sch.copy()
         pointwise.pointwise_template(copy, variant)
         yield copy
 
 
 def _depthwise_schedules(sch: Schedule, machine: Machine):
-    *_, height, width = [int(axis.dom.extent) for axis in sch.get(sch.get_sblock("epilogue")).iter_vars]
-    for variant in depthwise.variants(height, width, *machine):
+    plane = sliding.read_plane(sch, "depthwise")
+    for variant in depthwise.variants(plane, machine.lanes, machine.registers):
         copy = sch.copy()
-        depthwise.depthwise_template(copy, variant)
+        depthwise.depthwise_template(copy, plane, variant)
         yield copy
 
 
-TEMPLATES = {"pointwise": _pointwise_schedules, "depthwise": _depthwise_schedules}
+def _pooling_schedules(sch: Schedule, machine: Machine):
+    plane = sliding.read_plane(sch, "pooling")
+    for variant in pooling.variants(plane, machine.lanes, machine.registers):
+        copy = sch.copy()
+        pooling.pooling_template(copy, plane, variant)
+        yield copy
+
+
+def _convolution_schedules(sch: Schedule, machine: Machine):
+    shape = convolution.read_shape(sch)
+    for variant in convolution.variants(shape, machine.lanes, machine.registers):
+        copy = sch.copy()
+        convolution.convolution_template(copy, shape, variant)
+        yield copy
+
+
+def _dense_schedules(sch: Schedule, machine: Machine):
+    _, strips, width, _ = [int(axis.dom.extent) for axis in sch.get(sch.get_sblock("dense")).iter_vars]
+    for variant in dense.variants(strips, width, machine.lanes):
+        copy = sch.copy()
+        dense.dense_template(copy, variant)
+        yield copy
+
+
+def _copy_schedules(sch: Schedule, machine: Machine):
+    copy = sch.copy()
+    pooling.copy_template(copy, machine.lanes)
+    yield copy
+
+
+TEMPLATES = {
+    "pointwise": _pointwise_schedules,
+    "depthwise": _depthwise_schedules,
+    "convolution": _convolution_schedules,
+    "pooling": _pooling_schedules,
+    "dense": _dense_schedules,
+    "copy": _copy_schedules,
+}
 
 
 def space(mod: IRModule, machine: Machine, strategy: str) -> ms.SpaceGenerator:
@@ -55,9 +142,7 @@ def space(mod: IRModule, machine: Machine, strategy: str) -> ms.SpaceGenerator:
     def schedules(sch: Schedule) -> list[Schedule]:
         return list(TEMPLATES[name](sch, machine))
 
-    return ms.space_generator.ScheduleFn(
-        schedules, sch_rules=[], postprocs=_postprocs(), mutator_probs={MutateChoice(): 1.0}
-    )
+    return ms.space_generator.ScheduleFn(schedules, sch_rules=[], postprocs=[], mutator_probs={MutateChoice(): 1.0})
 
 
 def rule_kind(context: ms.TuneContext) -> str | None:
@@ -74,20 +159,11 @@ def rule_kind(context: ms.TuneContext) -> str | None:
     return kind or f"{with_intrinsics} intrinsics"
 
 
-def _postprocs() -> list[ms.Postproc]:
-    """Weights are packed in the order in which the schedule reads them, when the library is compiled."""
-    return [ms.postproc.RewriteLayout()]
-
-
 def default_candidate(mod: IRModule, machine: Machine) -> ms.MeasureCandidate:
     """The template's best guess as a candidate like those of the search. Raises ScheduleRejected without a template."""
     schedule = default_schedule(mod, machine)
     schedule.enter_postproc()
-    for postproc in _postprocs():
-        if not postproc.apply(schedule):
-            raise ScheduleRejected(f"the default schedule does not survive {postproc}")
-    arguments = ms.arg_info.ArgInfo.from_entry_func(schedule.mod, remove_preproc=True)
-    return ms.MeasureCandidate(schedule, arguments)
+    return ms.MeasureCandidate(schedule, ms.arg_info.ArgInfo.from_entry_func(schedule.mod, remove_preproc=True))
 
 
 def default_schedule(mod: IRModule, machine: Machine) -> Schedule:

@@ -9,12 +9,13 @@ import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_shufflenet.errors import BadInput, RecordMismatch
-from tvm_shufflenet.operators.pointwise import pointwise
+from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning import records
 from tvm_shufflenet.tuning.records import JOURNAL, RECORDS, WORKLOADS, RecordStore, Trial, trace_hash, workload_hash
 from tvm_shufflenet.tuning.trial import Cause
+from tvm_shufflenet.workflow import records_folders
 
 MODELLED = "emulated:cortex-a72"
 TARGET = find_target("arm64").tvm()
@@ -23,15 +24,15 @@ MACHINE = rules.Machine(4, 32)
 
 
 def workload(channels: int = 8) -> tvm.IRModule:
-    function = pointwise((1, 4, 4, 4), channels, groups=2, relu=True).with_attr("layout_free_buffers", [1])
-    return tvm.IRModule({"main": function})
+    return tvm.IRModule({"main": Pointwise(1, 16, 4, 4, 16, channels, groups=2, relu=True).function()})
 
 
 def candidate(mod: tvm.IRModule, decision: int = 0) -> ms.MeasureCandidate:
-    """The template's default, with another decision for its first knob."""
+    """The template's default, with another decision for one knob."""
     default = rules.default_candidate(mod, MACHINE)
     trace = default.sch.trace
-    knob = next(inst for inst in trace.insts if inst.kind.name == "SampleCategorical")
+    knobs = [inst for inst in trace.insts if inst.kind.name == "SampleCategorical"]
+    knob = next(inst for inst in knobs if len(inst.attrs[0]) > decision)
     schedule = tvm.s_tir.Schedule(mod)
     trace.with_decision(knob, decision, remove_postproc=False).apply_to_schedule(schedule, remove_postproc=False)
     return ms.MeasureCandidate(schedule, default.args_info)
@@ -113,7 +114,7 @@ def test_stock_metaschedule_reads_what_is_written(folder):
 
 def test_what_stock_metaschedule_writes_is_read_as_measured(tmp_path):
     database = ms.database.JSONDatabase(str(tmp_path / WORKLOADS), str(tmp_path / RECORDS))
-    mod = tvm.IRModule({"main": pointwise((1, 4, 4, 4), 8, groups=2, relu=True)})
+    mod = workload()
     chosen, entry = candidate(mod), database.commit_workload(mod)
     database.commit_tuning_record(ms.database.TuningRecord(chosen.sch.trace, entry, [3e-6], TARGET, chosen.args_info))
     store = RecordStore(tmp_path, TARGET)
@@ -394,3 +395,11 @@ def test_a_shipped_folder_that_is_the_own_one_is_read_once(folder):
 
 def test_a_missing_shipped_folder_is_no_matter(folder, tmp_path):
     assert len(all_us(RecordStore(folder, TARGET, shipped=tmp_path / "none"))) == 4
+
+
+def test_the_shipped_records_are_found_wherever_the_tool_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    written, shipped = records_folders(find_target("arm64"), None)
+    assert written == tmp_path / "data/tvm-shufflenet/tuning_logs/arm64"
+    assert (shipped.parent / "README.md").is_file()

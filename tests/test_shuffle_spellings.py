@@ -29,7 +29,6 @@ from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning.records import RecordStore
 
 LOCAL = find_target("local")
-MOVES = ("transpose", "permute", "reshape", "take", "gather", "slice", "stack")
 
 
 # The spellings: data (N, C, H, W) and the number of groups, which divides C
@@ -214,8 +213,7 @@ def shuffled(spelling) -> tvm.IRModule:
 def test_no_shuffle_is_left_behind_a_convolution(name):
     module = shuffled(SPELLINGS[name])
     tvm.ir.assert_structural_equal(module, shuffled(F.channel_shuffle))
-    names = calls(pipeline.fused(module, LOCAL))
-    assert not [name for name in names if any(move in name for move in MOVES)]
+    assert calls(pipeline.fused(module, LOCAL)) == ["pointwise"]
 
 
 def test_the_canonical_one_computes_what_torch_computes():

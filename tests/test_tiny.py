@@ -14,7 +14,7 @@ from tvm_shufflenet.library.build import build_tuned, build_untuned
 from tvm_shufflenet.library.link import link, linker_command
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.shufflenet_v1 import ShuffleNetV1, ShuffleUnit
-from tvm_shufflenet.operators.pointwise import pointwise
+from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning.records import RecordStore
@@ -56,7 +56,7 @@ def expected(data, weight, bias, addend, groups: int, shuffle_groups: int) -> np
     split = data.reshape(batch, groups, channels // groups, height, width)
     kernels = weight.reshape(groups, -1, channels // groups)
     result = np.einsum("ngihw,goi->ngohw", split, kernels, dtype="float64").reshape(batch, -1, height, width)
-    result = np.maximum(result + bias + addend, 0)
+    result = np.maximum(result + bias[:, None, None] + addend, 0)
     shuffled = result.reshape(batch, shuffle_groups, -1, height, width).swapaxes(1, 2)
     return shuffled.reshape(result.shape)
 
@@ -66,18 +66,21 @@ def expected(data, weight, bias, addend, groups: int, shuffle_groups: int) -> np
     [(24, 48, 3, 3, False, 8), (48, 24, 3, 1, True, 7), (16, 20, 1, 2, False, 5)],
 )
 def test_one_operator(bench, tmp_path, channels, out_channels, groups, shuffle_groups, residual, size):
-    """A pointwise operator by its default schedule, weights packed as that schedule wants them."""
+    """A pointwise operator by its default schedule."""
     target, device = bench
-    function = pointwise(
-        (1, channels, size, size),
+    kernel = Pointwise(
+        1,
+        channels,
+        size,
+        size,
+        channels,
         out_channels,
-        groups=groups,
+        groups,
         relu=True,
         residual=residual,
         shuffle_groups=shuffle_groups,
     )
-    module = tvm.IRModule({"main": function.with_attr("global_symbol", "main")})
-    schedule = rules.default_schedule(module, rules.Machine(target.lanes, target.vector_registers))
+    schedule = rules.default_schedule(tvm.IRModule({"main": kernel.function()}), rules.machine(target))
     library = tmp_path / "operator.so"
 
     def link_objects(output, objects, **_options):
@@ -89,13 +92,13 @@ def test_one_operator(bench, tmp_path, channels, out_channels, groups, shuffle_g
     plane = (size, size)
     data = random.standard_normal((1, channels, *plane), dtype="float32")
     weight = random.standard_normal((out_channels, channels // groups, 1, 1), dtype="float32")
-    bias = random.standard_normal((1, out_channels, 1, 1), dtype="float32")
+    bias = random.standard_normal(out_channels, dtype="float32")
     addend = random.standard_normal((1, out_channels, *plane), dtype="float32") if residual else np.zeros((), "float32")
     result = np.full((1, out_channels, *plane), np.nan, "float32")
 
     session = device.endpoint().connect(60)
     session.upload(str(library))
-    arguments = [data, weight, bias, *([addend] if residual else []), result]
+    arguments = [data, kernel.pack_weight(weight), bias, *([addend] if residual else []), result]
     remote = [tvm.runtime.tensor(value, session.cpu()) for value in arguments]
     session.load_module(library.name)["main"](*remote)
     np.testing.assert_allclose(
@@ -112,7 +115,9 @@ def test_one_unit(bench, tmp_path, empty, in_channels, out_channels, stride, tun
     library, linker = tmp_path / "unit.so", linker_command(target)
     if tuned:
         built = build_tuned(unit.module, target, empty(target).database(), library, linker)
-        assert sum(operator.schedule == "template" for operator in built.operators) == 3  # compress, depthwise, expand
+        names = ["depthwise", "pointwise", "pointwise", *(["pooling"] if stride > 1 else [])]
+        assert sorted(operator.name.rstrip("0123456789") for operator in built.operators) == sorted(names)
+        assert {operator.schedule for operator in built.operators} == {"template"}
     else:
         build_untuned(unit.module, target, library, linker)
     with Network(device, library) as network:

@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     source = compile_.add_mutually_exclusive_group()
     records_option(source)
     source.add_argument("--untuned", action="store_true", help="TVM's own code, without schedules of ours")
+    compile_.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads it will run with (1)")
     compile_.add_argument("-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write")
 
     run = command("run", _run, "run a package on an input")
@@ -294,7 +295,7 @@ def _compile(options) -> None:
     store = None if options.untuned else _records(options, target, console, must_exist=True)
     _say_notes(console, model)
     console.print(workflow.make_plan(model, target, store).describe(), markup=False)
-    package = workflow.compile_package(workflow.import_model(model), target, store, options.output)
+    package = workflow.compile_package(workflow.import_model(model), target, store, options.output, options.threads)
     print_package(console, package)
 
 

@@ -160,7 +160,7 @@ def compare(
     """Build tuned and untuned libraries, check and time both. Raises WrongResult, and then there are no times."""
     linker = linker_command(target)
     with _work_folder() as folder:
-        tuned = build_tuned(imported.module, target, store.database(device.clock), folder / "tuned.so", linker)
+        tuned = build_tuned(imported.module, target, store.database(device.clock), folder / "tuned.so", linker, threads)
         untuned = build_untuned(imported.module, target, folder / "untuned.so", linker)
         samples, error = {"untuned": (), "tuned": ()}, 0.0
         # In turn and more than once, so that a machine that slows down slows both; one session at a time, since a
@@ -205,8 +205,11 @@ def make_plan(model: Model, target: Target, store: RecordStore | None) -> Compil
     return CompilePlan(model.name, model.input_shape, target, records, linker, TVM_VERSION, FFI_VERSION)
 
 
-def compile_package(imported: Imported, target: Target, store: RecordStore | None, output: Path) -> Package:
-    """Write a package to ``output``; without a ``store``, of TVM's untuned code."""
+def compile_package(
+    imported: Imported, target: Target, store: RecordStore | None, output: Path, threads: int = 1
+) -> Package:
+    """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads;
+    operators without a record are cut into work for ``threads``."""
     plan = make_plan(imported.model, target, store)
     linker = list(plan.linker)
     with _work_folder() as folder:
@@ -215,7 +218,7 @@ def compile_package(imported: Imported, target: Target, store: RecordStore | Non
             built = build_untuned(imported.module, target, library, linker)
         else:
             database = store.database(MEASURED, default_clock(target))
-            built = build_tuned(imported.module, target, database, library, linker)
+            built = build_tuned(imported.module, target, database, library, linker, threads)
         return write_package(output, library, imported.reference, _manifest(plan, imported, built))
 
 

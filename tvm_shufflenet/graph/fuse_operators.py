@@ -1,205 +1,473 @@
-"""Pass: convolutions with what follows them become the fused operators of ``tvm_shufflenet.operators``."""
+"""Pass: the network becomes calls of the fused operators of ``tvm_shufflenet.operators``.
+
+It walks the network once, in order. Values are views (``views.py``), so splits, concatenations and channel shuffles
+vanish: they permute planes, and the permutation ends in the weights or in the table of planes of the next operator.
+Results that are concatenated are written straight to their place in the concatenated tensor, in place where nobody
+needs what was there: ShuffleNet v2's branch overwrites the planes it has read, v1's unit its own input.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
+import numpy as np
 import tvm
-from tvm import relax, tirx
-from tvm.relax.dpl.pattern import is_const, is_op, wildcard
-from tvm.relax.expr_functor import PyExprMutator, mutator
-from tvm.relax.transform import FuseOpsByPattern, PatternCheckContext
+from tvm import relax
 
-from ..operators.depthwise import depthwise
-from ..operators.pointwise import can_fuse_shuffle, pointwise
+from ..operators.convolution import Convolution
+from ..operators.copy import Copy
+from ..operators.dense import Dense
+from ..operators.depthwise import Depthwise
+from ..operators.destination import Window, own
+from ..operators.pointwise import Pointwise
+from ..operators.pooling import Pooling
+from .bindings import Bindings, operands, operator, shape_of, substitute
+from .chains import Chain, Layer, chain_at, layer_at, shuffle_groups_of
+from .views import Storage, View, shuffled, whole_view
 
-PREFIX = "tvm_shufflenet."
 # FuseOps must not wrap these again: they are complete, and their schedules rely on their structure.
 OPAQUE = 8
 
 
 @dataclass(frozen=True)
-class Epilogue:
-    """What follows the convolution in one pattern, and so the order of the composite function's operations."""
+class Place:
+    """Where an operator writes: a window of ``storage``, or of a fresh tensor where that is None.
 
-    residual: bool = False
+    ``planes[c]`` is the plane of channel ``c``. With ``relu`` the value is wanted after a ReLU.
+    """
+
+    window: Window
+    planes: tuple[int, ...]
+    storage: Storage | None = None
     relu: bool = False
-    shuffle: bool = False
-
-    @property
-    def name(self) -> str:
-        return "_".join(["conv"] + [part for part in ("residual", "relu", "shuffle") if getattr(self, part)])
-
-    def pattern(self, residual_first: bool):
-        conv, bias = is_op("relax.nn.conv2d")(wildcard(), is_const()), is_const()
-        root = is_op("relax.add")(conv, bias)
-        annotations = {"conv": conv, "bias": bias}
-        if self.residual:
-            other = wildcard()
-            root = is_op("relax.add")(other, root) if residual_first else is_op("relax.add")(root, other)
-            annotations["sum"] = root
-        if self.relu:
-            root = is_op("relax.nn.relu")(root)
-        if self.shuffle:
-            split = is_op("relax.reshape")(root, wildcard())
-            swapped = is_op("relax.permute_dims")(split)
-            root = is_op("relax.reshape")(swapped, wildcard())
-            annotations |= {"split": split, "swapped": swapped, "merged": root}
-        return root, annotations
 
 
-# Longest first: the first pattern that matches takes the convolution.
-EPILOGUES = (
-    Epilogue(residual=True, relu=True),
-    Epilogue(residual=True),
-    Epilogue(relu=True, shuffle=True),
-    Epilogue(shuffle=True),
-    Epilogue(relu=True),
-    Epilogue(),
-)
+def fresh(channels: int) -> Place:
+    """A tensor of its own."""
+    return Place(own(channels), tuple(range(channels)))
 
 
-def _shape(expr: relax.Expr) -> list[int] | None:
-    shape = getattr(expr.ty, "shape", None)
-    if shape is None or not all(isinstance(dim, tirx.IntImm) for dim in shape):
+def part(storage: Storage | None, total: int, planes: tuple[int, ...], relu: bool) -> Place:
+    """Some planes of a tensor with ``total`` planes: a range of them, or a table's."""
+    scattered = planes != tuple(range(planes[0], planes[0] + len(planes)))
+    window = Window(len(planes), total, 0 if scattered else planes[0], scattered, first=storage is None)
+    return Place(window, planes, storage, relu)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A result that waits for its place in a concatenation: ``write(place)`` emits the operator that computes it."""
+
+    channels: int
+    write: Callable[[Place], View]
+
+
+class Fuser:
+    """Rebuilds one straight-line function. ``values`` maps the old function's variables to what they have become."""
+
+    def __init__(self, function: relax.Function):
+        self.function = function
+        self.bindings = Bindings(function)
+        self.builder = relax.BlockBuilder()
+        self.values: dict[relax.Var, View | Pending | tuple[View, ...] | relax.Expr] = {}
+        self.left = Counter(self.bindings.reads)  # readers that are still to come
+        self.chains: dict[relax.Var, Chain] = {}
+        self.layers: dict[relax.Var, Layer] = {}
+        self.shuffles: dict[relax.Var, tuple[relax.Var, int]] = {}
+        self.claimed: set[relax.Var] = set()
+
+    def run(self, name: str) -> tvm.IRModule:
+        """The function and the operators it calls as a module."""
+        parameters = [relax.Var(param.name, param.ty) for param in self.function.params]
+        for old, new in zip(self.function.params, parameters, strict=True):
+            self.values[old] = self._received(new, writable=False)
+        for binding in self.bindings.list:
+            self._claim(binding.var, binding.value)
+        attributes = {key: value for key, value in (self.function.attrs or {}).items() if key != "global_symbol"}
+        with self.builder.function(name, parameters, attrs=attributes):
+            with self.builder.dataflow():
+                for binding in self.bindings.list:
+                    self._bind(binding.var, binding.value)
+                output = self.builder.emit_output(substitute(self.function.body.body, self._tensor))
+            self.builder.emit_func_output(output)
+        return self.builder.get()
+
+    def _claim(self, var: relax.Var, value: relax.Expr) -> None:
+        """Find what begins at ``var`` and takes several variables: convolutions with what follows, free shuffles."""
+        if var in self.claimed:
+            return
+        if operator(value) == "relax.nn.conv2d":
+            chain = chain_at(self.bindings, var, self.claimed)
+            if chain is not None:
+                self.chains[chain.last] = chain
+                self.claimed.update(chain.bound)
+        elif operator(value) == "relax.matmul":
+            layer = layer_at(self.bindings, var)
+            if layer is not None:
+                self.layers[layer.last] = layer
+                self.claimed.update(layer.bound)
+        elif operator(value) == "relax.reshape":
+            found = shuffle_groups_of(self.bindings, var)
+            if found is not None:
+                groups, bound = found
+                self.shuffles[bound[-1]] = value.args[0], groups
+                self.claimed.update(bound)
+
+    def _bind(self, var: relax.Var, value: relax.Expr) -> None:
+        if var in self.chains:
+            self.values[var] = self._chain(var, self.chains[var])
+        elif var in self.layers:
+            self.values[var] = self._dense(self.layers[var])
+        elif var in self.shuffles:
+            source, groups = self.shuffles[var]
+            view = self._view(source)
+            self.values[var] = view.take(shuffled(len(view.planes), groups))
+            self._read(source)
+        elif var not in self.claimed:
+            handler = _HANDLERS.get(operator(value))
+            found = handler(self, var, value) if handler else None
+            if found is None:
+                found = self._other(value)
+                self._read(*operands(value))
+            self.values[var] = found
+
+    def _other(self, value: relax.Expr):
+        """An expression that is not ours to compute, on tensors."""
+        if isinstance(value, relax.Var):
+            return self.values[value]
+        if isinstance(value, relax.TupleGetItem) and isinstance(self.values.get(value.tuple_value), tuple):
+            return self.values[value.tuple_value][int(value.index)]
+        for var in operands(value):
+            view = self._view(var)
+            if view is not None and operator(value) in _ALIASING:
+                view.storage.writable = False  # its result may be the same memory
+        return self._received(self.builder.emit(substitute(value, self._tensor)))
+
+    # What a variable of the old function has become
+
+    def _received(self, expr: relax.Expr, writable: bool = True) -> View | relax.Expr:
+        """A new variable as a view, if it is a 4-dimensional float32 tensor."""
+        shape = shape_of(expr)
+        images = shape is not None and len(shape) == 4 and str(expr.ty.dtype) == "float32"
+        return whole_view(Storage(expr, shape, writable)) if images else expr
+
+    def _view(self, var: relax.Var) -> View | None:
+        """The value of ``var`` as a view, None where it is not a 4-dimensional tensor."""
+        value = self.values.get(var)
+        if isinstance(value, Pending):
+            value = self.values[var] = value.write(fresh(value.channels))
+        return value if isinstance(value, View) else None
+
+    def _tensor(self, var: relax.Var) -> relax.Expr:
+        """The value of ``var`` as a tensor of its own, for an operator that is not ours."""
+        view, value = self._view(var), self.values[var]
+        if isinstance(value, tuple):
+            return relax.Tuple([self._whole(each).storage.var for each in value])
+        return value if view is None else self._whole(view).storage.var
+
+    def _whole(self, view: View) -> View:
+        """The same value with its planes in order: copied, if they are not."""
+        return view if view.whole else self._copy(view, fresh(len(view.planes)))
+
+    def _read(self, *variables: relax.Var) -> None:
+        self.left.subtract(variables)
+
+    def _dead(self, storage: Storage, planes: tuple[int, ...]) -> bool:
+        """Whether nobody will read these planes any more, so that they may be overwritten."""
+        wanted = set(planes)
+
+        def uses(value) -> bool:
+            views = value if isinstance(value, tuple) else (value,)
+            return any(
+                isinstance(view, View) and view.storage is storage and not wanted.isdisjoint(view.planes)
+                for view in views
+            )
+
+        return storage.writable and not any(self.left[var] > 0 and uses(value) for var, value in self.values.items())
+
+    # Operators
+
+    def _chain(self, var: relax.Var, chain: Chain) -> View | Pending:
+        if chain.kind == "pointwise" and chain.residual is None and self._concatenated(var):
+            return Pending(len(chain.bias), lambda place: self._pointwise(chain, place))
+        if chain.kind == "pointwise":
+            return self._pointwise(chain, fresh(len(chain.bias)))
+        if chain.kind == "depthwise":
+            return self._depthwise(chain)
+        return self._convolution(chain)
+
+    def _concatenated(self, var: relax.Var) -> bool:
+        """Whether all that is done with ``var`` is to concatenate its channels with others'."""
+        reader = self.bindings.sole_reader(var)
+        if reader is None or operator(self.bindings.values[reader]) != "relax.concat":
+            return False
+        return int(self.bindings.values[reader].attrs.axis) == 1 and len(shape_of(var)) == 4
+
+    def _pointwise(self, chain: Chain, place: Place) -> View:
+        data, weight, gather = self._view(chain.data), chain.weight, None
+        if data.permuted and chain.groups == 1:
+            weight = weight[:, np.argsort(data.planes)]  # the planes in order: the permutation goes into the weight
+        elif data.planes != tuple(range(len(data.planes))):
+            gather = np.array(data.planes, np.int32)
+        self._read(chain.data)
+        addend = None
+        if chain.residual is not None:
+            addend = self._whole(self._view(chain.residual))
+            self._read(chain.residual)
+            if self._dead(addend.storage, addend.planes):
+                place = replace(place, storage=addend.storage)
+        batch, planes, height, width = data.storage.shape
+        kernel = Pointwise(
+            batch,
+            planes,
+            height,
+            width,
+            in_channels=len(data.planes),
+            out_channels=len(chain.bias),
+            groups=chain.groups,
+            relu=chain.relu or place.relu,
+            residual=addend is not None,
+            shuffle_groups=chain.shuffle_groups,
+            gathered=gather is not None,
+            window=place.window,
+        )
+        arguments = [data.storage.var, relax.const(kernel.pack_weight(weight)), relax.const(chain.bias)]
+        arguments += [relax.const(gather)] if gather is not None else []
+        arguments += [addend.storage.var] if addend is not None else []
+        return self._emit("pointwise", kernel, arguments, place, kernel.relu)
+
+    def _in_order(self, var: relax.Var) -> tuple[View, np.ndarray]:
+        """A view of every plane of a tensor, copied if need be, and which channel each plane is."""
+        view = self._view(var)
+        view = view if view.permuted else self._whole(view)
+        self._read(var)
+        return view, np.argsort(view.planes)
+
+    def _depthwise(self, chain: Chain) -> View:
+        """Channel by channel, so in the order in which the planes lie."""
+        data, order = self._in_order(chain.data)
+        kernel = Depthwise(*data.shape, chain.weight.shape[2:], chain.stride, chain.padding, chain.relu)
+        weight, bias = kernel.pack_weight(chain.weight[order]), chain.bias[order]
+        arguments = [data.storage.var, relax.const(weight), relax.const(bias)]
+        return self._emit("depthwise", kernel, arguments, fresh(len(order)), chain.relu).take(data.planes)
+
+    def _convolution(self, chain: Chain) -> View:
+        weight = chain.weight
+        if chain.groups == 1:
+            data, order = self._in_order(chain.data)
+            weight = weight[:, order]
+        else:
+            data = self._whole(self._view(chain.data))
+            self._read(chain.data)
+        channels, _, *kernel_size = weight.shape
+        kernel = Convolution(
+            *data.shape, channels, chain.groups, tuple(kernel_size), chain.stride, chain.padding, chain.relu
+        )
+        arguments = [data.storage.var, relax.const(kernel.pack_weight(weight)), relax.const(chain.bias)]
+        return self._emit("convolution", kernel, arguments, fresh(channels), chain.relu)
+
+    def _pooling(self, call: relax.Call, place: Place) -> View:
+        """Plane by plane, as they lie: where they are not in order, neither is the result."""
+        data, _ = self._in_order(call.args[0])
+        attrs, average = call.attrs, operator(call) == "relax.nn.avg_pool2d"
+        relu = place.relu and not data.non_negative
+        kernel = Pooling(
+            *data.shape,
+            "average" if average else "max",
+            tuple(int(k) for k in attrs.pool_size),
+            tuple(int(s) for s in attrs.strides),
+            tuple(int(p) for p in attrs.padding),
+            bool(attrs.count_include_pad),
+            bool(attrs.ceil_mode),
+            relu,
+            place.window,
+            data.non_negative,
+        )
+        written = self._emit("pooling", kernel, [data.storage.var], place, relu or data.non_negative)
+        return written.take(data.planes)
+
+    def _dense(self, layer: Layer) -> relax.Expr:
+        """A permutation of the planes that are averaged goes into the weight."""
+        weight, plane = layer.weight, None
+        if layer.pooled:
+            view, order = self._in_order(layer.data)
+            weight, plane, data = weight[:, order], view.shape[2:], view.storage.var
+        else:
+            data = self._tensor(layer.data)
+            self._read(layer.data)
+        kernel = Dense(shape_of(layer.data)[0], weight.shape[1], len(layer.bias), layer.relu, plane)
+        arguments = [data, relax.const(kernel.pack_weight(weight)), relax.const(layer.bias)]
+        function = kernel.function().with_attr({"op_pattern": OPAQUE, "tirx.noalias": True})
+        variable = self.builder.add_func(function.without_attr("global_symbol"), "dense")
+        return self.builder.emit(relax.call_tir(variable, arguments, relax.TensorType(kernel.output_shape, "float32")))
+
+    def _copy(self, view: View, place: Place) -> View:
+        """The fallback where a view must become a tensor or lie elsewhere."""
+        batch, planes, height, width = view.storage.shape
+        kernel = Copy(batch, planes, height, width, len(view.planes), place.relu, place.window)
+        arguments = [view.storage.var, relax.const(np.array(view.planes, np.int32))]
+        return self._emit("copy", kernel, arguments, place, place.relu or view.non_negative)
+
+    def _emit(self, name: str, kernel, arguments: list[relax.Expr], place: Place, non_negative: bool) -> View:
+        """Call the operator, in place where ``place`` names a tensor that exists."""
+        storage, window = place.storage, place.window
+        if window.scattered:
+            arguments = [*arguments, relax.const(np.array(place.planes, np.int32))]
+        if window.shared:
+            arguments = [*arguments, storage.var]
+        # An addend that is overwritten is two operands that are one tensor.
+        alone = storage is None or window.shared
+        attributes = {"op_pattern": OPAQUE, "tirx.noalias": alone}
+        function = kernel.function().with_attr(attributes).without_attr("global_symbol")
+        variable = self.builder.add_func(function, name)
+        result = relax.TensorType(kernel.output_shape, "float32")
+        if storage is None:
+            storage = Storage(self.builder.emit(relax.call_tir(variable, arguments, result)), kernel.output_shape)
+        else:
+            call = relax.op.call_tir_inplace(variable, [*arguments, storage.var], len(arguments), result)
+            storage.var = self.builder.emit(call)
+        return View(storage, place.planes, non_negative)
+
+
+# What a handler returns is the variable's new value, or None where the operator is to be left as it is.
+
+
+def _relu(fuser: Fuser, _var: relax.Var, call: relax.Call) -> View | None:
+    view = fuser._view(call.args[0])
+    if view is None or not view.non_negative:
         return None
-    return [int(dim) for dim in shape]
+    fuser._read(call.args[0])
+    return view
 
 
-def shuffle_groups_of(split: relax.Call, swapped: relax.Call, merged: relax.Call) -> int | None:
-    """Groups of a channel shuffle spelled reshape, permute, reshape; None where the three are something else."""
-    source, grouped = _shape(split.args[0]), _shape(split)
-    if source is None or grouped is None or len(source) != 4 or len(grouped) != 5:
+def _pool(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | Pending | None:
+    attrs, view = call.attrs, fuser._view(call.args[0])
+    plain = attrs.layout == attrs.out_layout == "NCHW" and all(int(d) == 1 for d in attrs.dilation)
+    if view is None or not plain:
         return None
-    batch, channels, height, width = source
-    groups = grouped[1]
-    if grouped != [batch, groups, channels // groups, height, width]:
-        return None
-    if [int(axis) for axis in swapped.attrs.axes] != [0, 2, 1, 3, 4] or _shape(merged) != source:
-        return None
-    return groups
+    channels = len(view.planes)
+    if fuser._concatenated(var):
+        return Pending(channels, lambda place: fuser._pooling(call, place))
+    return fuser._pooling(call, fresh(channels))
 
 
-def _kind(conv: relax.Call) -> str | None:
-    """``pointwise``, ``depthwise``, or None for a convolution that neither operator computes."""
-    data, weight, attrs = _shape(conv.args[0]), _shape(conv.args[1]), conv.attrs
-    plain = attrs.data_layout == "NCHW" and attrs.kernel_layout == "OIHW" and attrs.out_layout == "NCHW"
-    if data is None or weight is None or not plain or any(int(d) != 1 for d in attrs.dilation):
+def _split(fuser: Fuser, _var: relax.Var, call: relax.Call) -> tuple[View, ...] | None:
+    view = fuser._view(call.args[0])
+    if view is None or int(call.attrs.axis) != 1:
         return None
-    if str(conv.args[0].ty.dtype) != "float32":
+    sections, channels = call.attrs.indices_or_sections, len(view.planes)
+    if hasattr(sections, "value"):  # a number of equal parts, the last one smaller
+        size = -(-channels // int(sections))
+        starts = list(range(0, channels, size))
+    else:
+        starts = [0, *(int(index) for index in sections)]
+    fuser._read(call.args[0])
+    bounds = zip(starts, [*starts[1:], channels], strict=True)
+    return tuple(view.take(range(start, stop)) for start, stop in bounds)
+
+
+def _strided_slice(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | None:
+    view, axes = fuser._view(call.args[0]), [int(axis) for axis in call.args[1].fields]
+    if view is None or axes != [1]:
         return None
-    unit_stride = all(int(s) == 1 for s in attrs.strides)
-    if weight[2:] == [1, 1] and unit_stride and not any(int(p) for p in attrs.padding):
-        return "pointwise"
-    if weight[1] == 1 and weight[0] == data[1] == attrs.groups:
-        return "depthwise"
+    begin, end, *strides = (int(arg.fields[0]) for arg in call.args[2:])
+    chosen = range(len(view.planes))[slice(begin, end, *strides)]
+    if len(chosen) != shape_of(var)[1]:
+        return None
+    fuser._read(call.args[0])
+    return view.take(chosen)
+
+
+def _concat(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | None:
+    """Views of one tensor stay where they are; what is still to be computed is computed into its place."""
+    variables = operands(call)
+    parts = [fuser.values[each] for each in variables]
+    if int(call.attrs.axis) != 1 or not all(isinstance(each, (View, Pending)) for each in parts):
+        return None
+    relu = _only_a_relu_reads(fuser, var) and all(isinstance(each, Pending) or each.non_negative for each in parts)
+    host = _host(fuser, parts)
+    placed = _place_in(fuser, parts, host, relu) if host else _place_afresh(fuser, parts, relu)
+    fuser._read(*variables)
+    planes = tuple(plane for view in placed for plane in view.planes)
+    return View(placed[0].storage, planes, all(view.non_negative for view in placed))
+
+
+def _only_a_relu_reads(fuser: Fuser, var: relax.Var) -> bool:
+    reader = fuser.bindings.sole_reader(var)
+    return reader is not None and operator(fuser.bindings.values[reader]) == "relax.nn.relu"
+
+
+def _channels(each: View | Pending) -> int:
+    return len(each.planes) if isinstance(each, View) else each.channels
+
+
+def _spare(fuser: Fuser, parts: list[View | Pending], storage: Storage) -> tuple[tuple[int, ...], int]:
+    """Planes of ``storage`` that none of ``parts`` holds and nobody will read, and how many the other parts need."""
+    held = {plane for each in parts if isinstance(each, View) and each.storage is storage for plane in each.planes}
+    spare = tuple(plane for plane in range(storage.planes) if plane not in held and fuser._dead(storage, (plane,)))
+    others = [each for each in parts if isinstance(each, Pending) or each.storage is not storage]
+    return spare, sum(_channels(each) for each in others)
+
+
+def _host(fuser: Fuser, parts: list[View | Pending]) -> Storage | None:
+    """The tensor that holds some of the parts already and has room for the others."""
+    for each in parts:
+        if isinstance(each, View):
+            spare, needed = _spare(fuser, parts, each.storage)
+            if needed <= len(spare):
+                return each.storage
     return None
 
 
-def _used_elsewhere(context: PatternCheckContext) -> bool:
-    """Whether a value inside the pattern has a second reader: fused, it would exist no more."""
-    parts = context.annotated_expr
-    if "sum" in parts and parts["sum"].args[0].same_as(parts["sum"].args[1]):
-        return True
-    inner = [var for var, value in context.matched_bindings.items() if not value.same_as(context.matched_expr)]
-    return any(len(context.var_usages[var]) > 1 for var in inner)
+def _place_in(fuser: Fuser, parts: list[View | Pending], host: Storage, relu: bool) -> list[View]:
+    spare, placed = list(_spare(fuser, parts, host)[0]), []
+    for each in parts:
+        if isinstance(each, View) and each.storage is host:
+            placed.append(each)
+            continue
+        planes, spare = tuple(spare[: _channels(each)]), spare[_channels(each) :]
+        placed.append(_write(fuser, each, part(host, host.planes, planes, relu)))
+    return placed
 
 
-def _check(epilogue: Epilogue):
-    def check(context: PatternCheckContext) -> bool:
-        parts = context.annotated_expr
-        conv = parts["conv"]
-        kind = _kind(conv)
-        if kind is None or (kind == "depthwise" and (epilogue.residual or epilogue.shuffle)):
-            return False
-        if _used_elsewhere(context):
-            return False
-        if _shape(parts["bias"]) != [1, _shape(conv.args[1])[0], 1, 1]:
-            return False
-        if epilogue.residual and any(_shape(operand) != _shape(conv) for operand in parts["sum"].args):
-            return False
-        if epilogue.shuffle:
-            shuffle_groups = shuffle_groups_of(parts["split"], parts["swapped"], parts["merged"])
-            return shuffle_groups is not None and can_fuse_shuffle(int(conv.attrs.groups), shuffle_groups)
-        return True
-
-    return check
+def _place_afresh(fuser: Fuser, parts: list[View | Pending], relu: bool) -> list[View]:
+    total, first, placed, storage = sum(map(_channels, parts)), 0, [], None
+    for each in parts:
+        planes = tuple(range(first, first + _channels(each)))
+        placed.append(_write(fuser, each, part(storage, total, planes, relu)))
+        storage, first = placed[0].storage, first + len(planes)
+    return placed
 
 
-def _patterns():
-    for epilogue in EPILOGUES:
-        for residual_first in (False, True) if epilogue.residual else (False,):
-            yield (PREFIX + epilogue.name, *epilogue.pattern(residual_first), _check(epilogue))
+def _write(fuser: Fuser, each: View | Pending, place: Place) -> View:
+    return each.write(place) if isinstance(each, Pending) else fuser._copy(each, place)
 
 
-@mutator
-class _Lower(PyExprMutator):
-    """Each call of a composite function becomes a call_tir of the fused operator it stands for."""
-
-    def __init__(self, mod: tvm.IRModule):
-        super().__init__(mod)
-        self.mod = mod
-
-    def visit_call_(self, call: relax.Call) -> relax.Expr:
-        call = self.visit_expr_post_order(call)
-        if not isinstance(call.op, tvm.ir.GlobalVar):
-            return call
-        composite = self.mod[call.op]
-        if not isinstance(composite, relax.Function) or not composite.attrs or "Composite" not in composite.attrs:
-            return call
-        return self._lower(composite, call)
-
-    def _lower(self, composite: relax.Function, call: relax.Call) -> relax.Expr:
-        bindings = {b.var: b.value for block in composite.body.blocks for b in block.bindings}
-        bound = dict(zip(composite.params, call.args, strict=True))
-        values = list(bindings.values())
-        named = {}
-        for value in values:
-            named.setdefault(value.op.name, []).append(value)
-        conv = named["relax.nn.conv2d"][0]
-        biased = named["relax.add"][0]
-        operands = [bound[conv.args[0]], bound[conv.args[1]], bound[biased.args[1]]]
-        data_shape, weight_shape = tuple(_shape(conv.args[0])), _shape(conv.args[1])
-        relu = "relax.nn.relu" in named
-        if _kind(conv) == "depthwise":
-            stride = tuple(int(s) for s in conv.attrs.strides)
-            padding = tuple(int(p) for p in conv.attrs.padding)
-            function = depthwise(data_shape, tuple(weight_shape[2:]), stride=stride, padding=padding, relu=relu)
-            return self._emit("depthwise", function, operands, call)
-        for add in named["relax.add"][1:]:
-            operands.append(bound[next(arg for arg in add.args if arg in bound)])
-        shuffle = 1
-        if "relax.permute_dims" in named:
-            split, merged = named["relax.reshape"]
-            shuffle = shuffle_groups_of(split, named["relax.permute_dims"][0], merged)
-        function = pointwise(
-            data_shape,
-            weight_shape[0],
-            groups=int(conv.attrs.groups),
-            relu=relu,
-            residual=len(operands) == 4,
-            shuffle_groups=shuffle,
-        )
-        return self._emit("pointwise", function, operands, call)
-
-    def _emit(self, name: str, function: tirx.PrimFunc, operands: list[relax.Expr], call: relax.Call) -> relax.Expr:
-        # Operand 1 is the weight: a schedule may choose its layout, since it is packed when the library is compiled.
-        attributes = {"op_pattern": OPAQUE, "layout_free_buffers": [1], "tirx.noalias": True}
-        variable = self.builder_.add_func(function.with_attr(attributes).without_attr("global_symbol"), name)
-        return relax.call_tir(variable, operands, call.ty)
+_HANDLERS = {
+    "relax.nn.relu": _relu,
+    "relax.nn.max_pool2d": _pool,
+    "relax.nn.avg_pool2d": _pool,
+    "relax.split": _split,
+    "relax.strided_slice": _strided_slice,
+    "relax.concat": _concat,
+}
+# Operators that TVM may compute without a copy.
+_ALIASING = {"relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.memory.view"}
 
 
 @tvm.transform.module_pass(opt_level=0, name="FuseOperators")
 class FuseOperators:
-    """Convolution + bias [+ residual] [+ ReLU] [+ shuffle] -> one call_tir of ``pointwise`` or ``depthwise``.
+    """Everything that ``tvm_shufflenet.operators`` computes becomes calls of it; what it does not know is left alone.
 
-    Runs after batch norms are folded and before LegalizeOps. A convolution it does not know is left alone.
+    Runs after batch norms are folded and shuffles canonicalised, before LegalizeOps.
     """
 
     def transform_module(self, mod: tvm.IRModule, _context) -> tvm.IRModule:
-        mod = FuseOpsByPattern(list(_patterns()), bind_constants=False)(mod)
-        lower = _Lower(mod)
         for name, function in mod.functions_items():
-            if isinstance(function, relax.Function) and not (function.attrs and "Composite" in function.attrs):
-                lower.builder_.update_func(name, lower.visit_expr(function))
-        return relax.transform.DeadCodeElimination()(lower.builder_.get())
+            if isinstance(function, relax.Function) and Bindings(function).straight:
+                fused = Fuser(function).run(name.name_hint)
+                for variable, body in fused.functions_items():
+                    mod[mod.get_global_var(name.name_hint) if variable.name_hint == name.name_hint else variable] = body
+        return relax.transform.DeadCodeElimination()(mod)

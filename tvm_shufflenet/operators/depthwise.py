@@ -2,53 +2,73 @@
 
 from __future__ import annotations
 
-from tvm import te, tirx
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from .building import parameter, prim_func, rectified
+from .sliding import Sliding
 
 BLOCK = "depthwise"
 
 
-def depthwise(
-    data_shape: tuple[int, int, int, int],
-    kernel: tuple[int, int],
-    *,
-    stride: tuple[int, int],
-    padding: tuple[int, int, int, int],
-    relu: bool,
-) -> tirx.PrimFunc:
-    """Depthwise convolution, float32.
+@dataclass(frozen=True)
+class Depthwise:
+    """One depthwise convolution, float32; ``padding`` is (top, left, bottom, right), filled with zeros."""
 
-    The function takes data: (N, C, H, W); weight: (C, 1, R, S) for a ``kernel`` of (R, S); bias: (1, C, 1, 1); and
-    writes (N, C, OH, OW). ``padding`` is (top, left, bottom, right), filled with zeros.
-    """
-    batch, channels, height, width = data_shape
-    rows, columns = kernel
-    top, left, bottom, right = padding
-    padded_height, padded_width = height + top + bottom, width + left + right
-    shape = (batch, channels, (padded_height - rows) // stride[0] + 1, (padded_width - columns) // stride[1] + 1)
-    zero = tirx.const(0, "float32")
+    batch: int
+    channels: int
+    height: int
+    width: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int, int, int] = (1, 1, 1, 1)
+    relu: bool = False
 
-    data = te.placeholder(data_shape, name="data")
-    weight = te.placeholder((channels, 1, rows, columns), name="weight")
-    bias = te.placeholder((1, channels, 1, 1), name="bias")
-    padded = te.compute(
-        (batch, channels, padded_height, padded_width),
-        lambda n, c, h, w: tirx.if_then_else(
-            tirx.all(h >= top, h < height + top, w >= left, w < width + left), data[n, c, h - top, w - left], zero
-        ),
-        name="padded",
-    )
-    r = te.reduce_axis((0, rows), name="r")
-    s = te.reduce_axis((0, columns), name="s")
-    accumulated = te.compute(
-        shape,
-        lambda n, c, h, w: te.sum(padded[n, c, h * stride[0] + r, w * stride[1] + s] * weight[c, 0, r, s], axis=[r, s]),
-        name=BLOCK,
-    )
+    @property
+    def window(self) -> Sliding:
+        return Sliding(self.height, self.width, self.kernel, self.stride, self.padding)
 
-    def stored(n, c, h, w):
-        value = accumulated[n, c, h, w] + bias[0, c, 0, 0]
-        # In this order a NaN stays one, as in PyTorch: TVM compiles max(a, b) to "a > b ? a : b".
-        return tirx.max(zero, value) if relu else value
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.channels, self.window.out_height, self.window.out_width
 
-    result = te.compute(shape, stored, name="epilogue")
-    return te.create_prim_func([data, weight, bias, result])
+    def pack_weight(self, weight: np.ndarray) -> np.ndarray:
+        """(C, 1, R, S) as PyTorch has it -> (C, R, S)."""
+        return np.ascontiguousarray(weight.reshape(self.channels, *self.kernel))
+
+    def function(self) -> tirx.PrimFunc:
+        """The operator as a PrimFunc, float32.
+
+        It takes data: (N, C, H, W); weight: (C, R, S); bias: (C,); and writes result: (N, C, OH, OW).
+        """
+        return prim_func(self._body)
+
+    def _body(self) -> None:
+        batch, channels, window, (rows, columns) = self.batch, self.channels, self.window, self.kernel
+        height, width, rounded = window.out_height, window.out_width, window.rounded_width
+        data = parameter("data", (batch, channels, self.height, self.width))
+        weight = parameter("weight", (channels, rows, columns))
+        bias = parameter("bias", (channels,))
+        result = parameter("result", self.output_shape)
+        padded = T.sblock_alloc_buffer(window.scratch_shape(batch, channels), "float32")
+        accumulated = T.sblock_alloc_buffer((batch, channels, height, rounded), "float32")
+
+        window.pad(data, padded, T.float32(0))
+        with T.grid(batch, channels, height, rounded, rows, columns) as loops, T.sblock(BLOCK):
+            n, c, h, w, r, s = T.axis.remap("SSSSRR", loops)
+            place = window.place(n, c, h, w, r, s)
+            T.reads(padded[place], weight[c, r, s], bias[c])
+            T.writes(accumulated[n, c, h, w])
+            with T.init():
+                T.buffer_store(accumulated, bias[c], [n, c, h, w])
+            T.buffer_store(accumulated, accumulated[n, c, h, w] + padded[place] * weight[c, r, s], [n, c, h, w])
+
+        with T.grid(batch, channels, height, width) as loops, T.sblock("epilogue"):
+            n, c, h, w = T.axis.remap("SSSS", loops)
+            T.reads(accumulated[n, c, h, w])
+            T.writes(result[n, c, h, w])
+            value = accumulated[n, c, h, w]
+            T.buffer_store(result, rectified(value, self.relu), [n, c, h, w])

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import tvm
-from tvm import te, tirx
-from tvm.s_tir import Schedule
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.script.ir_builder import tirx as T
+
+from .building import parameter, prim_func, rectified
+from .destination import Window, own
 
 BLOCK = "pointwise"
+# So many output channels are neighbours in the packed weight, input channel after input channel: what a tile reads is
+# a few streams, and every cache line of them is used at once.
+RUN = 4
 
 
 def can_fuse_shuffle(groups: int, shuffle_groups: int) -> bool:
@@ -14,62 +22,110 @@ def can_fuse_shuffle(groups: int, shuffle_groups: int) -> bool:
     return shuffle_groups == 1 or shuffle_groups % groups == 0
 
 
-def pointwise(
-    data_shape: tuple[int, int, int, int],
-    out_channels: int,
-    *,
-    groups: int,
-    relu: bool,
-    residual: bool = False,
-    shuffle_groups: int = 1,
-) -> tirx.PrimFunc:
-    """Grouped 1x1 convolution with everything that follows it in a ShuffleNet unit, float32.
+@dataclass(frozen=True)
+class Pointwise:
+    """One grouped 1x1 convolution with everything that is fused into it.
 
-    The function takes data: (N, I, H, W), I divisible by ``groups``; weight: (O, I / groups, 1, 1); bias:
-    (1, O, 1, 1); with ``residual`` an addend: (N, O, H, W), added before the ReLU; and writes (N, O, H, W), channels
-    shuffled by ``shuffle_groups``.
-
-    The image plane is one axis of H * W pixels, so that a tile may cross rows. The shuffle costs nothing: it only
-    chooses which channel plane a result is stored to. Source: ShuffleNet (arXiv:1707.01083), section 3.1.
+    ``planes`` is the number of channel planes of the data tensor; with ``gathered`` a table names the ``in_channels``
+    planes that are read, else they are the first. ``window`` is where the results go (default: a tensor of their own).
     """
-    batch, in_channels, height, width = data_shape
-    if not can_fuse_shuffle(groups, shuffle_groups):
-        raise ValueError(f"a shuffle by {shuffle_groups} cannot be fused into a convolution of {groups} groups")
-    # A block is a run of output channels that shares its input group and its place in the shuffle.
-    blocks = max(groups, shuffle_groups)
-    group_in, block_out, blocks_per_group = in_channels // groups, out_channels // blocks, blocks // groups
-    pixels = height * width
 
-    data = te.placeholder(data_shape, name="data")
-    weight = te.placeholder((out_channels, group_in, 1, 1), name="weight")
-    bias = te.placeholder((1, out_channels, 1, 1), name="bias")
-    addend = te.placeholder((batch, out_channels, height, width), name="addend")
-    k = te.reduce_axis((0, group_in), name="k")
+    batch: int
+    planes: int
+    height: int
+    width: int
+    in_channels: int
+    out_channels: int
+    groups: int = 1
+    relu: bool = False
+    residual: bool = False
+    shuffle_groups: int = 1
+    gathered: bool = False
+    window: Window | None = None
 
-    accumulated = te.compute(
-        (batch, blocks, block_out, pixels),
-        lambda n, b, o, p: te.sum(
-            data[n, b // blocks_per_group * group_in + k, p // width, p % width] * weight[b * block_out + o, k, 0, 0],
-            axis=k,
-        ),
-        name=BLOCK,
-    )
+    @property
+    def blocks(self) -> int:
+        """A block is a run of output channels that shares its input group and its place in the shuffle."""
+        return max(self.groups, self.shuffle_groups)
 
-    def stored(n, b, o, p):
-        channel = b * block_out + o
-        value = accumulated[n, b, o, p] + bias[0, channel, 0, 0]
-        if residual:
-            value = value + addend[n, channel, p // width, p % width]
-        # In this order a NaN stays one, as in PyTorch: TVM compiles max(a, b) to "a > b ? a : b".
-        return tirx.max(tirx.const(0, "float32"), value) if relu else value
+    @property
+    def destination(self) -> Window:
+        return self.window or own(self.out_channels)
 
-    result = te.compute((batch, blocks, block_out, pixels), stored, name="epilogue")
-    arguments = [data, weight, bias, *([addend] if residual else []), result]
-    schedule = Schedule(tvm.IRModule({"main": te.create_prim_func(arguments)}))
+    @property
+    def output_shape(self) -> tuple[int, int, int, int]:
+        return self.batch, self.destination.total, self.height, self.width
 
-    def plane(n, b, o, p):
-        channel = o * blocks + b if shuffle_groups > 1 else b * block_out + o
-        return n, channel, p // width, p % width
+    def pack_weight(self, weight: np.ndarray) -> np.ndarray:
+        """(O, I / groups, 1, 1) as PyTorch has it -> (blocks, runs, I / groups, RUN); zeros fill the last run."""
+        by_block = weight.reshape(self.blocks, self.out_channels // self.blocks, -1)
+        filled = np.pad(by_block, ((0, 0), (0, -by_block.shape[1] % RUN), (0, 0)))
+        by_run = filled.reshape(self.blocks, -1, RUN, by_block.shape[2])
+        return np.ascontiguousarray(by_run.transpose(0, 1, 3, 2))
 
-    schedule.transform_layout("epilogue", ("write", 0), plane)
-    return schedule.mod["main"]
+    def function(self) -> tirx.PrimFunc:
+        """The operator as a PrimFunc, float32. Raises ValueError for a shuffle that cannot be fused.
+
+        It takes data: (N, planes, H, W); weight: see ``pack_weight``; bias: (O,); with ``gathered`` the int32 table of
+        input planes: (I,); with ``residual`` an addend: (N, O, H, W), added before the ReLU; for a shared tensor with
+        ``scattered`` the int32 table of output planes: (O,), and the tensor itself, which is not read; and writes
+        (N, total, H, W), channels shuffled by ``shuffle_groups``.
+
+        The image plane is one axis of H * W pixels, so that a tile may cross rows. The shuffle costs nothing: it only
+        chooses which channel plane a result is stored to. Source: ShuffleNet (arXiv:1707.01083), section 3.1.
+        """
+        if not can_fuse_shuffle(self.groups, self.shuffle_groups):
+            raise ValueError(
+                f"a shuffle by {self.shuffle_groups} cannot be fused into a convolution of {self.groups} groups"
+            )
+        return prim_func(self._body)
+
+    def _body(self) -> None:
+        batch, height, width, window = self.batch, self.height, self.width, self.destination
+        blocks, pixels = self.blocks, height * width
+        group_in, block_out, per_group = (
+            self.in_channels // self.groups,
+            self.out_channels // blocks,
+            blocks // self.groups,
+        )
+
+        data = parameter("data", (batch, self.planes, height, width))
+        weight = parameter("weight", (blocks, -(-block_out // RUN), group_in, RUN))
+        bias = parameter("bias", (self.out_channels,))
+        gather = parameter("gather", (self.in_channels,), "int32") if self.gathered else None
+        addend = parameter("addend", (batch, self.out_channels, height, width)) if self.residual else None
+        scatter = parameter("scatter", (self.out_channels,), "int32") if window.scattered else None
+        if window.shared:
+            parameter("shared", (batch, window.total, height, width))
+        result = parameter("result", (batch, window.total, height, width))
+        accumulated = T.sblock_alloc_buffer((batch, blocks, block_out, pixels), "float32")
+
+        with T.grid(batch, blocks, block_out, pixels, group_in) as loops, T.sblock(BLOCK):
+            n, b, o, p, k = T.axis.remap("SSSSR", loops)
+            row, column = p // width, p % width
+            channel = b // per_group * group_in + k
+            plane = gather[channel] if gather is not None else channel
+            read = slice(0, self.planes) if gather is not None else plane
+            reads = [data[n, read, row, column], weight[b, o // RUN, k, o % RUN], bias[b * block_out + o]]
+            T.reads(*reads, *([gather[channel]] if gather is not None else []))
+            T.writes(accumulated[n, b, o, p])
+            with T.init():
+                T.buffer_store(accumulated, bias[b * block_out + o], [n, b, o, p])
+            product = data[n, plane, row, column] * weight[b, o // RUN, k, o % RUN]
+            T.buffer_store(accumulated, accumulated[n, b, o, p] + product, [n, b, o, p])
+
+        with T.grid(batch, blocks, block_out, pixels) as loops, T.sblock("epilogue"):
+            n, b, o, p = T.axis.remap("SSSS", loops)
+            row, column = p // width, p % width
+            channel = b * block_out + o
+            shuffled = o * blocks + b if self.shuffle_groups > 1 else channel
+            plane = scatter[shuffled] if scatter is not None else window.offset + shuffled
+            reads, value = [accumulated[n, b, o, p]], accumulated[n, b, o, p]
+            if addend is not None:
+                reads.append(addend[n, channel, row, column])
+                value = value + addend[n, channel, row, column]
+            if scatter is not None:
+                reads.append(scatter[shuffled])
+            T.reads(*reads)
+            T.writes(result[n, slice(0, window.total) if scatter is not None else plane, row, column])
+            T.buffer_store(result, rectified(value, self.relu), [n, plane, row, column])

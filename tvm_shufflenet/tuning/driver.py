@@ -22,6 +22,7 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..devices.base import Device, Endpoint
 from ..errors import DeployError, DeviceFailed, NothingMeasured
+from ..graph.tasks import OperatorTask, operator_tasks
 from ..library.link import trial_command
 from ..schedules import rules
 from ..targets import Target
@@ -158,7 +159,7 @@ class Tuner:
         self.strategy, self.requested, self.seed = strategy, trials, seed
         self.on_progress = on_progress
         self.tvm_target = target.tvm()
-        self.machine = rules.Machine(target.lanes, target.vector_registers)
+        self.machine = rules.machine(target)
         self.database = store.database_of(device.clock)
         config = ms.cost_model.xgb_model.XGBConfig(seed=seed)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
@@ -167,12 +168,12 @@ class Tuner:
         self.causes: Counter[str] = Counter()
         self.first_error: str | None = None
         self.faults_in_a_row = 0
-        self.tasks = [self._task(task) for task in ms.relax_integration.extract_tasks(fused, self.tvm_target)]
+        self.tasks = [self._task(task) for task in operator_tasks(fused)]
         self.tasks.sort(key=lambda task: -task.weight * task.flops)
         self.reused = sum(task.trials for task in self.tasks)
 
-    def _task(self, extracted) -> Task:
-        mod = extracted.dispatched[0]
+    def _task(self, extracted: OperatorTask) -> Task:
+        mod = extracted.mod
         shash = workload_hash(mod)
         space = "template" if self.strategy == "template" and rules.template_name(mod) else "generated"
         context = ms.TuneContext(
@@ -182,15 +183,15 @@ class Tuner:
             search_strategy=ms.search_strategy.EvolutionarySearch(
                 population_size=POPULATION[space], init_min_unmeasured=2 * BATCH, genetic_num_iters=3
             ),
-            task_name=extracted.task_name,
+            task_name=extracted.name,
             num_threads=1,  # with more, which thread draws first decides what is searched, whatever the seed
             rand_state=1 + (self.seed + int(shash)) % (2**31 - 2),
         )
         task = Task(
-            extracted.task_name,
-            int(extracted.weight),
+            extracted.name,
+            extracted.occurrences,
             mod,
-            float(tvm.s_tir.analysis.estimate_tir_flops(mod)),
+            extracted.flops,
             space,
             shash,
             context,

@@ -74,17 +74,15 @@ def run_trial(job: Job) -> Outcome:
 
 
 def _build(job: Job, library: Path) -> list[tuple[tuple[int, ...], str]]:
-    """Write the shared library; returns shape and dtype of each argument, weights in the layout the schedule chose."""
+    """Write the shared library; returns shape and dtype of each argument."""
     import tvm
     from tvm.s_tir import meta_schedule as ms
-    from tvm.s_tir.transform import RemoveWeightLayoutRewriteBlock
 
     from ..library.link import link
 
     target = tvm.target.Target(job.target_config)
     module = tvm.ir.load_json(job.module_json)
     with target:
-        module = RemoveWeightLayoutRewriteBlock(skip_tensor_rewrite=True)(module)
         compiled = tvm.compile(module, target)
 
     def link_objects(output, objects, **_options):
@@ -99,7 +97,7 @@ def _time(job: Job, session, library: Path, shapes) -> tuple[float, ...]:
     session.upload(str(library))
     module = session.load_module(library.name)
     device = session.cpu(0)
-    arguments = [_random_tensor(session, device, shape, dtype) for shape, dtype in shapes]
+    arguments = [_argument(session, device, shape, dtype) for shape, dtype in shapes]
     timer = module.time_evaluator("main", device, number=job.number, repeat=job.repeat, min_repeat_ms=job.min_repeat_ms)
     seconds = tuple(float(s) for s in timer(*arguments).results)
     if not all(0 < s < 1e4 for s in seconds):
@@ -107,13 +105,17 @@ def _time(job: Job, session, library: Path, shapes) -> tuple[float, ...]:
     return seconds
 
 
-def _random_tensor(session, device, shape: tuple[int, ...], dtype: str):
+def _argument(session, device, shape: tuple[int, ...], dtype: str):
     """A tensor on the device, filled there with numbers that are neither denormal nor huge: both would change the time.
 
-    Every server of TVM's and ours has the fill function; sending a megabyte takes an emulated core 0.2 s.
+    Every server of TVM's and ours has the fill function; sending a megabyte takes an emulated core 0.2 s. A table of
+    planes (operators/pointwise.py) names them in order: random numbers would point outside the tensor.
     """
+    import numpy as np
     import tvm
 
+    if dtype.startswith("int"):
+        return tvm.runtime.tensor(np.arange(np.prod(shape), dtype=dtype).reshape(shape), device)
     tensor = tvm.runtime.empty(shape, dtype, device)
     session.get_function("tvm.contrib.random.random_fill_for_measure")(tensor)
     return tensor

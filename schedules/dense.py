@@ -1,0 +1,77 @@
+"""Schedule template of the fused fully connected operator (tvm_shufflenet.operators.dense).
+
+The weights are read once and are most of the traffic, so the schedule follows them: some strips of output features at
+a time, one step of the reduction of each after the other, in as many streams as strips.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .space import choose, divisors
+
+MAX_ACCUMULATORS = 16
+ENOUGH_ACCUMULATORS = 8
+UNROLLS = (4, 8, 2, 1)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Sums lie in vectors of ``lanes``; the knobs are strips at a time and steps unrolled."""
+
+    lanes: int
+    width: int
+    strips: tuple[int, ...]
+
+
+def variants(strips: int, width: int, lanes: int) -> list[Variant]:
+    """The one variant there is for strips of ``width`` features."""
+    lanes = min(lanes, width)
+    fitting = [s for s in divisors(strips, MAX_ACCUMULATORS) if s * width // lanes <= MAX_ACCUMULATORS] or [1]
+    fitting.sort(key=lambda s: abs(s * width // lanes - ENOUGH_ACCUMULATORS))
+    return [Variant(lanes, width, tuple(fitting[:4]))]
+
+
+def dense_template(sch, variant: Variant) -> None:
+    """Schedule ``sch`` in place as ``variant``."""
+    acc, out = sch.get_sblock("dense"), sch.get_sblock("epilogue")
+    *_, inputs = [int(axis.dom.extent) for axis in sch.get(acc).iter_vars]
+    strips = choose(sch, variant.strips)
+    unroll = choose(sch, [u for u in UNROLLS if inputs % u == 0])
+    average(sch, variant.lanes)
+    n, o = sch.get_loops(out)
+    tile, strip, feature = sch.split(o, [None, strips, variant.width])
+    sch.reorder(tile, n, strip, feature)
+    sch.compute_at(acc, n, preserve_unit_loops=True)
+    sch.parallel(tile)
+    *_, t, o, k = sch.get_loops(acc)
+    ko, ki = sch.split(k, [None, unroll])
+    vector, lane = sch.split(o, [None, variant.lanes])
+    sch.reorder(ko, ki, t, vector, lane)
+    for loop in (ki, t, vector):
+        sch.unroll(loop)
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(acc, ko)
+    *_, t, vector, lane = sch.get_loops(init)
+    sch.unroll(t)
+    sch.unroll(vector)
+    sch.vectorize(lane)
+
+
+def average(sch, lanes: int) -> None:
+    """The mean of each plane before the product, where there is one. It takes too little time to start threads for."""
+    names = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
+    if "sums" not in names:
+        return
+    sums, mean = sch.get_sblock("sums"), sch.get_sblock("mean")
+    _, k = sch.get_loops(mean)
+    sch.compute_at(sums, k, preserve_unit_loops=True)
+    *_, lane, step = sch.get_loops(sums)
+    vector, lane = sch.split(lane, [None, min(lanes, int(sch.get(lane).extent))])
+    sch.reorder(step, vector, lane)
+    sch.unroll(vector)
+    sch.vectorize(lane)
+    init = sch.decompose_reduction(sums, step)
+    *_, vector, lane = sch.get_loops(init)
+    sch.unroll(vector)
+    sch.vectorize(lane)

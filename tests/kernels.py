@@ -1,0 +1,62 @@
+"""Running one operator of tvm_shufflenet.operators, scheduled or not, and comparing it with what PyTorch computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import tvm
+from tvm.s_tir import Schedule
+
+from tvm_shufflenet.schedules import rules
+from tvm_shufflenet.schedules.rules import Machine
+from tvm_shufflenet.targets import find_target
+
+HOST = find_target("local")
+MACHINES = (Machine(4, 32), Machine(8, 16), Machine(16, 32))
+UNTOUCHED = 77.0
+
+
+def draw(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape, dtype=np.float32)
+
+
+def torch_of(*arrays: np.ndarray) -> list[torch.Tensor]:
+    return [torch.from_numpy(array) for array in arrays]
+
+
+def padded(data: np.ndarray, padding: tuple[int, int, int, int]) -> torch.Tensor:
+    """``padding`` is (top, left, bottom, right), zeros."""
+    top, left, bottom, right = padding
+    return torch.nn.functional.pad(torch.from_numpy(data), (left, right, top, bottom))
+
+
+def spoil(data: np.ndarray) -> np.ndarray:
+    """NaN and both infinities, in places of their own, at the beginning, in the middle and at the end."""
+    flat = data.reshape(-1)
+    flat[:3] = np.nan, np.inf, -np.inf
+    flat[flat.size // 2 : flat.size // 2 + 3] = -np.inf, np.nan, np.inf
+    flat[-3:] = np.inf, -np.inf, np.nan
+    return data
+
+
+def module(kernel) -> tvm.IRModule:
+    return tvm.IRModule({"main": kernel.function().with_attr("tirx.noalias", True)})
+
+
+def schedules(kernel, machine: Machine, seed: int = 11) -> list[tvm.IRModule]:
+    """A random point of every variant of the kernel's template."""
+    mod = module(kernel)
+    return [point.mod for point in rules.TEMPLATES[rules.template_name(mod)](Schedule(mod, seed=seed), machine)]
+
+
+def run(mod: tvm.IRModule, operands: list[np.ndarray], before: np.ndarray) -> np.ndarray:
+    """The result, given what its tensor held ``before``; an operand that is ``before`` is the same tensor."""
+    compiled = tvm.compile(mod, HOST.tvm())
+    result = tvm.runtime.tensor(before.copy())
+    compiled["main"](*[result if operand is before else tvm.runtime.tensor(operand) for operand in operands], result)
+    return result.numpy()
+
+
+def check(mod: tvm.IRModule, operands: list[np.ndarray], expected: np.ndarray, before: np.ndarray | None = None):
+    before = np.full(expected.shape, UNTOUCHED, np.float32) if before is None else before
+    np.testing.assert_allclose(run(mod, operands, before), expected, rtol=2e-5, atol=2e-5)

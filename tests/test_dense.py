@@ -1,0 +1,62 @@
+"""The fully connected operator against PyTorch, with and without the mean before it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kernels import MACHINES, check, draw, module, schedules, spoil, torch_of
+
+from tvm_shufflenet.operators.dense import Dense
+from tvm_shufflenet.schedules import rules
+
+
+def operands(kernel: Dense, data: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:
+    """The operands in the function's order, and what PyTorch computes."""
+    if data is None:
+        data = draw(kernel.batch, kernel.inputs, *(kernel.plane or ()))
+    weight, bias = draw(kernel.outputs, kernel.inputs), draw(kernel.outputs)
+    source, *parameters = torch_of(data, weight, bias)
+    value = F.linear(source.mean((2, 3)) if kernel.plane else source, *parameters)
+    return [data, kernel.pack_weight(weight), bias], (F.relu(value) if kernel.relu else value).numpy()
+
+
+@st.composite
+def kernels(drawn):
+    return Dense(
+        batch=drawn(st.integers(1, 3)),
+        inputs=drawn(st.integers(1, 70)),
+        outputs=drawn(st.sampled_from((1, 10, 16, 48, 100, 129))),
+        relu=drawn(st.booleans()),
+        plane=drawn(st.sampled_from((None, (7, 7), (1, 1), (3, 5)))),
+    )
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+@settings(deadline=None, max_examples=8, derandomize=True)
+@given(kernel=kernels())
+def test_it_computes_what_torch_computes(machine, kernel):
+    arguments, expected = operands(kernel)
+    check(module(kernel), arguments, expected)
+    check(rules.default_schedule(module(kernel), machine).mod, arguments, expected)
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=str)
+@pytest.mark.parametrize("kernel", [Dense(1, 96, 1000, plane=(7, 7)), Dense(3, 33, 100, relu=True)], ids=str)
+def test_a_random_point_of_every_variant_is_right(kernel, machine):
+    arguments, expected = operands(kernel)
+    for seed in (3, 4):
+        for point in schedules(kernel, machine, seed):
+            check(point, arguments, expected)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("plane", [None, (3, 3)])
+def test_nan_and_infinity_pass_through_as_in_torch(plane, relu):
+    kernel = Dense(3, 20, 24, relu, plane)
+    arguments, expected = operands(kernel, spoil(draw(3, 20, *(plane or ()))))
+    assert np.isnan(expected).any()
+    check(module(kernel), arguments, expected)
+    check(rules.default_schedule(module(kernel), MACHINES[-1]).mod, arguments, expected)

@@ -1,0 +1,222 @@
+"""Values as views: what vanishes, what is written in place, and that nothing that is still needed is overwritten."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import tvm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from tvm import relax
+
+from tvm_shufflenet.graph import frontend, pipeline
+from tvm_shufflenet.graph.bindings import Bindings, operator
+from tvm_shufflenet.graph.views import Storage, View, shuffled, whole_view
+from tvm_shufflenet.models.shufflenet_v1 import channel_shuffle
+from tvm_shufflenet.targets import find_target
+
+IN_PLACE = "relax.call_tir_inplace"
+
+
+def conv(inputs: int, outputs: int, kernel: int = 1, **options) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, **options).requires_grad_(False)
+
+
+class Net(nn.Module):
+    """``body(layers, data)`` with the layers as parameters, so that they are folded like a network's."""
+
+    def __init__(self, layers: dict[str, nn.Module], body):
+        super().__init__()
+        self.layers, self.body = nn.ModuleDict(layers), body
+
+    def forward(self, data):
+        return self.body(self.layers, data)
+
+
+def check(net: nn.Module, shape: tuple[int, ...]) -> list[str]:
+    """The fused network computes what PyTorch does, twice, and leaves its input alone; the operators it calls."""
+    torch.manual_seed(0)
+    data = torch.randn(shape)
+    net = net.eval()
+    with torch.no_grad():
+        expected = net(data).numpy()
+    fused = pipeline.fused(frontend.to_relax(frontend.export(net, shape)), find_target("local"))
+    machine = relax.VirtualMachine(relax.build(fused, tvm.target.Target("llvm")), tvm.cpu())
+    given = tvm.runtime.tensor(data.numpy())
+    for _ in range(2):
+        output = machine["main"](given)
+        output = output if isinstance(output, tvm.runtime.Tensor) else output[0]
+        np.testing.assert_allclose(output.numpy(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(given.numpy(), data.numpy())
+    return called(fused)
+
+
+def called(module: tvm.IRModule) -> list[str]:
+    """What ``main`` calls, in order: our operators by name, with a star where they write in place."""
+    names = []
+    for binding in Bindings(module["main"]).list:
+        name = operator(binding.value)
+        if name in ("relax.call_tir", IN_PLACE):
+            names.append(binding.value.args[0].name_hint.rstrip("0123456789") + ("*" if name == IN_PLACE else ""))
+        elif name is not None:
+            names.append(name)
+    return names
+
+
+def test_a_view_of_a_view_is_a_view_of_the_tensor():
+    storage = Storage(relax.Var("x", relax.TensorType((1, 6, 2, 2), "float32")), (1, 6, 2, 2))
+    view = whole_view(storage).take(shuffled(6, 2))
+    assert view.planes == (0, 3, 1, 4, 2, 5)
+    assert view.permuted and not view.whole
+    assert view.take([1, 2]).planes == (3, 1)
+    assert View(storage, (0, 0, 1, 2, 3, 4)).permuted is False
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(12, 3), (8, 2), (6, 1), (6, 6)])
+def test_shuffled_is_torch_s_channel_shuffle(channels, groups):
+    data = torch.arange(channels).reshape(1, channels, 1, 1)
+    assert shuffled(channels, groups) == F.channel_shuffle(data, groups).flatten().tolist()
+
+
+# ShuffleNet v2's unit: no split, no concatenation, no shuffle is left, and the branch overwrites what it has read
+
+
+def branch(channels: int) -> dict[str, nn.Module]:
+    return {
+        "first": conv(channels, channels),
+        "depthwise": conv(channels, channels, 3, padding=1, groups=channels),
+        "last": conv(channels, channels),
+    }
+
+
+def unit(layers, data):
+    left, right = data.chunk(2, 1)
+    right = F.relu(layers["last"](layers["depthwise"](F.relu(layers["first"](right)))))
+    return channel_shuffle(torch.cat([left, right], 1), 2)
+
+
+def test_a_v2_unit_writes_into_the_tensor_it_has_read():
+    layers = branch(10) | {"stem": conv(3, 20), "head": conv(20, 7)}
+    net = Net(layers, lambda layers, x: layers["head"](unit(layers, unit(layers, layers["stem"](x)))))
+    body = ["pointwise", "depthwise", "pointwise*"]
+    assert check(net, (2, 3, 5, 7)) == ["pointwise", *body, *body, "pointwise"]
+
+
+def test_the_network_s_input_is_never_written():
+    assert check(Net(branch(4), unit), (1, 8, 5, 5))[-1] != "pointwise*"
+
+
+def test_a_tensor_that_is_read_again_is_not_overwritten():
+    def body(layers, x):
+        stem = layers["stem"](x)
+        return torch.cat([unit(layers, stem), stem * 2], 1)
+
+    check(Net(branch(10) | {"stem": conv(3, 20)}, body), (1, 3, 5, 5))
+
+
+def test_a_residual_is_added_in_place_of_its_addend():
+    layers = {"stem": conv(3, 8), "first": conv(8, 8), "last": conv(8, 8)}
+
+    def body(layers, x):
+        stem = F.relu(layers["stem"](x))
+        return F.relu(layers["last"](F.relu(layers["first"](stem))) + stem)
+
+    assert check(Net(layers, body), (1, 3, 6, 6)) == ["pointwise", "pointwise", "pointwise*"]
+
+
+def test_an_addend_that_is_read_again_is_kept():
+    layers = {"stem": conv(3, 8), "first": conv(8, 8)}
+
+    def body(layers, x):
+        stem = F.relu(layers["stem"](x))
+        return F.relu(layers["first"](stem) + stem) * stem
+
+    assert "pointwise*" not in check(Net(layers, body), (1, 3, 6, 6))
+
+
+def test_a_branch_that_reads_what_it_would_overwrite_gets_a_tensor_of_its_own():
+    """One pointwise convolution from the right half straight into the right half would read its own results."""
+    layers = {"stem": conv(3, 8), "only": conv(4, 4)}
+
+    def body(layers, x):
+        left, right = layers["stem"](x).chunk(2, 1)
+        return torch.cat([left, layers["only"](right)], 1)
+
+    assert "pointwise*" not in check(Net(layers, body), (1, 3, 6, 6))[:2]
+
+
+def test_a_relu_after_a_concatenation_moves_into_its_branches():
+    layers = {"stem": conv(3, 6), "left": conv(6, 4), "right": conv(6, 5)}
+
+    def body(layers, x):
+        stem = layers["stem"](x)
+        return F.relu(torch.cat([layers["left"](stem), layers["right"](stem)], 1))
+
+    assert check(Net(layers, body), (1, 3, 4, 4)) == ["pointwise", "pointwise", "pointwise*"]
+
+
+# Random programs: whatever is split, shuffled, concatenated and convolved, the result is PyTorch's
+
+
+class Program(nn.Module):
+    """A random straight-line network. Each step reads earlier values by index and adds one."""
+
+    def __init__(self, steps: list[tuple]):
+        super().__init__()
+        torch.manual_seed(len(steps))
+        self.steps, self.layers = steps, nn.ModuleDict()
+        channels = [8]
+        for index, (kind, *operands) in enumerate(steps):
+            inputs = channels[operands[0] % len(channels)]
+            other = channels[operands[1] % len(channels)]
+            if kind == "pointwise":
+                self.layers[str(index)] = conv(inputs, inputs)
+            elif kind == "depthwise":
+                self.layers[str(index)] = conv(inputs, inputs, 3, padding=1, groups=inputs)
+            channels.append(self.channels(kind, inputs, other))
+
+    @staticmethod
+    def channels(kind: str, inputs: int, other: int) -> int:
+        if kind == "concat":
+            return inputs + other
+        return inputs // 2 if kind in ("left", "right") and inputs % 2 == 0 else inputs
+
+    def forward(self, data):
+        values = [data]
+        for index, (kind, *operands) in enumerate(self.steps):
+            x, y = values[operands[0] % len(values)], values[operands[1] % len(values)]
+            even = x.shape[1] % 2 == 0
+            if kind in ("pointwise", "depthwise"):
+                x = self.layers[str(index)](x)
+            elif kind == "relu":
+                x = F.relu(x)
+            elif kind == "concat":
+                x = torch.cat([x, y], 1)
+            elif kind == "add":
+                x = x + y if x.shape == y.shape else x
+            elif kind == "shuffle":
+                x = channel_shuffle(x, 2) if even else x
+            elif kind in ("left", "right"):
+                x = x.chunk(2, 1)[kind == "right"] if even else x
+            elif kind == "pool":
+                x = F.avg_pool2d(x, 3, stride=1, padding=1)
+            values.append(x)
+        return values[-1]
+
+
+KINDS = ("pointwise", "depthwise", "relu", "concat", "concat", "add", "shuffle", "left", "right", "pool")
+# Mostly recent values, so that programs are deep; -1 is the newest.
+STEP = st.tuples(st.sampled_from(KINDS), st.sampled_from((-1, -1, -2, -3)), st.sampled_from((-1, -2, -3, -4)))
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(steps=st.lists(STEP, min_size=3, max_size=14))
+def test_a_random_program_computes_what_torch_computes(steps):
+    net = Program([("pointwise", 0, 0), *steps])
+    with torch.no_grad():
+        channels = net(torch.zeros(1, 8, 4, 4)).shape[1]
+    if channels <= 64:
+        check(net, (1, 8, 4, 4))

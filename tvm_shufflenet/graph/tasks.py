@@ -1,0 +1,60 @@
+"""The distinct operators of a network, each a workload to schedule and tune.
+
+MetaSchedule's own extraction does not see calls that write in place.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import tvm
+import tvm_ffi
+from tvm.s_tir import Schedule
+
+from .bindings import Bindings, operator
+
+_CALLS = ("relax.call_tir", "relax.call_tir_inplace")
+
+
+@dataclass(frozen=True)
+class OperatorTask:
+    """One PrimFunc as a module in MetaSchedule's normal form, and how often the network calls it."""
+
+    name: str
+    mod: tvm.IRModule
+    occurrences: int
+
+    @property
+    def flops(self) -> float:
+        """Operations of one call: two for each step of a reduction, one for each element that is merely computed."""
+        schedule = Schedule(self.mod)
+        blocks = [schedule.get(block) for block in schedule.get_child_blocks(schedule.get_sblock("root"))]
+        return float(sum(_steps(block) * (2 if _reduces(block) else 1) for block in blocks))
+
+
+def _steps(block) -> int:
+    return math.prod(int(axis.dom.extent) for axis in block.iter_vars)
+
+
+def _reduces(block) -> bool:
+    return block.init is not None
+
+
+def operator_tasks(module: tvm.IRModule) -> list[OperatorTask]:
+    """The workloads that ``main`` calls, in the order of their first call. Equal functions are one workload."""
+    normalize = tvm.get_global_func("tvm.s_tir.meta_schedule.normalize_mod")
+    found: dict[int, OperatorTask] = {}
+    for binding in Bindings(module["main"]).list:
+        if operator(binding.value) not in _CALLS:
+            continue
+        callee = binding.value.args[0]
+        mod = normalize(module[callee])
+        key = tvm_ffi.structural_hash(mod)
+        earlier = found.get(key)
+        found[key] = OperatorTask(str(callee.name_hint), mod, 1) if earlier is None else _once_more(earlier)
+    return list(found.values())
+
+
+def _once_more(task: OperatorTask) -> OperatorTask:
+    return OperatorTask(task.name, task.mod, task.occurrences + 1)
