@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tvm import IRModule
@@ -77,50 +78,43 @@ def template_name(mod: IRModule) -> str | None:
     return next((name for name in TEMPLATES if {name, "epilogue"} <= blocks or blocks == {name} == {"copy"}), None)
 
 
-def _pointwise_schedules(sch: Schedule, machine: Machine):
+def _points(sch: Schedule, variants: list, template: Callable, *context) -> Iterator[Schedule]:
+    """A copy of ``sch`` by each variant, its knobs drawn at random."""
+    for variant in variants:
+        copy = sch.copy()
+        template(copy, *context, variant)
+        yield copy
+
+
+def _pointwise_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
     shape = pointwise.read_shape(sch.get(sch.get_sblock("pointwise")))
-    for variant in pointwise.variants(shape, machine):
-        copy = sch.copy()
-        pointwise.pointwise_template(copy, variant)
-        yield copy
+    return _points(sch, pointwise.variants(shape, machine), pointwise.pointwise_template)
 
 
-def _depthwise_schedules(sch: Schedule, machine: Machine):
+def _depthwise_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
     plane = sliding.read_plane(sch, "depthwise")
-    for variant in depthwise.variants(plane, machine.lanes, machine.registers):
-        copy = sch.copy()
-        depthwise.depthwise_template(copy, plane, variant)
-        yield copy
+    variants = depthwise.variants(plane, machine.lanes, machine.registers)
+    return _points(sch, variants, depthwise.depthwise_template, plane)
 
 
-def _pooling_schedules(sch: Schedule, machine: Machine):
+def _pooling_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
     plane = sliding.read_plane(sch, "pooling")
-    for variant in pooling.variants(plane, machine.lanes, machine.registers):
-        copy = sch.copy()
-        pooling.pooling_template(copy, plane, variant)
-        yield copy
+    return _points(sch, pooling.variants(plane, machine.lanes, machine.registers), pooling.pooling_template, plane)
 
 
-def _convolution_schedules(sch: Schedule, machine: Machine):
+def _convolution_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
     shape = convolution.read_shape(sch)
-    for variant in convolution.variants(shape, machine.lanes, machine.registers):
-        copy = sch.copy()
-        convolution.convolution_template(copy, shape, variant)
-        yield copy
+    variants = convolution.variants(shape, machine.lanes, machine.registers)
+    return _points(sch, variants, convolution.convolution_template, shape)
 
 
-def _dense_schedules(sch: Schedule, machine: Machine):
+def _dense_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
     _, strips, width, _ = [int(axis.dom.extent) for axis in sch.get(sch.get_sblock("dense")).iter_vars]
-    for variant in dense.variants(strips, width, machine.lanes):
-        copy = sch.copy()
-        dense.dense_template(copy, variant)
-        yield copy
+    return _points(sch, dense.variants(strips, width, machine.lanes), dense.dense_template)
 
 
-def _copy_schedules(sch: Schedule, machine: Machine):
-    copy = sch.copy()
-    pooling.copy_template(copy, machine.lanes)
-    yield copy
+def _copy_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
+    return _points(sch, [machine.lanes], pooling.copy_template)
 
 
 TEMPLATES = {

@@ -135,6 +135,14 @@ def check(conv: nn.Conv2d, body, expected_calls: dict[str, int]) -> None:
     np.testing.assert_allclose(run(pipeline.fused(module, find_target("local")), data), expected, atol=TOLERANCE)
 
 
+def test_the_passes_leave_the_module_they_are_given_as_it_is():
+    """The same module is compiled with our operators and without."""
+    module, _, _ = imported(conv(12, 12, groups=3), lambda c, x: F.max_pool2d(F.relu(c(x)), 2))
+    before = module.script(show_meta=True)
+    pipeline.fused(module, find_target("local"))
+    assert module.script(show_meta=True) == before
+
+
 def conv(inputs: int, outputs: int, kernel=1, **options) -> nn.Conv2d:
     torch.manual_seed(0)
     return nn.Conv2d(inputs, outputs, kernel, **options)

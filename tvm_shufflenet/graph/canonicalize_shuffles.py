@@ -15,13 +15,8 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-
-def static_shape(expr: relax.Expr) -> tuple[int, ...] | None:
-    """The shape of a tensor, None where it is unknown or no tensor."""
-    shape = getattr(expr.ty, "shape", None)
-    if shape is None or not all(isinstance(dim, tirx.IntImm) for dim in shape):
-        return None
-    return tuple(int(dim) for dim in shape)
+from .bindings import shape_of
+from .views import shuffled
 
 
 def _integers(values) -> list[int]:
@@ -32,7 +27,7 @@ def _integers(values) -> list[int]:
 
 
 def _known_shape(call: relax.Call) -> tuple[int, ...]:
-    shape = static_shape(call)
+    shape = shape_of(call)
     if shape is None:
         raise ValueError("a dynamic shape")
     return shape
@@ -152,11 +147,6 @@ class Rearrangement:
         return self.source, self.groups, self.parts
 
 
-def channel_order(channels: int, groups: int) -> np.ndarray:
-    """For each channel after a shuffle by ``groups``, which one it was before. ``groups`` divides ``channels``."""
-    return np.arange(channels).reshape(groups, -1).T.reshape(-1)
-
-
 def _selected(positions: np.ndarray, shape: tuple[int, ...]) -> list[int] | None:
     """The channels of ``shape`` that ``positions`` consists of, None where it is not whole channels in place."""
     batch, channels, height, width = shape
@@ -176,7 +166,7 @@ def _shuffled_part(order: list[int], channels: int) -> tuple[int, int, int] | No
     parts = channels // len(order)
     for groups in range(1, channels + 1):
         if channels % groups == 0:
-            pieces = channel_order(channels, groups).reshape(parts, -1).tolist()
+            pieces = np.reshape(shuffled(channels, groups), (parts, -1)).tolist()
             if order in pieces:
                 return groups, parts, pieces.index(order)
     return None
@@ -201,7 +191,7 @@ class Rearrangements:
 
     def _find(self, var: relax.Var) -> Rearrangement | None:
         """The furthest tensor that ``var`` is a rearrangement of: two shuffles that make one become one."""
-        if len(static_shape(var) or ()) != 4 or isinstance(self.values[var], relax.TupleGetItem):
+        if len(shape_of(var) or ()) != 4 or isinstance(self.values[var], relax.TupleGetItem):
             return None
         ancestors = self._ancestors(var)
         every = [found for tensor in ancestors if (found := self._compare(var, (tensor,))) is not None]
@@ -216,7 +206,7 @@ class Rearrangements:
             return None
         tensors = tuple(joined.args[0])
         distinct = all(isinstance(tensor, relax.Var) for tensor in tensors) and len(set(tensors)) == len(tensors)
-        if not distinct or len({static_shape(tensor) for tensor in tensors}) != 1:
+        if not distinct or len({shape_of(tensor) for tensor in tensors}) != 1:
             return None
         return self._compare(var, tensors)
 
@@ -245,7 +235,7 @@ class Rearrangements:
 
     def _compare(self, var: relax.Var, source: tuple[relax.Var, ...]) -> Rearrangement | None:
         """What ``var`` is of ``source``, None where that is no rearrangement of channels."""
-        shape, wanted = static_shape(source[0]), static_shape(var)
+        shape, wanted = shape_of(source[0]), shape_of(var)
         if shape is None or len(shape) != 4 or 0 in shape:
             return None
         whole = (shape[0], len(source) * shape[1], *shape[2:])
@@ -299,7 +289,7 @@ class _Rewrite(PyExprMutator):
         whole = self._once((block, found.source, found.groups), lambda: self._whole(block, found))
         if found.parts == 1:
             return whole
-        step = static_shape(whole)[1] // found.parts
+        step = shape_of(whole)[1] // found.parts
         cuts = [step * part for part in range(1, found.parts)]
         pieces = self._once((block, *found.family), lambda: relax.op.split(whole, cuts, axis=1))
         return relax.TupleGetItem(pieces, found.index)
@@ -310,7 +300,7 @@ class _Rewrite(PyExprMutator):
         whole = data[0] if len(data) == 1 else self._once((block, found.source), lambda: relax.op.concat(data, axis=1))
         if found.groups == 1:
             return whole
-        batch, channels, height, width = shape = static_shape(whole)
+        batch, channels, height, width = shape = shape_of(whole)
         split = relax.op.reshape(whole, (batch, found.groups, channels // found.groups, height, width))
         swapped = relax.op.permute_dims(self.builder_.emit(split), [0, 2, 1, 3, 4])
         return relax.op.reshape(self.builder_.emit(swapped), shape)

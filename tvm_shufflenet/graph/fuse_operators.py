@@ -465,9 +465,10 @@ class FuseOperators:
     """
 
     def transform_module(self, mod: tvm.IRModule, _context) -> tvm.IRModule:
+        result = mod.clone()  # a pass that writes to its input changes the caller's module
         for name, function in mod.functions_items():
             if isinstance(function, relax.Function) and Bindings(function).straight:
                 fused = Fuser(function).run(name.name_hint)
                 for variable, body in fused.functions_items():
-                    mod[mod.get_global_var(name.name_hint) if variable.name_hint == name.name_hint else variable] = body
-        return relax.transform.DeadCodeElimination()(mod)
+                    result[name if variable.name_hint == name.name_hint else variable] = body
+        return relax.transform.DeadCodeElimination()(result)

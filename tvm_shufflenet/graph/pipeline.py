@@ -18,14 +18,15 @@ class DropRuleHints:
     HINT = "schedule_rule"
 
     def transform_module(self, mod: tvm.IRModule, _context) -> tvm.IRModule:
+        result = mod.clone()
         for name, function in mod.functions_items():
             if isinstance(function, tvm.tirx.PrimFunc):
                 schedule = Schedule(tvm.IRModule({"main": function}))
                 for block in schedule.get_child_blocks(schedule.get_sblock("root")):
                     if self.HINT in schedule.get(block).annotations:
                         schedule.unannotate(block, self.HINT)
-                        mod.update_func(name, schedule.mod["main"])
-        return mod
+                        result.update_func(name, schedule.mod["main"])
+        return result
 
 
 def fused(module: tvm.IRModule, target: Target) -> tvm.IRModule:
