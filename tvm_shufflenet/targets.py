@@ -6,7 +6,7 @@ This module imports neither TVM nor torch, so that listing targets costs nothing
 from __future__ import annotations
 
 import functools
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from .errors import UnknownName
 
@@ -22,30 +22,38 @@ class Cache:
 
 @dataclass(frozen=True)
 class Core:
-    """A Cortex-A core as the emulated device models it.
+    """A Cortex-A core on a board, as the emulated device models it (devices/cycles.py). Sources are beside each entry.
 
-    ``mca_cpu`` is the scheduling model llvm-mca uses, ``qemu_cpu`` the model QEMU executes. ``l2_hit_cycles`` and
-    ``dram_ns`` are what an L1 miss that hits L2, and an L2 miss, add beyond an L1 hit; ``l2_hit_exposed`` and
-    ``dram_exposed`` the share of them that prefetching and out-of-order execution do not hide, fitted. A block's own
-    latency overlaps with its neighbours for ``overlap_cycles``: reorder buffer / dispatch width, or the depth of an
-    in-order pipeline. ``model_error_percent`` is the mean error of modelled latencies of networks that the fit left
-    out, None where there was nothing to fit to. Sources are beside each entry.
+    ``cpu`` is Arm's name, ``mca_cpu`` the scheduling model that llvm-mca uses, ``qemu_cpu`` the model that QEMU
+    executes. ``fp32_macs_per_cycle``, ``dispatch_width`` and the ports are the units' limits; a core without
+    ``separate_ports`` loads or stores in a cycle, not both. ``in_flight`` is how many instructions are under way at
+    once: the reorder buffer, or an in-order pipeline's depth times its width. ``l2_latency`` (cycles) and
+    ``dram_latency_ns`` are what a load waits beyond an L1 hit, ``dram_line_ns`` how long a line takes to or from memory
+    in a stream of them. ``compute_scale`` corrects llvm-mca's cycles. ``model_error_percent`` is the mean error of
+    modelled latencies of networks that the fit left out, None where there was nothing to compare with: "not
+    calibrated".
     """
 
     name: str
+    cpu: str
     mca_cpu: str
     qemu_cpu: str
     clock_ghz: float
     l1d: Cache
     l2: Cache
-    l2_hit_cycles: float
-    dram_ns: float
     fp32_macs_per_cycle: int
-    source: str
-    overlap_cycles: float
-    l2_hit_exposed: float
-    dram_exposed: float
+    dispatch_width: int
+    load_ports: int
+    store_ports: int
+    separate_ports: bool
+    in_order: bool
+    in_flight: int
+    l2_latency: float
+    dram_latency_ns: float
+    dram_line_ns: float
+    compute_scale: float
     model_error_percent: float | None
+    source: str
 
 
 @dataclass(frozen=True)
@@ -93,35 +101,57 @@ class Target:
 
 KIB, MIB = 1024, 1024 * 1024
 
-# The exposed shares and errors are fitted to single-thread latencies of 16 networks that ncnn's users published for
-# these two boards (Tencent/ncnn, benchmark/README.md at a4d2ea1d), each network left out of its own prediction.
-# llvm-mca's own Cortex-A53 model holds independent instructions back behind long ones, which the core does not do (see
-# llvm/llvm-project#213238), and misses these latencies by 14 %; the A55's is in-order too and comes closer.
+# Fitted, to single-thread latencies of 16 networks that ncnn's users published for the Raspberry Pi 4B and 3B+
+# (Tencent/ncnn, benchmark/README.md at a4d2ea1d): compute_scale and dram_line_ns; benchmarks/calibrate.py does it.
+# Latencies and copy bandwidths: tinymembench on these boards, in ThomasKaiser/sbc-bench, Results.md at 02c3f9f3 and
+# results/1MFf, 1iI5, 2sZH: l2_latency from buffers inside L2, dram_latency_ns from one of 4 MiB. On both fitted boards
+# a line takes four fifths of the time that such a copy, which reads and writes, spends on one; boards without latencies
+# to fit take theirs from their copy bandwidth: 0.8 * 64 bytes / (2 * bandwidth).
+_A53 = Core(
+    "cortex-a53", "cortex-a53", "cortex-a55", "cortex-a53", 1.4, Cache(32 * KIB, 4), Cache(512 * KIB, 16),
+    4, 2, 1, 1, False, True, 16, 10.0, 142.0, 20.1, 0.92, 4.5,
+    "Raspberry Pi 3B+ (BCM2837B0); Cortex-A53 TRM DDI0500J ch. 6-7; one 128-bit multiply-add a cycle: ncnn's guide to "
+    "A53 and A55 dual issue; 8 stages, 2 a cycle. llvm-mca's own A53 model holds independent instructions back behind "
+    "long ones (llvm/llvm-project#213238); its A55 model comes closer. Copies at 1.23 GB/s",
+)  # fmt: skip
+_A72 = Core(
+    "cortex-a72", "cortex-a72", "cortex-a72", "cortex-a72", 1.8, Cache(32 * KIB, 2), Cache(1 * MIB, 16),
+    4, 3, 1, 1, True, False, 128, 15.0, 115.0, 10.6, 1.04, 3.8,
+    "Raspberry Pi 4B (BCM2711); Cortex-A72 TRM 100095 ch. 6-7; Cortex-A72 Software Optimization Guide UAN0016 ch. 2: "
+    "three a cycle, one load and one store pipe; 128 entries. Copies at 2.5 GB/s",
+)  # fmt: skip
+_A76 = Core(
+    "cortex-a76", "cortex-a76", "neoverse-n1", "neoverse-n1", 2.4, Cache(64 * KIB, 4), Cache(512 * KIB, 8),
+    8, 4, 2, 2, False, False, 128, 9.0, 40.0, 4.7, 1.0, None,
+    "Raspberry Pi 5 (BCM2712); Cortex-A76 TRM 100798; Software Optimization Guide PJDOC-466751330-7215 ch. 2: four a "
+    "cycle, two load/store pipes; llvm-mca has no A76 model, Neoverse-N1 is its sibling; 128 entries. Beyond L2 lie a "
+    "2 MiB L3 and then memory, which a latency of 40 ns and copies at 5.5 GB/s stand between: a guess",
+)  # fmt: skip
+_A55 = replace(
+    _A53, name="cortex-a55", cpu="cortex-a55", clock_ghz=1.8, separate_ports=True, dram_line_ns=8.6,
+    compute_scale=1.0, model_error_percent=None,
+    source="RK3568; Cortex-A55 TRM 100442; Software Optimization Guide EPM128372: one load and one store pipe. Copies "
+    "at 2.98 GB/s (Quartz64); latency of memory as Raspberry Pi 3B+",
+)  # fmt: skip
+
 CORES: dict[str, Core] = {
     core.name: core
     for core in (
-        Core(
-            "cortex-a53", "cortex-a55", "cortex-a53", 1.4, Cache(32 * KIB, 4), Cache(512 * KIB, 16), 12.0, 110.0, 4,
-            "Raspberry Pi 3B+ (BCM2837B0); Cortex-A53 TRM DDI0500J ch. 6-7; one 128-bit multiply-add a cycle: ncnn's "
-            "guide to A53 and A55 dual issue",
-            4.0, 0.85, 0.145, 10.2,
+        _A53,
+        _A55,
+        _A72,
+        _A76,
+        replace(_A53, name="raspberry-pi-3b"),
+        replace(_A72, name="raspberry-pi-4b"),
+        replace(
+            _A72, name="rk3399", clock_ghz=1.8, dram_latency_ns=131.0, dram_line_ns=6.6, model_error_percent=None,
+            source="RK3399's Cortex-A72 cores; as Raspberry Pi 4B, but copies at 3.9 GB/s (RockPro64, NanoPC T4)",
         ),
-        Core(
-            "cortex-a55", "cortex-a55", "cortex-a53", 1.8, Cache(32 * KIB, 4), Cache(512 * KIB, 16), 10.0, 110.0, 4,
-            "RK3568; Cortex-A55 TRM 100442; exposed shares as Cortex-A53",
-            4.0, 0.85, 0.145, None,
-        ),
-        Core(
-            "cortex-a72", "cortex-a72", "cortex-a72", 1.8, Cache(32 * KIB, 2), Cache(1 * MIB, 16), 12.0, 90.0, 4,
-            "Raspberry Pi 4B (BCM2711); Cortex-A72 TRM 100095 ch. 6-7; 128 entries, 3 a cycle",
-            42.0, 0.89, 0.104, 10.3,
-        ),
-        Core(
-            "cortex-a76", "neoverse-n1", "neoverse-n1", 2.4, Cache(64 * KIB, 4), Cache(512 * KIB, 8), 9.0, 40.0, 8,
-            "Raspberry Pi 5 (BCM2712); Cortex-A76 TRM 100798; llvm-mca has no A76 model of its own, Neoverse-N1 is its "
-            "sibling; 128 entries, 4 a cycle; exposed shares as Cortex-A72; beyond L2 lie a 2 MiB L3 and then memory, "
-            "which 40 ns stands between: a guess",
-            32.0, 0.89, 0.104, None,
+        replace(_A55, name="rk3568"),
+        replace(_A76, name="raspberry-pi-5"),
+        replace(
+            _A76, name="rk3588", clock_ghz=2.35, dram_line_ns=2.4,
+            source="RK3588's Cortex-A76 cores; as Raspberry Pi 5, but copies at 10.8 GB/s (Rock 5B)",
         ),
     )
 }  # fmt: skip

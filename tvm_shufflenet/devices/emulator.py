@@ -29,7 +29,8 @@ from pathlib import Path
 from .. import toolchain
 from ..errors import DeployError
 from ..targets import CORES, Cache, Core, find_core
-from .cycles import Cost, CycleModel, read_counts
+from .counts import read_counts
+from .cycles import Cost, CycleModel
 from .native.build import server_binary
 from .native.plugin_build import guest_heap_library, plugin_library
 

@@ -17,7 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import toolchain
-from ..devices.cycles import CycleModel, read_counts
+from ..devices.counts import read_counts
+from ..devices.cycles import CycleModel
 from ..devices.emulator import FOLDER_PREFIX, plugin_argument
 from ..devices.native.plugin_build import guest_heap_library, plugin_library
 from ..errors import PeerFailed
@@ -57,13 +58,13 @@ def count_in_guest(
     core = find_core(core_name)
     sysroot = arm64_python(announce)
     site = arm64_packages(peer.name, peer.guest_pins, lambda site: _precompile(peer, sysroot, site), announce)
-    with _guest_folder(core, peer, sysroot, site) as folder:
+    with guest_folder(core, peer.script, sysroot, site) as folder:
         for path in artifact.parent.glob(f"{artifact.stem}.*"):  # with its weights, where they are a file of their own
             os.symlink(path, folder / path.name)
         os.symlink(handover.input, folder / "input.npy")
         files = ["--artifact", artifact.name, "--input", "input.npy", "--output", "output.npy"]
         with Runner(
-            peer.name, [*_command(core, peer, ["-plugin", plugin_argument(core)]), *files], {}, folder
+            peer.name, [*guest_command(core, peer.script, ["-plugin", plugin_argument(core)]), *files], {}, folder
         ) as runner:
             runner.ask(f"count {WARMUP}")
             facts = runner.facts
@@ -77,24 +78,24 @@ def count_in_guest(
 def _precompile(peer: Peer, sysroot: Path, site: Path) -> None:
     """Import everything once, so that Python keeps its bytecode: the guest is slow at compiling it."""
     core = find_core("cortex-a72")
-    with _guest_folder(core, peer, sysroot, site) as folder:
-        command = [*_command(core, peer, ["-U", "PYTHONDONTWRITEBYTECODE"]), "--help"]
+    with guest_folder(core, peer.script, sysroot, site) as folder:
+        command = [*guest_command(core, peer.script, ["-U", "PYTHONDONTWRITEBYTECODE"]), "--help"]
         done = subprocess.run(command, env={}, cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         what = f"{peer.name} does not start in the arm64 Python: {last_words(done.stderr)}"
         raise PeerFailed(what, "a library that its wheel needs is missing there", "leave it out with --peers")
 
 
-def _command(core: Core, peer: Peer, qemu_options: list[str]) -> list[str]:
+def guest_command(core: Core, script: Path, qemu_options: list[str]) -> list[str]:
     variables = (word for name, value in ENVIRONMENT.items() for word in ("-E", f"{name}={value}"))
     return [
         toolchain.require(toolchain.find_qemu()), "-cpu", core.qemu_cpu, "-L", "./root", *variables, *qemu_options,
-        f"./root/usr/bin/python{PYTHON}", f"./runners/{peer.script.name}",
+        f"./root/usr/bin/python{PYTHON}", f"./runners/{script.name}",
     ]  # fmt: skip
 
 
 @contextmanager
-def _guest_folder(core: Core, peer: Peer, sysroot: Path, site: Path) -> Iterator[Path]:
+def guest_folder(core: Core, script: Path, sysroot: Path, site: Path) -> Iterator[Path]:
     """A private folder with all that the guest sees: its file system, the runner, the plugin and the heap."""
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
     try:
@@ -102,8 +103,8 @@ def _guest_folder(core: Core, peer: Peer, sysroot: Path, site: Path) -> Iterator
             (folder / name).mkdir()
         for name, target in {"usr": "usr", "lib": "usr/lib", "etc": "etc"}.items():
             os.symlink(sysroot / target, folder / "root" / name)
-        for script in (RUNNERS / "common.py", peer.script):
-            shutil.copy(script, folder / "runners")
+        for program in (RUNNERS / "common.py", script):
+            shutil.copy(program, folder / "runners")
         os.symlink(site, folder / "site")
         os.symlink(plugin_library(), folder / "plugin.so")
         os.symlink(guest_heap_library(), folder / "heap.so")
@@ -118,7 +119,7 @@ def _guest_folder(core: Core, peer: Peer, sysroot: Path, site: Path) -> Iterator
 
 def _machine(core: Core) -> dict[str, str]:
     """The files by which Linux describes a machine with one such core."""
-    features = f"{FEATURES} {FEATURES_8_2}" if core.name in HAS_8_2 else FEATURES
+    features = f"{FEATURES} {FEATURES_8_2}" if core.cpu in HAS_8_2 else FEATURES
     cpuinfo = {
         "processor": "0",
         "BogoMIPS": "108.00",
@@ -126,7 +127,7 @@ def _machine(core: Core) -> dict[str, str]:
         "CPU implementer": "0x41",
         "CPU architecture": "8",
         "CPU variant": "0x0",
-        "CPU part": f"0x{PARTS[core.name]:03x}",
+        "CPU part": f"0x{PARTS[core.cpu]:03x}",
         "CPU revision": "3",
     }
     cpus = "sys/devices/system/cpu"

@@ -1,9 +1,10 @@
 /* Counts what a guest program executes between two marks, for the cycle model to price.
  *
- * A QEMU TCG plugin for aarch64 guests that compute in one thread. It counts how often each translated block runs, and
- * feeds every load and store to a model of a first and a second level data cache (least recently used, write-allocate,
- * write-back, no prefetch). What QEMU does not report as an access is not seen: prfm and dc zva. The guest marks a
- * region with a system call that does nothing else:
+ * A QEMU TCG plugin for aarch64 guests that compute in one thread. For every translated block it counts how often it
+ * ran, after which block, and what its loads and stores did in a model of a first and a second level data cache (least
+ * recently used, write-allocate, write-back). What QEMU does not report as an access is not seen: prfm and dc zva.
+ * Nothing is fetched ahead; instead, a miss that continues a stream of misses is counted apart, for it is what a
+ * hardware prefetcher sees coming. The guest marks a region with a system call that does nothing else:
  *
  *   getpriority(0x7e57, 0)   counts start at zero; the caches keep their contents, as a warm core does
  *   getpriority(0x7e57, k)   the counts so far are written to OUT/PID.k
@@ -21,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 /* The part of QEMU's plugin interface used here, version 1 (QEMU 7.2 has it): its header is not packaged. */
@@ -30,13 +32,14 @@ typedef uint32_t meminfo;
 struct qemu_plugin_tb;
 struct qemu_plugin_insn;
 struct qemu_info_t;
-enum { OP_ADD_U64 = 0, CB_NO_REGS = 0, MEM_R = 1, MEM_W = 2 };
+enum { CB_NO_REGS = 0, MEM_RW = 3 };
 typedef void (*mem_callback)(unsigned vcpu, meminfo, uint64_t address, void *data);
 typedef void (*syscall_callback)(plugin_id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3,
                                  uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8);
 void qemu_plugin_register_vcpu_init_cb(plugin_id, void (*)(plugin_id, unsigned vcpu));
 void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, void (*)(plugin_id, struct qemu_plugin_tb *));
-void qemu_plugin_register_vcpu_tb_exec_inline(struct qemu_plugin_tb *, int op, void *counter, uint64_t increment);
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *, void (*)(unsigned vcpu, void *data), int flags,
+                                          void *data);
 void qemu_plugin_register_vcpu_mem_cb(struct qemu_plugin_insn *, mem_callback, int flags, int rw, void *data);
 void qemu_plugin_register_vcpu_syscall_cb(plugin_id, syscall_callback);
 void qemu_plugin_register_vcpu_syscall_ret_cb(plugin_id, void (*)(plugin_id, unsigned vcpu, int64_t number, int64_t));
@@ -45,9 +48,38 @@ uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t index);
 const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
 unsigned qemu_plugin_mem_size_shift(meminfo);
+bool qemu_plugin_mem_is_store(meminfo);
 EXPORT int qemu_plugin_version = 1;
 
 enum { GETPRIORITY = 141, MARK = 0x7e57 };
+
+/* Translated blocks, numbered from 1 as QEMU translates them. */
+enum { BLOCKS = 1 << 18, EDGES = 6, HISTORY = 64, STREAMS = 16 };
+struct block {
+    uint64_t address;
+    uint32_t *code;
+    size_t instructions;
+};
+static struct block *blocks;
+static uint32_t translated = 1;
+
+/* How a block was reached: from which block how often, and the blocks before it on one of these occasions. */
+struct edge {
+    uint64_t count;
+    uint32_t from, history[HISTORY];
+};
+
+/* What the accesses of a block did. A miss is of a load or a store, goes to L2 or beyond, comes as expected or not. */
+enum { BEYOND_L2 = 1, EXPECTED = 2, STORE = 4, MISS_KINDS = 8 };
+struct stats {
+    uint64_t count, accesses, misses[MISS_KINDS], l1_writebacks, l2_writebacks;
+    struct edge edges[EDGES];
+};
+static struct stats *stats; /* by block: a large sparse map, of which few pages are ever touched */
+static struct stats *now;   /* of the block that runs */
+static uint32_t executed[BLOCKS], executed_blocks; /* those with a count, in the order of their first run */
+
+static uint32_t history[HISTORY], steps; /* the blocks that ran last, a ring */
 
 /* Caches. A set is an array of entries, most recently used first; an entry is 2 * line number + 1 if it was written to.
  * Entry 0 is free: the guest never maps line 0. */
@@ -57,7 +89,6 @@ struct cache {
 };
 static struct cache l1d, l2;
 static uint64_t line_mask, straddle_offset; /* an access that starts above this offset may reach into the next line */
-static struct { uint64_t l1_accesses, l1_misses, l2_misses, l2_writebacks; } totals;
 
 static inline uint64_t *set_of(const struct cache *cache, uint64_t key)
 {
@@ -81,18 +112,45 @@ static bool touch(const struct cache *cache, uint64_t key, uint64_t *evicted)
     return hit;
 }
 
+/* Streams of misses to consecutive lines, most recent first: each holds the line it expects next, and its direction. */
+static struct stream { uint64_t next; int step; } streams[STREAMS];
+
+static void remember(unsigned slot, struct stream stream)
+{
+    memmove(streams + 1, streams, slot * sizeof *streams);
+    streams[0] = stream;
+}
+
+/* Whether a miss of ``line`` continues a stream. One that does not starts two, for nobody knows its direction yet. */
+static bool expected(uint64_t line)
+{
+    for (unsigned slot = 0; slot < STREAMS; slot++)
+        if (streams[slot].next == line && streams[slot].step) {
+            struct stream stream = streams[slot];
+            stream.next += stream.step;
+            remember(slot, stream);
+            return true;
+        }
+    remember(STREAMS - 1, (struct stream){line - 1, -1});
+    remember(STREAMS - 1, (struct stream){line + 1, 1});
+    return false;
+}
+
 static void touch_line(uint64_t key)
 {
     uint64_t evicted, evicted_from_l2;
-    totals.l1_accesses++;
+    now->accesses++;
     if (touch(&l1d, key, &evicted))
         return;
-    totals.l1_misses++;
-    totals.l2_misses += !touch(&l2, key & ~1ull, &evicted_from_l2);
-    totals.l2_writebacks += evicted_from_l2 & 1;
+    unsigned kind = key & 1 ? STORE : 0;
+    kind |= expected(key >> 1) ? EXPECTED : 0;
+    kind |= touch(&l2, key & ~1ull, &evicted_from_l2) ? 0 : BEYOND_L2;
+    now->misses[kind]++;
+    now->l2_writebacks += evicted_from_l2 & 1;
     if (evicted & 1) { /* a written line goes back to L2 */
+        now->l1_writebacks++;
         touch(&l2, evicted, &evicted_from_l2);
-        totals.l2_writebacks += evicted_from_l2 & 1;
+        now->l2_writebacks += evicted_from_l2 & 1;
     }
 }
 
@@ -117,65 +175,80 @@ static inline void access_memory(meminfo info, uint64_t address, uint64_t writte
         return;
     }
     set[0] |= written;
-    totals.l1_accesses++;
+    now->accesses++;
 }
 
-static void on_load(unsigned vcpu, meminfo info, uint64_t address, void *data)
+/* One callback for both: with one for loads and one for stores, QEMU 7.2 reports loads as stores. */
+static void on_access(unsigned vcpu, meminfo info, uint64_t address, void *data)
 {
-    access_memory(info, address, 0);
+    access_memory(info, address, qemu_plugin_mem_is_store(info));
 }
 
-static void on_store(unsigned vcpu, meminfo info, uint64_t address, void *data)
+/* The blocks that ran before, oldest first. Taken ever more rarely: the last one stands for the whole. */
+static void remember_history(struct edge *edge)
 {
-    access_memory(info, address, 1);
+    for (unsigned i = 0; i < HISTORY; i++)
+        edge->history[i] = history[(steps + i) % HISTORY];
 }
 
-/* Blocks, in chunks that never move because translated code holds the addresses of the counters. Counters lie together:
- * clearing them in a forked session copies few pages. */
-enum { CHUNK = 4096 };
-struct block {
-    uint64_t address;
-    uint32_t *code;
-    size_t instructions;
-};
-struct chunk {
-    uint64_t count[CHUNK];
-    struct block block[CHUNK];
-    size_t used;
-    struct chunk *next;
-};
-static struct chunk *chunks;
+static void on_execution(unsigned vcpu, void *data)
+{
+    uint32_t self = (uint32_t)(uintptr_t)data, from = history[(steps + HISTORY - 1) % HISTORY];
+    now = &stats[self];
+    if (!now->count++)
+        executed[executed_blocks++] = self;
+    for (struct edge *edge = now->edges; edge < now->edges + EDGES; edge++) {
+        if (!edge->count)
+            edge->from = from;
+        if (edge->from == from) {
+            edge->count++;
+            if (__builtin_expect((edge->count & (edge->count - 1)) == 0, 0))
+                remember_history(edge);
+            break;
+        }
+    }
+    history[steps++ % HISTORY] = self;
+}
+
 static char out_folder[PATH_MAX];
+
+static void fail(const char *what)
+{
+    fprintf(stderr, "counting plugin: %s\n", what);
+    _exit(1);
+}
 
 static void *allocate(size_t size)
 {
     void *memory = calloc(1, size);
-    if (!memory) {
-        perror("counting plugin");
-        _exit(1);
-    }
+    if (!memory)
+        fail("out of memory");
+    return memory;
+}
+
+static void *sparse(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED)
+        fail("no address space");
     return memory;
 }
 
 static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
 {
-    if (!chunks || chunks->used == CHUNK) {
-        struct chunk *fresh = allocate(sizeof *fresh);
-        fresh->next = chunks;
-        chunks = fresh;
-    }
-    struct block *block = &chunks->block[chunks->used];
+    if (translated == BLOCKS)
+        fail("the guest has more code than the plugin has room for");
+    struct block *block = &blocks[translated];
     block->address = qemu_plugin_tb_vaddr(tb);
     block->instructions = qemu_plugin_tb_n_insns(tb);
     block->code = allocate(block->instructions * sizeof *block->code);
     for (size_t i = 0; i < block->instructions; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         memcpy(&block->code[i], qemu_plugin_insn_data(insn), sizeof *block->code);
-        qemu_plugin_register_vcpu_mem_cb(insn, on_load, CB_NO_REGS, MEM_R, NULL);
-        qemu_plugin_register_vcpu_mem_cb(insn, on_store, CB_NO_REGS, MEM_W, NULL);
+        qemu_plugin_register_vcpu_mem_cb(insn, on_access, CB_NO_REGS, MEM_RW, NULL);
     }
-    qemu_plugin_register_vcpu_tb_exec_inline(tb, OP_ADD_U64, &chunks->count[chunks->used], 1);
-    chunks->used++;
+    qemu_plugin_register_vcpu_tb_exec_cb(tb, on_execution, CB_NO_REGS, (void *)(uintptr_t)translated);
+    translated++;
 }
 
 /* By virtual CPU, of which every thread has one. Those beyond the last share its entry. */
@@ -200,12 +273,32 @@ static void start(unsigned vcpu)
     for (unsigned thread = 0; thread < THREADS; thread++)
         ran[thread] = used[thread] && !waits[thread];
     ran[thread_of(vcpu)] = true; /* it is in this very system call */
-    for (struct chunk *chunk = chunks; chunk; chunk = chunk->next)
-        memset(chunk->count, 0, chunk->used * sizeof *chunk->count);
-    memset(&totals, 0, sizeof totals);
+    madvise(stats, BLOCKS * sizeof *stats, MADV_DONTNEED); /* reads as zero again */
+    executed_blocks = 0;
+    memset(history, 0, sizeof history);
+    now = &stats[0];
 }
 
 /* Lines of text, ended by a line that holds the number of blocks, so that a reader can tell a whole dump. */
+static void dump_block(FILE *file, uint32_t self)
+{
+    const struct stats *of = &stats[self];
+    fprintf(file, "block %u %lu %lx %lu", self, of->count, blocks[self].address, of->accesses);
+    for (unsigned kind = 0; kind < MISS_KINDS; kind++)
+        fprintf(file, " %lu", of->misses[kind]);
+    fprintf(file, " %lu %lu ", of->l1_writebacks, of->l2_writebacks);
+    for (size_t k = 0; k < blocks[self].instructions; k++)
+        fprintf(file, "%08x", blocks[self].code[k]);
+    fputc('\n', file);
+    for (const struct edge *edge = of->edges; edge < of->edges + EDGES && edge->count; edge++) {
+        fprintf(file, "edge %lu", edge->count);
+        for (unsigned i = 0; i < HISTORY; i++)
+            if (edge->history[i])
+                fprintf(file, " %u", edge->history[i]);
+        fputc('\n', file);
+    }
+}
+
 static void dump(unsigned long mark)
 {
     char name[PATH_MAX + 32], temporary[PATH_MAX + 40];
@@ -214,20 +307,10 @@ static void dump(unsigned long mark)
     FILE *file = fopen(temporary, "w");
     if (!file)
         return; /* the reader reports the missing dump */
-    fprintf(file, "threads %u\nl1_accesses %lu\nl1_misses %lu\nl2_misses %lu\nl2_writebacks %lu\n",
-            threads_that_ran(), totals.l1_accesses, totals.l1_misses, totals.l2_misses, totals.l2_writebacks);
-    size_t written = 0;
-    for (struct chunk *chunk = chunks; chunk; chunk = chunk->next)
-        for (size_t i = 0; i < chunk->used; i++) {
-            if (!chunk->count[i])
-                continue;
-            fprintf(file, "block %lu %lx ", chunk->count[i], chunk->block[i].address);
-            for (size_t k = 0; k < chunk->block[i].instructions; k++)
-                fprintf(file, "%08x", chunk->block[i].code[k]);
-            fputc('\n', file);
-            written++;
-        }
-    fprintf(file, "end %zu\n", written);
+    fprintf(file, "threads %u\n", threads_that_ran());
+    for (uint32_t i = 0; i < executed_blocks; i++)
+        dump_block(file, executed[i]);
+    fprintf(file, "end %u\n", executed_blocks);
     bool failed = ferror(file);
     if (fclose(file) || failed || rename(temporary, name))
         unlink(temporary);
@@ -294,6 +377,9 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int
         fprintf(stderr, "counting plugin: needs out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE, powers of two\n");
         return 1;
     }
+    blocks = sparse(BLOCKS * sizeof *blocks);
+    stats = sparse(BLOCKS * sizeof *stats);
+    now = &stats[0];
     line_mask = (1ull << l1d.line_bits) - 1;
     straddle_offset = line_mask + 1 - 16; /* QEMU splits accesses wider than 16 bytes */
     qemu_plugin_register_vcpu_init_cb(id, on_thread);

@@ -1,0 +1,43 @@
+"""Results of llvm-mca that survive the process. Losing them costs time only, so it is never a reason to fail."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+LIMIT_BYTES = 64 << 20
+
+
+class BlockCache:
+    """Key -> value, both bytes, in a SQLite file that several processes may share; threads may share an object."""
+
+    def __init__(self, path: Path):
+        self._lock = threading.Lock()
+        self._database = None
+        try:
+            if path.exists() and path.stat().st_size > LIMIT_BYTES:
+                path.unlink()
+            self._database = sqlite3.connect(path, timeout=10, check_same_thread=False)
+            self._database.execute("pragma synchronous = off")
+            self._database.execute("create table if not exists result (key blob primary key, value blob) without rowid")
+        except (sqlite3.Error, OSError):
+            self._database = None
+
+    def get(self, key: bytes) -> bytes | None:
+        if self._database is None:
+            return None
+        try:
+            with self._lock:
+                row = self._database.execute("select value from result where key = ?", (key,)).fetchone()
+            return row[0] if row else None
+        except sqlite3.Error:
+            return None
+
+    def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
+        if self._database is None:
+            return
+        with contextlib.suppress(sqlite3.Error), self._lock, self._database:  # one transaction
+            self._database.executemany("insert or ignore into result values (?, ?)", list(items))

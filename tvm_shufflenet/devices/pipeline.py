@@ -1,0 +1,264 @@
+"""Cycles that a core takes for code as it was really run, by llvm-mca's timelines.
+
+A block costs what it adds to the time of what ran before it: the pipeline is still full then, and its own end is hidden
+by what follows. So for every way in which a block was reached, the blocks before it are written out in the order in
+which they ran, llvm-mca simulates the sequence once, and the block's cost is the time between the end of its
+predecessor and its own end. Loop-carried latencies are there because the loop's iterations are; a block that is passed
+once has none. Sums of such costs telescope to the time of the whole run.
+
+The end of a block is where its last instruction retires; on an in-order core, where it is issued.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import struct
+import subprocess
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import toolchain
+from ..errors import DeviceFailed
+from ..targets import Core
+from .block_cache import BlockCache
+from .counts import Code, Counts
+
+COVERAGE = 0.998  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
+WINDOW = 448  # instructions of one simulated sequence
+LOOKAHEAD = 128  # a block that follows itself is repeated this far, for its average to settle
+MARGIN = 32  # a sequence has settled this many instructions after the pipeline has filled once
+
+Step = tuple[Code, Code]  # a block (empty: unknown) and the one that ran after it
+Window = tuple[Code, ...]
+
+# llvm-mca's in-order cores hold a nop back until all that was issued before has finished; the cores do not.
+NOP, PLAIN = "nop", "mov\txzr, xzr"
+
+
+class Pipeline:
+    """Core cycles on one core; threads may share it. ``mca_runs`` counts llvm-mca runs: at most one a call."""
+
+    def __init__(self, core: Core, cache: BlockCache):
+        self.core = core
+        self.mca_runs = 0
+        self._llvm_mc = toolchain.require(toolchain.find_llvm_mc())
+        self._llvm_mca = toolchain.require(toolchain.find_llvm_mca())
+        self._cache = cache
+        self._known: dict[Window, tuple[int, ...]] = {}
+        self._texts: dict[int, str | None] = {}
+
+    def cycles(self, counts: Counts) -> dict[Code, float]:
+        """Cycles by block, all its runs together. Raises DeviceFailed where llvm-mca fails."""
+        steps, histories = steps_of(counts)
+        hot = _hottest(steps)
+        windows, settled = self._windows(hot, histories)
+        ends = self._ends(windows)
+        added: dict[Step, list[int]] = defaultdict(list)
+        for window, first in zip(windows, settled, strict=True):
+            for index in range(first, len(window)):
+                added[_step(window, index)].append(ends[window][index] - (ends[window][index - 1] if index else 0))
+        cost = {step: sum(added[step]) / len(added[step]) for step in hot}
+        priced = sum(steps[step] * len(step[1]) for step in hot)
+        average = sum(steps[step] * cost[step] for step in hot) / priced
+        cycles: dict[Code, float] = defaultdict(float)
+        for step, count in steps.items():
+            cycles[step[1]] += count * cost.get(step, average * len(step[1]))
+        return dict(cycles)
+
+    def unmodelled(self, counts: Counts) -> int:
+        """Executed instructions that llvm-mca does not know, among those that ``cycles`` has simulated."""
+        return sum(
+            block.count * sum(self._texts.get(word, "") is None for word in block.code) for block in counts.blocks
+        )
+
+    # Sequences to simulate
+
+    def _windows(self, hot: Sequence[Step], histories: dict[Step, Window]) -> tuple[list[Window], list[int]]:
+        """Few sequences in which every hot step is seen, and where in each the pipeline has settled."""
+        windows, covers, covered = [], [], set()
+        for step in hot:
+            if step in covered:
+                continue
+            before, block = histories[step], step[1]
+            repeats = -(-LOOKAHEAD // len(block)) if step[0] == block else 0
+            tail = (block,) * (1 + repeats)
+            window = _last_blocks(before, max(WINDOW - len(tail) * len(block), self._settled)) + tail
+            first = min(self._first_settled(window), len(window) - len(tail))
+            windows.append(window)
+            covers.append(first)
+            covered |= {_step(window, index) for index in range(first, len(window))}
+        return windows, covers
+
+    @property
+    def _settled(self) -> int:
+        return self.core.in_flight + MARGIN
+
+    def _first_settled(self, window: Window) -> int:
+        instructions = 0
+        for index, code in enumerate(window):
+            if instructions >= self._settled:
+                return index
+            instructions += len(code)
+        return len(window) - 1
+
+    # llvm-mca
+
+    def _ends(self, windows: Sequence[Window]) -> dict[Window, tuple[int, ...]]:
+        """When each block of each sequence ends. From memory, else from disk, else from one run over all missing."""
+        missing = {}
+        for window in windows:
+            if window not in self._known:
+                key = self._key(window)
+                if (value := self._cache.get(key)) is None:
+                    missing[window] = key
+                else:
+                    self._known[window] = struct.unpack(f"<{len(value) // 4}I", value)
+        self._disassemble({word for window in windows for code in window for word in code})
+        if missing:
+            fresh = dict(zip(missing, self._run_mca(list(missing)), strict=True))
+            self._known.update(fresh)
+            self._cache.put((missing[window], struct.pack(f"<{len(ends)}I", *ends)) for window, ends in fresh.items())
+        return {window: self._known[window] for window in windows}
+
+    def _key(self, window: Window) -> bytes:
+        words = [word for code in window for word in (len(code), *code)]
+        return hashlib.sha256(self._identity + struct.pack(f"<{len(words)}I", *words)).digest()[:16]
+
+    @functools.cached_property
+    def _identity(self) -> bytes:
+        """What a timeline depends on beside the code: this module, the core's model, llvm-mca's version."""
+        module = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+        return f"{module} {self.core.mca_cpu} {self.core.in_order} {_run([self._llvm_mca, '--version'], '')}".encode()
+
+    def _run_mca(self, windows: list[Window]) -> list[tuple[int, ...]]:
+        regions = self._timelines([[word for code in window for word in code] for window in windows])
+        lengths = [sum(self._texts[word] is not None for code in window for word in code) for window in windows]
+        if any(len(region) != length for region, length in zip(regions, lengths, strict=True)):
+            self._drop_unsupported({word for window in windows for code in window for word in code})
+            regions = self._timelines([[word for code in window for word in code] for window in windows])
+        return [self._block_ends(window, region) for window, region in zip(windows, regions, strict=True)]
+
+    def _block_ends(self, window: Window, timeline: list[dict]) -> tuple[int, ...]:
+        moment = "CycleIssued" if self.core.in_order else "CycleRetired"
+        ends, seen, extra, last = [], 0, 0, 0
+        for code in window:
+            known = sum(self._texts[word] is not None for word in code)
+            extra += len(code) - known
+            seen += known
+            last = timeline[seen - 1][moment] if known else last
+            ends.append(last + extra)
+        return tuple(ends)
+
+    def _timelines(self, sequences: list[list[int]]) -> list[list[dict]]:
+        """One simulation of every sequence: an entry for each instruction that llvm-mca knows."""
+        regions = ["// LLVM-MCA-BEGIN none", "nop", "// LLVM-MCA-END"]  # llvm-mca fails if all regions turn out empty
+        for index, words in enumerate(sequences):
+            lines = [self._texts[word] for word in words if self._texts[word]]
+            regions += [f"// LLVM-MCA-BEGIN {index}", *lines, "// LLVM-MCA-END"]
+        command = [
+            self._llvm_mca, "-mtriple=aarch64", f"-mcpu={self.core.mca_cpu}", "-mattr=+all", "-iterations=1", "-json",
+            "-timeline", "-timeline-max-cycles=0", "-resource-pressure=false", "-instruction-info=false",
+            "-skip-unsupported-instructions=any", "-call-latency=1",  # without it llvm-mca takes 100 cycles for a call
+        ]  # fmt: skip
+        self.mca_runs += 1
+        # The empty last line matters: llvm-mca fails on a comment that ends the file without a newline.
+        report = json.loads(_run(command, "\n".join([*regions, ""])))
+        found = {region["Name"]: region["TimelineView"]["TimelineInfo"] for region in report["CodeRegions"]}
+        return [found.get(str(index), []) for index in range(len(sequences))]
+
+    def _drop_unsupported(self, words: set[int]) -> None:
+        """Forget the text of instructions that the core's model does not have."""
+        candidates = sorted(word for word in words if self._texts[word] is not None)
+        timelines = self._timelines([[word] for word in candidates])
+        unknown = [word for word, timeline in zip(candidates, timelines, strict=True) if not timeline]
+        self._texts.update(dict.fromkeys(unknown))
+        self._cache.put((self._unsupported_key(word), b"") for word in unknown)
+
+    def _unsupported_key(self, word: int) -> bytes:
+        return hashlib.sha256(self._identity + b"unsupported" + struct.pack("<I", word)).digest()[:16]
+
+    def _disassemble(self, words: set[int]) -> None:
+        """Learn the text of instruction words; None for what is no instruction."""
+        fresh = sorted(words - self._texts.keys())
+        if not fresh:
+            return
+        lines = [" ".join(f"0x{byte:02x}" for byte in struct.pack("<I", word)) for word in fresh]
+        command = [self._llvm_mc, "--disassemble", "-triple=aarch64", "-mattr=+all"]
+        done = subprocess.run(command, input="\n".join([*lines, ""]), capture_output=True, text=True)
+        invalid = {
+            int(line.split(":")[1]) - 1 for line in done.stderr.splitlines() if "invalid instruction encoding" in line
+        }
+        texts = [line.strip() for line in done.stdout.splitlines() if line.strip() and not line.strip().startswith(".")]
+        if len(texts) + len(invalid) != len(fresh):
+            raise _tool_failed(command, done.stderr)
+        valid = (word for index, word in enumerate(fresh) if index not in invalid)
+        if self.core.in_order:
+            texts = [PLAIN if text == NOP else text for text in texts]
+        self._texts.update(dict.fromkeys(fresh) | dict(zip(valid, texts, strict=True)))
+        # Found out by an earlier process, whose timelines are in the cache.
+        self._texts.update({word: None for word in fresh if self._cache.get(self._unsupported_key(word)) is not None})
+
+
+def steps_of(counts: Counts) -> tuple[dict[Step, float], dict[Step, Window]]:
+    """How often each block followed each other, and what ran before on one such occasion.
+
+    The plugin keeps the first few predecessors of a block; what arrived from others is spread over these.
+    """
+    executed, arrived = Counter(), Counter()
+    for block in counts.blocks:
+        executed[block.code] += block.count  # translated twice or loaded elsewhere, it is the same code
+    for arrival in counts.arrivals:
+        arrived[arrival.code] += arrival.count
+    steps: dict[Step, float] = defaultdict(float)
+    best: dict[Step, tuple[int, Window]] = {}
+    for arrival in counts.arrivals:
+        step = (arrival.history[-1] if arrival.history else (), arrival.code)
+        steps[step] += arrival.count * executed[arrival.code] / arrived[arrival.code]
+        if step not in best or arrival.count > best[step][0]:
+            best[step] = arrival.count, arrival.history
+    for code, count in executed.items():
+        if code not in arrived:
+            steps[(), code] += count
+            best[(), code] = count, ()
+    return dict(steps), {step: history for step, (_, history) in best.items()}
+
+
+def _hottest(steps: dict[Step, float]) -> list[Step]:
+    total = sum(count * len(step[1]) for step, count in steps.items())
+    hot, covered = [], 0.0
+    for step in sorted(steps, key=lambda step: (-steps[step] * len(step[1]), step)):
+        if covered >= COVERAGE * total:
+            break
+        hot.append(step)
+        covered += steps[step] * len(step[1])
+    return hot
+
+
+def _step(window: Window, index: int) -> Step:
+    return (window[index - 1] if index else ()), window[index]
+
+
+def _last_blocks(history: Window, instructions: int) -> Window:
+    """The last blocks of a history, until they hold so many instructions."""
+    for first in range(len(history) - 1, -1, -1):
+        instructions -= len(history[first])
+        if instructions <= 0:
+            return history[first:]
+    return history
+
+
+def _run(command: list[str], text: str) -> str:
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise _tool_failed(command, done.stderr)
+    return done.stdout
+
+
+def _tool_failed(command: list[str], stderr: str) -> DeviceFailed:
+    last_lines = "; ".join(stderr.strip().splitlines()[-3:])
+    what = f"{os.path.basename(command[0])} failed: {last_lines}"
+    return DeviceFailed(what, "an LLVM version that was not tried", toolchain.find_llvm_mca().install)
