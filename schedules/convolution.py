@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .sliding import partition, vectors
-from .space import choose, divisors
+from .sliding import read_scratch, vectors
+from .space import choose, divisors, partition, unroll_vectors
 
 RESERVED_REGISTERS = 3  # one row of input vectors is counted apart; the broadcast weight, and slack
 UNROLLED_TAPS = 9
@@ -121,11 +121,8 @@ def read_shape(sch) -> Shape:
     out, acc = sch.get(sch.get_sblock("epilogue")), sch.get(sch.get_sblock("convolution"))
     _, groups, outputs, height, width = [int(axis.dom.extent) for axis in out.iter_vars]
     columns, inputs, *kernel = [int(axis.dom.extent) for axis in acc.iter_vars[-4:]]
-    scratch = sch.get(sch.get_sblock("padded")).writes[0].source
-    _, channels, padded_height, phases, pitch = (int(extent) for extent in scratch.shape)
-    stride = (padded_height - kernel[0]) // max(1, height - 1) if height > 1 else 1
-    row_bytes = 4 * channels * phases * pitch
-    return Shape(groups, outputs, height, width, columns, inputs, tuple(kernel), stride, row_bytes)
+    stride, channels, row_bytes = read_scratch(sch, height, kernel[0])
+    return Shape(groups, outputs, height, width, columns, inputs, tuple(kernel), stride, channels * row_bytes)
 
 
 def convolution_template(sch, shape: Shape, variant: Variant) -> None:
@@ -158,11 +155,6 @@ def accumulate(sch, acc, shape: Shape, variant: Variant) -> None:
     ko, ki = sch.split(k, [None, variant.chunk])
     wo, vector, lane = sch.split(w, [None, variant.vectors, variant.lanes])
     sch.reorder(*((ko, h, wo) if variant.chunk < shape.inputs else (h, wo, ko)), ki, r, s, o, vector, lane)
-    for loop in (r, s, o, vector) if shape.taps <= UNROLLED_TAPS else (s, o, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
-    init = sch.decompose_reduction(acc, ko)
-    *_, o, vector, lane = sch.get_loops(init)
-    sch.unroll(o)
-    sch.unroll(vector)
-    sch.vectorize(lane)
+    unroll_vectors(sch, *((r, s) if shape.taps <= UNROLLED_TAPS else (s,)), o, vector, lane)
+    *_, o, vector, lane = sch.get_loops(sch.decompose_reduction(acc, ko))
+    unroll_vectors(sch, o, vector, lane)

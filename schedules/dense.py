@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .space import choose, divisors
+from .space import choose, divisors, unroll_vectors
 
 MAX_ACCUMULATORS = 16
 ENOUGH_ACCUMULATORS = 8
@@ -48,14 +48,9 @@ def dense_template(sch, variant: Variant) -> None:
     ko, ki = sch.split(k, [None, unroll])
     vector, lane = sch.split(o, [None, variant.lanes])
     sch.reorder(ko, ki, t, vector, lane)
-    for loop in (ki, t, vector):
-        sch.unroll(loop)
-    sch.vectorize(lane)
-    init = sch.decompose_reduction(acc, ko)
-    *_, t, vector, lane = sch.get_loops(init)
-    sch.unroll(t)
-    sch.unroll(vector)
-    sch.vectorize(lane)
+    unroll_vectors(sch, ki, t, vector, lane)
+    *_, t, vector, lane = sch.get_loops(sch.decompose_reduction(acc, ko))
+    unroll_vectors(sch, t, vector, lane)
 
 
 def average(sch, lanes: int) -> None:
@@ -69,9 +64,6 @@ def average(sch, lanes: int) -> None:
     *_, lane, step = sch.get_loops(sums)
     vector, lane = sch.split(lane, [None, min(lanes, int(sch.get(lane).extent))])
     sch.reorder(step, vector, lane)
-    sch.unroll(vector)
-    sch.vectorize(lane)
-    init = sch.decompose_reduction(sums, step)
-    *_, vector, lane = sch.get_loops(init)
-    sch.unroll(vector)
-    sch.vectorize(lane)
+    unroll_vectors(sch, vector, lane)
+    *_, vector, lane = sch.get_loops(sch.decompose_reduction(sums, step))
+    unroll_vectors(sch, vector, lane)

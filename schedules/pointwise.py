@@ -25,7 +25,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..operators.pointwise import RUN
-from .space import choose, divisors
+from .space import choose, divisors, partition, unroll_vectors
 
 LINE_BYTES = 64
 CHUNKS = (2, 4)
@@ -290,8 +290,7 @@ def reduce_tile(sch, acc, ki, oi, pi, variant: Variant) -> None:
         weights = sch.cache_read(acc, 1, "local")
         sch.compute_at(weights, ki, preserve_unit_loops=True)
         *_, run, _, lanes = sch.get_loops(weights)
-        sch.unroll(run)
-        sch.vectorize(lanes)
+        unroll_vectors(sch, run, lanes)
     straight_line(sch, oi, pi, variant, row_by_row=not variant.by_lane)
 
 
@@ -307,9 +306,3 @@ def straight_line(sch, rows, pixels, variant: Variant, row_by_row: bool) -> None
         partition(sch, vector, lanes)
     elif rows is not None:
         sch.unroll(vector)
-
-
-def partition(sch, *loops) -> None:
-    """Have LoopPartition cut these loops where a test in them changes its outcome."""
-    for loop in loops:
-        sch.annotate(loop, "pragma_loop_partition_hint", 1)

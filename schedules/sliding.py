@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .space import choose, divisors
+from .space import choose, divisors, partition, unroll_vectors
 
 UNROLLED_TAPS = 25  # of a larger window, only the columns are unrolled
 SCRATCH_BYTES = 24 * 1024
@@ -104,27 +104,16 @@ def accumulate(sch, acc, lanes: int, taps: int) -> None:
     *_, h, w, r, s = sch.get_loops(acc)
     wo, wi = sch.split(w, [None, lanes])
     sch.reorder(r, s, h, wo, wi)
-    for loop in (s, h, wo) if taps > UNROLLED_TAPS else (r, s, h, wo):
-        sch.unroll(loop)
-    sch.vectorize(wi)
-    init = sch.decompose_reduction(acc, r)
-    *_, h, wo, wi = sch.get_loops(init)
-    sch.unroll(h)
-    sch.unroll(wo)
-    sch.vectorize(wi)
+    unroll_vectors(sch, *((s,) if taps > UNROLLED_TAPS else (r, s)), h, wo, wi)
+    *_, h, wo, wi = sch.get_loops(sch.decompose_reduction(acc, r))
+    unroll_vectors(sch, h, wo, wi)
 
 
 def vectors(sch, loop, lanes: int) -> None:
     """Straight-line code for one row of a tile, in vectors of ``lanes``; the last may be partial."""
     vector, lane = sch.split(loop, [None, lanes])
-    partition(sch, vector)
-    partition(sch, lane)
+    partition(sch, vector, lane)
     sch.vectorize(lane)
-
-
-def partition(sch, loop) -> None:
-    """Have LoopPartition cut ``loop`` where a test in it changes its outcome."""
-    sch.annotate(loop, "pragma_loop_partition_hint", 1)
 
 
 def read_plane(sch, block: str) -> Plane:
@@ -132,7 +121,15 @@ def read_plane(sch, block: str) -> Plane:
     out, acc = sch.get(sch.get_sblock("epilogue")), sch.get(sch.get_sblock(block))
     _, channels, height, width = [int(axis.dom.extent) for axis in out.iter_vars]
     kernel = tuple(int(axis.dom.extent) for axis in acc.iter_vars[-2:])
+    stride, _, row_bytes = read_scratch(sch, height, kernel[0])
+    return Plane(channels, height, width, kernel, stride, row_bytes)
+
+
+def read_scratch(sch, height: int, window_rows: int) -> tuple[int, int, int]:
+    """The stride of ``height`` windows of ``window_rows`` each down the padded scratch, which does not say it outright;
+    then the scratch's channels, and the bytes of a row of one of them.
+    """
     scratch = sch.get(sch.get_sblock("padded")).writes[0].source
-    _, _, padded_height, phases, pitch = (int(extent) for extent in scratch.shape)
-    stride = (padded_height - kernel[0]) // max(1, height - 1) if height > 1 else 1
-    return Plane(channels, height, width, kernel, stride, 4 * phases * pitch)
+    _, channels, padded_height, phases, pitch = (int(extent) for extent in scratch.shape)
+    stride = (padded_height - window_rows) // (height - 1) if height > 1 else 1
+    return stride, channels, 4 * phases * pitch

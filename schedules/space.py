@@ -1,4 +1,7 @@
-"""A search space is data: a name, its candidates, and a pure test of which ones are legal for a shape."""
+"""What the templates share.
+
+A search space is data: a name, its candidates, and a pure test of which ones are legal for a shape.
+"""
 
 from __future__ import annotations
 
@@ -17,3 +20,17 @@ def choose(sch, candidates: Sequence[int]):
     a value read in Python would be frozen into it. What Python must branch on belongs into a variant of the space.
     """
     return sch.sample_categorical(list(candidates), [1.0 / len(candidates)] * len(candidates))
+
+
+def unroll_vectors(sch, *loops) -> None:
+    """Straight-line code for ``loops``, from the outside in: the last becomes one vector, the others copies of it."""
+    *copies, lane = loops
+    for loop in copies:
+        sch.unroll(loop)
+    sch.vectorize(lane)
+
+
+def partition(sch, *loops) -> None:
+    """Have LoopPartition cut these loops where a test in them changes its outcome."""
+    for loop in loops:
+        sch.annotate(loop, "pragma_loop_partition_hint", 1)

@@ -60,3 +60,10 @@ def run(mod: tvm.IRModule, operands: list[np.ndarray], before: np.ndarray) -> np
 def check(mod: tvm.IRModule, operands: list[np.ndarray], expected: np.ndarray, before: np.ndarray | None = None):
     before = np.full(expected.shape, UNTOUCHED, np.float32) if before is None else before
     np.testing.assert_allclose(run(mod, operands, before), expected, rtol=2e-5, atol=2e-5)
+
+
+def check_default(kernel, machine: Machine, operands: list[np.ndarray], expected: np.ndarray) -> None:
+    """The kernel as it is, and as its template schedules it by default."""
+    mod = module(kernel)
+    for each in (mod, rules.default_schedule(mod, machine).mod):
+        check(each, operands, expected)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-import tvm
+from networks import check_import
 from torch import nn
-from tvm import relax
 
 from tvm_shufflenet import models
-from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.models.baselines import BASELINES, BasicBlock, Bottleneck, Fire, Inception, InvertedResidual
-from tvm_shufflenet.targets import find_target
 
 # num_params in the metadata of torchvision's checkpoints.
 TORCHVISION_PARAMETERS = {
@@ -63,23 +59,6 @@ def test_alexnet_has_its_two_groups():
 def test_every_baseline_is_in_the_zoo():
     assert set(BASELINES) <= set(models.names())
     assert not any(layer.training for layer in find_model("mobilenet_v1_x0_25").module.modules())
-
-
-def run(ready: tvm.IRModule, data: np.ndarray) -> np.ndarray:
-    machine = relax.VirtualMachine(relax.build(ready, tvm.target.Target("llvm")), tvm.cpu())
-    output = machine["main"](tvm.runtime.tensor(data))
-    return (output if isinstance(output, tvm.runtime.Tensor) else output[0]).numpy()
-
-
-def check_import(module: nn.Module, shape: tuple[int, ...], pipelines=(pipeline.stock, pipeline.fused)) -> None:
-    data = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
-    with torch.no_grad():
-        expected = module(torch.from_numpy(data)).numpy()
-    imported = frontend.to_relax(frontend.export(module, shape))
-    frontend.check_single_tensor(imported)
-    for passes in pipelines:
-        output = run(passes(imported, find_target("local")), data)
-        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
 UNITS = {

@@ -7,10 +7,9 @@ import pytest
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import MACHINES, check, draw, module, padded, schedules, spoil, torch_of
+from kernels import MACHINES, check, check_default, draw, padded, schedules, spoil, torch_of
 
 from tvm_shufflenet.operators.convolution import Convolution
-from tvm_shufflenet.schedules import rules
 
 
 def operands(kernel: Convolution, data: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:
@@ -46,8 +45,7 @@ def kernels(drawn):
 @given(kernel=kernels())
 def test_it_computes_what_torch_computes(machine, kernel):
     arguments, expected = operands(kernel)
-    check(module(kernel), arguments, expected)
-    check(rules.default_schedule(module(kernel), machine).mod, arguments, expected)
+    check_default(kernel, machine, arguments, expected)
 
 
 SPACES = {
@@ -69,5 +67,4 @@ def test_nan_and_infinity_pass_through_as_in_torch(relu):
     kernel = Convolution(1, 3, 12, 22, 8, stride=(2, 2), relu=relu)
     arguments, expected = operands(kernel, spoil(draw(1, 3, 12, 22)))
     assert np.isnan(expected).any()
-    check(module(kernel), arguments, expected)
-    check(rules.default_schedule(module(kernel), MACHINES[-1]).mod, arguments, expected)
+    check_default(kernel, MACHINES[-1], arguments, expected)

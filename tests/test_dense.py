@@ -7,10 +7,9 @@ import pytest
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import MACHINES, check, draw, module, schedules, spoil, torch_of
+from kernels import MACHINES, check, check_default, draw, schedules, spoil, torch_of
 
 from tvm_shufflenet.operators.dense import Dense
-from tvm_shufflenet.schedules import rules
 
 
 def operands(kernel: Dense, data: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:
@@ -39,8 +38,7 @@ def kernels(drawn):
 @given(kernel=kernels())
 def test_it_computes_what_torch_computes(machine, kernel):
     arguments, expected = operands(kernel)
-    check(module(kernel), arguments, expected)
-    check(rules.default_schedule(module(kernel), machine).mod, arguments, expected)
+    check_default(kernel, machine, arguments, expected)
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
@@ -58,5 +56,4 @@ def test_nan_and_infinity_pass_through_as_in_torch(plane, relu):
     kernel = Dense(3, 20, 24, relu, plane)
     arguments, expected = operands(kernel, spoil(draw(3, 20, *(plane or ()))))
     assert np.isnan(expected).any()
-    check(module(kernel), arguments, expected)
-    check(rules.default_schedule(module(kernel), MACHINES[-1]).mod, arguments, expected)
+    check_default(kernel, MACHINES[-1], arguments, expected)

@@ -7,10 +7,9 @@ import pytest
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernels import MACHINES, check, draw, module, padded, schedules, spoil, torch_of
+from kernels import MACHINES, check, check_default, draw, padded, schedules, spoil, torch_of
 
 from tvm_shufflenet.operators.depthwise import Depthwise
-from tvm_shufflenet.schedules import rules
 
 PLANES = ((1, 1), (7, 7), (5, 9), (14, 14), (1, 6), (8, 33), (2, 7), (28, 28))
 
@@ -47,8 +46,7 @@ def kernels(drawn):
 @given(kernel=kernels())
 def test_it_computes_what_torch_computes(machine, kernel):
     arguments, expected = operands(kernel)
-    check(module(kernel), arguments, expected)
-    check(rules.default_schedule(module(kernel), machine).mod, arguments, expected)
+    check_default(kernel, machine, arguments, expected)
 
 
 SPACES = {
@@ -74,5 +72,4 @@ def test_nan_and_infinity_pass_through_as_in_torch(relu, stride):
     kernel = Depthwise(1, 4, 9, 14, stride=stride, relu=relu)
     arguments, expected = operands(kernel, spoil(draw(1, 4, 9, 14)))
     assert np.isnan(expected).any()
-    check(module(kernel), arguments, expected)
-    check(rules.default_schedule(module(kernel), MACHINES[-1]).mod, arguments, expected)
+    check_default(kernel, MACHINES[-1], arguments, expected)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 import tvm
+from networks import calls, run
 from torch import nn
-from tvm import relax
 
 from tvm_shufflenet.graph.fold_batch_norm import FoldBatchNorm
 from tvm_shufflenet.graph.frontend import export, fold
@@ -17,23 +17,6 @@ def imported(module: nn.Module, shape) -> tvm.IRModule:
     from tvm.relax.frontend.torch import from_exported_program
 
     return from_exported_program(export(module, shape), keep_params_as_input=False)
-
-
-def count(module: tvm.IRModule, operator: str) -> int:
-    found = []
-
-    def visit(expr):
-        if isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == operator:
-            found.append(expr)
-
-    relax.analysis.post_order_visit(module["main"], visit)
-    return len(found)
-
-
-def run(module: tvm.IRModule, data: np.ndarray) -> np.ndarray:
-    machine = relax.VirtualMachine(relax.build(module, tvm.target.Target("llvm")), tvm.cpu())
-    output = machine["main"](tvm.runtime.tensor(data))
-    return (output if hasattr(output, "numpy") else output[0]).numpy()
 
 
 class ReadTwice(nn.Module):
@@ -70,8 +53,8 @@ def test_folding_changes_no_result_and_leaves_no_batch_norm(name):
     data = np.random.default_rng(0).standard_normal((2, 4, 9, 7), dtype=np.float32)
     with tvm.target.Target("llvm"):
         folded = fold(imported(model, data.shape))
-        assert count(folded, "relax.nn.batch_norm") == 0
-        assert count(folded, "relax.nn.conv2d") == convolutions
+        assert calls(folded).count("relax.nn.batch_norm") == 0
+        assert calls(folded).count("relax.nn.conv2d") == convolutions
         with torch.no_grad():
             expected = model(torch.from_numpy(data)).numpy()
         np.testing.assert_allclose(run(folded, data), expected, atol=2e-6)
@@ -89,4 +72,4 @@ def test_folding_changes_no_result_and_leaves_no_batch_norm(name):
 )
 def test_the_pass_itself_only_takes_a_norm_right_behind_a_convolution(name, left):
     module = imported(CASES[name][0].eval(), (1, 4, 9, 7))
-    assert count(FoldBatchNorm()(module), "relax.nn.batch_norm") == left
+    assert calls(FoldBatchNorm()(module)).count("relax.nn.batch_norm") == left

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tvm
+from networks import calls, kinds, run
 from torch import nn
-from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
@@ -26,32 +26,6 @@ OURS = ("pointwise", "depthwise", "convolution", "pooling", "dense", "copy")
 
 def draw(*shape: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
-
-
-def run(ready: tvm.IRModule, data: np.ndarray) -> np.ndarray:
-    """The network's output on this machine, whatever target the passes were for."""
-    machine = relax.VirtualMachine(relax.build(ready, tvm.target.Target("llvm")), tvm.cpu())
-    output = machine["main"](tvm.runtime.tensor(data))
-    return (output if isinstance(output, tvm.runtime.Tensor) else output[0]).numpy()
-
-
-def calls(module: tvm.IRModule) -> list[str]:
-    """Names of the operators that ``main`` calls, in order; a call_tir by the function it calls."""
-    names = []
-
-    def visit(expr):
-        if isinstance(expr, relax.Call):
-            name = getattr(expr.op, "name", None)
-            ours = name in ("relax.call_tir", "relax.call_tir_inplace")
-            names.append(str(expr.args[0].name_hint) if ours else name)
-
-    relax.analysis.post_order_visit(module["main"], visit)
-    return names
-
-
-def kinds(module: tvm.IRModule) -> list[str]:
-    """As ``calls``, without the numbers that tell our own functions apart."""
-    return [name if "." in name else name.rstrip("0123456789") for name in calls(module)]
 
 
 # Whole networks

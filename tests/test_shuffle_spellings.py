@@ -13,6 +13,7 @@ from einops import rearrange
 from einops.layers.torch import Rearrange
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from networks import calls, run
 from torch import nn
 from tvm import relax, tirx
 from tvm.relax.frontend.torch import from_exported_program
@@ -165,19 +166,6 @@ def raw(body, shape) -> tvm.IRModule:
     return from_exported_program(program, keep_params_as_input=False)
 
 
-def calls(module: tvm.IRModule) -> list[str]:
-    """Names of the operators that ``main`` calls, in order; a call_tir by the function it calls."""
-    values = [binding.value for block in module["main"].body.blocks for binding in block.bindings]
-    named = [value for value in values if isinstance(value, relax.Call)]
-    return [str(call.args[0].name_hint) if call.op.name == "relax.call_tir" else call.op.name for call in named]
-
-
-def run(module: tvm.IRModule, data: torch.Tensor) -> np.ndarray:
-    machine = relax.VirtualMachine(relax.build(module, tvm.target.Target("llvm")), tvm.cpu())
-    output = machine["main"](tvm.runtime.tensor(data.numpy()))
-    return (output if hasattr(output, "numpy") else output[0]).numpy()
-
-
 CANONICAL = ["relax.nn.relu", "relax.reshape", "relax.permute_dims", "relax.reshape", "relax.nn.relu"]
 
 
@@ -219,7 +207,7 @@ def test_no_shuffle_is_left_behind_a_convolution(name):
 def test_the_canonical_one_computes_what_torch_computes():
     data = draw(2, 12, 4, 5)
     module = pipeline.fused(imported(nn.ChannelShuffle(3), data.shape), LOCAL)
-    np.testing.assert_array_equal(run(module, data), Between(nn.ChannelShuffle(3))(data).numpy())
+    np.testing.assert_array_equal(run(module, data.numpy()), Between(nn.ChannelShuffle(3))(data).numpy())
 
 
 def test_a_permutation_that_is_a_buffer():
@@ -259,7 +247,7 @@ def test_other_readers_see_what_they_saw():
 
     data = draw(1, 12, 4, 5)
     module = imported(body, data.shape)
-    np.testing.assert_allclose(run(module, data), Between(body)(data).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(run(module, data.numpy()), Between(body)(data).numpy(), rtol=1e-6)
 
 
 def halves(x):
@@ -287,7 +275,7 @@ def test_channels_taken_apart_are_a_split_of_a_shuffle(name, shape):
     data, module = draw(*shape), imported(body, shape)
     expected = [*CANONICAL[:-1], "relax.split", "relax.subtract", "relax.nn.relu", "relax.concat", "relax.nn.relu"]
     assert calls(module) == expected
-    np.testing.assert_array_equal(run(module, data), Between(body)(data).numpy())
+    np.testing.assert_array_equal(run(module, data.numpy()), Between(body)(data).numpy())
 
 
 def test_slices_of_all_channels_are_a_split():
@@ -333,7 +321,7 @@ def test_what_one_block_computes_is_no_source_in_another():
     assert calls(module).count("relax.permute_dims") == 3
     data = draw(1, 6, 2, 2)
     shuffled = nn.ChannelShuffle(2)(data)
-    np.testing.assert_allclose(run(module, data), (2 * shuffled + F.relu(shuffled)).numpy(), rtol=1e-6)
+    np.testing.assert_allclose(run(module, data.numpy()), (2 * shuffled + F.relu(shuffled)).numpy(), rtol=1e-6)
 
 
 # What is no shuffle of channels

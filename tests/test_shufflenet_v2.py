@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
-import tvm
-from torch import nn
-from tvm import relax
+from networks import check_import
 
 from tvm_shufflenet import models
-from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.models.shufflenet_v2 import ShuffleNetV2, ShuffleUnit
-from tvm_shufflenet.targets import find_target
 
 # Table 5 of the paper, written down once more: stages 2, 3, 4 and conv5.
 TABLE_5 = {
@@ -129,23 +124,6 @@ def test_impossible_units_are_refused(inputs, outputs, stride):
         ShuffleUnit(inputs, outputs, stride)
     with pytest.raises(ValueError, match="width"):
         ShuffleNetV2(0.75)
-
-
-def run(ready: tvm.IRModule, data: np.ndarray) -> np.ndarray:
-    machine = relax.VirtualMachine(relax.build(ready, tvm.target.Target("llvm")), tvm.cpu())
-    output = machine["main"](tvm.runtime.tensor(data))
-    return (output if isinstance(output, tvm.runtime.Tensor) else output[0]).numpy()
-
-
-def check_import(module: nn.Module, shape: tuple[int, ...]) -> None:
-    data = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
-    with torch.no_grad():
-        expected = module(torch.from_numpy(data)).numpy()
-    imported = frontend.to_relax(frontend.export(module, shape))
-    frontend.check_single_tensor(imported)
-    for passes in (pipeline.stock, pipeline.fused):
-        output = run(passes(imported, find_target("local")), data)
-        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

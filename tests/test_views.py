@@ -9,16 +9,14 @@ import torch.nn.functional as F
 import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import answer, kinds, machine_of
 from torch import nn
 from tvm import relax
 
 from tvm_shufflenet.graph import frontend, pipeline
-from tvm_shufflenet.graph.bindings import Bindings, operator
 from tvm_shufflenet.graph.views import Storage, View, shuffled, whole_view
 from tvm_shufflenet.models.shufflenet_v1 import channel_shuffle
 from tvm_shufflenet.targets import find_target
-
-IN_PLACE = "relax.call_tir_inplace"
 
 
 def conv(inputs: int, outputs: int, kernel: int = 1, **options) -> nn.Conv2d:
@@ -37,33 +35,20 @@ class Net(nn.Module):
 
 
 def check(net: nn.Module, shape: tuple[int, ...]) -> list[str]:
-    """The fused network computes what PyTorch does, twice, and leaves its input alone; the operators it calls."""
+    """The fused network computes what PyTorch does, twice, and leaves its input alone; the operators it calls,
+    with a star where they write in place.
+    """
     torch.manual_seed(0)
     data = torch.randn(shape)
     net = net.eval()
     with torch.no_grad():
         expected = net(data).numpy()
     fused = pipeline.fused(frontend.to_relax(frontend.export(net, shape)), find_target("local"))
-    machine = relax.VirtualMachine(relax.build(fused, tvm.target.Target("llvm")), tvm.cpu())
-    given = tvm.runtime.tensor(data.numpy())
+    machine, given = machine_of(fused), tvm.runtime.tensor(data.numpy())
     for _ in range(2):
-        output = machine["main"](given)
-        output = output if isinstance(output, tvm.runtime.Tensor) else output[0]
-        np.testing.assert_allclose(output.numpy(), expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(answer(machine, given), expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(given.numpy(), data.numpy())
-    return called(fused)
-
-
-def called(module: tvm.IRModule) -> list[str]:
-    """What ``main`` calls, in order: our operators by name, with a star where they write in place."""
-    names = []
-    for binding in Bindings(module["main"]).list:
-        name = operator(binding.value)
-        if name in ("relax.call_tir", IN_PLACE):
-            names.append(binding.value.args[0].name_hint.rstrip("0123456789") + ("*" if name == IN_PLACE else ""))
-        elif name is not None:
-            names.append(name)
-    return names
+    return kinds(fused, in_place="*")
 
 
 def test_a_view_of_a_view_is_a_view_of_the_tensor():

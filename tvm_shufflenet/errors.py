@@ -14,7 +14,8 @@
       NothingMeasured           6   a tuning run in which no trial succeeded
       ScheduleRejected          1   a schedule template that does not apply to an operator
 
-Every message says what happened, the likely cause and the next command, and prints as one short paragraph.
+Every message says what happened, the likely cause and the next command, and prints as one short paragraph. What a
+library raised is quoted in it by one of its ``lines_of``.
 """
 
 from __future__ import annotations
@@ -93,3 +94,8 @@ class NothingMeasured(DeployError):
 
 class ScheduleRejected(DeployError):
     pass
+
+
+def lines_of(error: Exception) -> list[str]:
+    """What an error of a library says, for a message with room for one line of it; its type where it says nothing."""
+    return str(error).strip().splitlines() or [type(error).__name__]

@@ -185,10 +185,15 @@ def compare(
     )
 
 
+def largest_error(output: np.ndarray, reference: np.ndarray) -> float:
+    """Largest absolute difference from ``reference``; infinite for another shape, NaN where ``output`` has one."""
+    return float(np.abs(output - reference).max()) if output.shape == reference.shape else float("inf")
+
+
 def check(network: Network, data: np.ndarray, reference: np.ndarray, tolerance: float, name: str) -> float:
     """Largest absolute difference from ``reference``. Raises WrongResult where it exceeds ``tolerance`` or is NaN."""
     output = network.run(data)
-    error = float(np.abs(output - reference).max()) if output.shape == reference.shape else float("inf")
+    error = largest_error(output, reference)
     if not error <= tolerance:
         raise WrongResult(
             f"the {name} library is off by {error:.3g} from PyTorch, {tolerance:.3g} is allowed",

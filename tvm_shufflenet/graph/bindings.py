@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 from tvm import ir, relax, tirx
 
 
@@ -15,9 +16,14 @@ def shape_of(expr: relax.Expr) -> tuple[int, ...] | None:
     return tuple(int(dim) for dim in shape)
 
 
-def operator(expr: relax.Expr) -> str | None:
-    """The name of the operator that ``expr`` calls, such as ``relax.nn.conv2d``."""
+def operator(expr: relax.Expr | None) -> str | None:
+    """The name of the operator that ``expr`` calls, such as ``relax.nn.conv2d``; None where it calls none."""
     return expr.op.name if isinstance(expr, relax.Call) and hasattr(expr.op, "name") else None
+
+
+def constant(expr: relax.Expr | None) -> np.ndarray | None:
+    """The value of a constant, None for anything else."""
+    return expr.value.numpy() if isinstance(expr, ir.GenericConst) and hasattr(expr.value, "numpy") else None
 
 
 def operands(expr: relax.Expr) -> list[relax.Var]:
@@ -54,7 +60,6 @@ class Bindings:
         self.function = function
         self.list = [binding for block in function.body.blocks for binding in block.bindings]
         self.values = {binding.var: binding.value for binding in self.list}
-        self.position = {binding.var: index for index, binding in enumerate(self.list)}
         self.reads = Counter(var for binding in self.list for var in operands(binding.value))
         self.reads.update(operands(function.body.body))
         self._reader = {var: binding.var for binding in self.list for var in operands(binding.value)}

@@ -15,7 +15,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from .bindings import shape_of
+from .bindings import constant, operator, shape_of
 from .views import shuffled
 
 
@@ -124,7 +124,7 @@ OPERANDS = {"relax.take": 2, "relax.gather_elements": 2, "relax.gather_nd": 2, "
 
 def _move_of(expr: relax.Expr | None) -> str | None:
     """The name of the operator that ``expr`` calls, where it is one of ``MOVES``."""
-    name = getattr(getattr(expr, "op", None), "name", None) if isinstance(expr, relax.Call) else None
+    name = operator(expr)
     return name if name in MOVES else None
 
 
@@ -256,8 +256,8 @@ class Rearrangements:
             if expr not in known:
                 known[expr] = self._run(self.values[expr], known)
             return known[expr]
-        if isinstance(expr, tvm.ir.GenericConst):
-            return expr.value.numpy()
+        if (value := constant(expr)) is not None:
+            return value
         if isinstance(expr, tirx.IntImm):
             return int(expr)
         if isinstance(expr, relax.Tuple):

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import tvm
 from tvm import relax
 
 from ..operators.pointwise import can_fuse_shuffle
-from .bindings import Bindings, operator, shape_of
+from .bindings import Bindings, constant, operator, shape_of
 
 
 @dataclass
@@ -53,11 +52,6 @@ class Chain:
         if group_in == 1 and out_channels == self.groups == shape_of(self.data)[1]:
             return "depthwise"
         return "convolution"
-
-
-def constant(expr: relax.Expr) -> np.ndarray | None:
-    """The value of a constant, None for anything else."""
-    return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy") else None
 
 
 def shuffle_groups_of(bindings: Bindings, split: relax.Var) -> tuple[int, list[relax.Var]] | None:
@@ -120,10 +114,15 @@ def _extend(chain: Chain, bindings: Bindings, reader: relax.Var) -> bool:
     return False
 
 
+def _other_operand(add: relax.Call, known: relax.Var) -> relax.Expr | None:
+    """What is added to ``known``, None where that is ``known`` itself."""
+    return next((arg for arg in add.args if not arg.same_as(known)), None)
+
+
 def _extend_by_add(chain: Chain, reader: relax.Var, add: relax.Call) -> bool:
     if chain.relu or chain.residual is not None or chain.shuffle_groups > 1:
         return False
-    other = next((arg for arg in add.args if not arg.same_as(chain.last)), None)
+    other = _other_operand(add, chain.last)
     if other is None:
         return False
     addend = constant(other)
@@ -184,7 +183,7 @@ def _extend_layer(layer: Layer, bindings: Bindings, reader: relax.Var) -> bool:
         return True
     if operator(value) != "relax.add" or layer.relu:
         return False
-    addend = next((constant(arg) for arg in value.args if not arg.same_as(layer.last)), None)
+    addend = constant(_other_operand(value, layer.last))
     outputs = len(layer.bias)
     if addend is None or addend.shape not in ((outputs,), (1, outputs)) or addend.dtype != np.float32:
         return False

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import tvm
 from tvm import relax
 
+from .bindings import operator
+
 CONVOLUTIONS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
 TRANSPOSED = ("relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.nn.conv3d_transpose")
 
@@ -35,13 +37,13 @@ class Complexity:
 
     @property
     def multiply_adds(self) -> int:
-        return sum(operator.multiply_adds for operator in self.operators)
+        return sum(each.multiply_adds for each in self.operators)
 
     def by_operator(self) -> dict[str, int]:
         """Multiply-adds by operator name, the largest first."""
         totals = Counter()
-        for operator in self.operators:
-            totals[operator.name] += operator.multiply_adds
+        for each in self.operators:
+            totals[each.name] += each.multiply_adds
         return dict(totals.most_common())
 
 
@@ -65,7 +67,7 @@ def count(module: tvm.IRModule) -> Complexity:
             parameters |= {operand: _size(operand) for operand in known if _shape(operand)}
             macs = _multiply_adds(value)
             if macs is not None:
-                operators.append(OperatorComplexity(value.op.name, _shape(value), macs))
+                operators.append(OperatorComplexity(operator(value), _shape(value), macs))
     return Complexity(tuple(operators), sum(parameters.values()))
 
 
@@ -96,7 +98,7 @@ def _size(expr: relax.Expr) -> int:
 
 def _multiply_adds(value: relax.Expr) -> int | None:
     """Multiply-adds of an operator that the papers count; None for any other."""
-    name = getattr(getattr(value, "op", None), "name", None)
+    name = operator(value)
     if name in CONVOLUTIONS:
         weight = value.args[1]
         return _size(value) * (_size(weight) // _shape(weight)[value.attrs.kernel_layout.index("O")])

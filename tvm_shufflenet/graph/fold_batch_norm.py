@@ -11,16 +11,13 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-
-def _is_call(expr: relax.Expr | None, operator: str) -> bool:
-    return isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.Op) and expr.op.name == operator
+from .bindings import constant, operator
 
 
 def _constants(expressions: list[relax.Expr]) -> list[np.ndarray] | None:
     """The values of ``expressions`` in float64, None where one of them is no constant."""
-    if not all(isinstance(expr, tvm.ir.GenericConst) for expr in expressions):
-        return None
-    return [expr.value.numpy().astype(np.float64) for expr in expressions]
+    values = [constant(expr) for expr in expressions]
+    return None if any(value is None for value in values) else [value.astype(np.float64) for value in values]
 
 
 @mutator
@@ -30,7 +27,7 @@ class _Fold(PyExprMutator):
     def visit_tuple_getitem_(self, item: relax.TupleGetItem) -> relax.Expr:
         item = self.visit_expr_post_order(item)
         norm = self._bound(item.tuple_value)
-        if int(item.index) != 0 or not _is_call(norm, "relax.nn.batch_norm"):
+        if int(item.index) != 0 or operator(norm) != "relax.nn.batch_norm":
             return item
         conv, bias = self._convolution(self._bound(norm.args[0]))
         folded = None if conv is None else self._folded(conv, bias, norm)
@@ -38,15 +35,15 @@ class _Fold(PyExprMutator):
 
     def _convolution(self, expr: relax.Expr) -> tuple[relax.Call | None, np.ndarray | float]:
         """The convolution that ``expr`` is, and its bias: the importer adds that as a constant, perhaps reshaped."""
-        if _is_call(expr, "relax.nn.conv2d"):
+        if operator(expr) == "relax.nn.conv2d":
             return expr, 0.0
-        if not _is_call(expr, "relax.add"):
+        if operator(expr) != "relax.add":
             return None, 0.0
         conv, addend = (self._bound(operand) for operand in expr.args)
-        if _is_call(addend, "relax.reshape"):
+        if operator(addend) == "relax.reshape":
             addend = self._bound(addend.args[0])
         values = _constants([addend])
-        if not _is_call(conv, "relax.nn.conv2d") or values is None or values[0].size != int(conv.args[1].ty.shape[0]):
+        if operator(conv) != "relax.nn.conv2d" or values is None or values[0].size != int(conv.args[1].ty.shape[0]):
             return None, 0.0
         return conv, values[0].reshape(-1)
 
@@ -60,7 +57,7 @@ class _Fold(PyExprMutator):
             return None
         weight, gamma, beta, mean, variance = values
         factor = gamma / np.sqrt(variance + float(norm.attrs.epsilon))
-        dtype = conv.args[1].value.numpy().dtype
+        dtype = constant(conv.args[1]).dtype
         folded = relax.const((weight * factor[:, None, None, None]).astype(dtype))
         shift = relax.const((beta + (bias - mean) * factor)[None, :, None, None].astype(dtype))
         scaled = self.builder_.emit(relax.Call(conv.op, [conv.args[0], folded], conv.attrs))

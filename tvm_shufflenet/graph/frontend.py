@@ -16,7 +16,7 @@ from tvm import relax
 from tvm.relax import transform
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from ..errors import ImportFailed
+from ..errors import ImportFailed, lines_of
 from ..tracebacks import raised_at
 from .canonicalize_shuffles import CanonicalizeShuffles
 from .examine import examine, refused_operator, unknown_operators
@@ -32,11 +32,10 @@ def export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expo
     try:
         return trace(module, input_shape)
     except Exception as exc:
-        reason = str(exc).strip().splitlines() or [type(exc).__name__]
-        place = raised_at(exc)
-        by_data = "data-dependent" in reason[0]
+        reason, place = lines_of(exc)[0], raised_at(exc)
+        by_data = "data-dependent" in reason
         raise ImportFailed(
-            f"torch.export refused the model{f' at {place}' if place else ''}: {reason[0][:300]}",
+            f"torch.export refused the model{f' at {place}' if place else ''}: {reason[:300]}",
             "its control flow depends on data" if by_data else f"the model does not run on input {tuple(input_shape)}",
             "compute both ways and choose with torch.where"
             if by_data
@@ -84,8 +83,7 @@ def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:
             warnings.simplefilter("ignore")  # torch and TVM deprecate each other's habits here
             module = importer.from_exported_program(program, False, False, False, None)
     except Exception as exc:
-        reason = (str(exc).strip().splitlines() or [type(exc).__name__])[-1][:300]
-        raise refused_operator(importer.node, reason) from exc
+        raise refused_operator(importer.node, lines_of(exc)[-1][:300]) from exc
     return fold(module)
 
 

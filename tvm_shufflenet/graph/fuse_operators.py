@@ -174,18 +174,13 @@ class Fuser:
     def _read(self, *variables: relax.Var) -> None:
         self.left.subtract(variables)
 
-    def _dead(self, storage: Storage, planes: tuple[int, ...]) -> bool:
-        """Whether nobody will read these planes any more, so that they may be overwritten."""
-        wanted = set(planes)
-
-        def uses(value) -> bool:
-            views = value if isinstance(value, tuple) else (value,)
-            return any(
-                isinstance(view, View) and view.storage is storage and not wanted.isdisjoint(view.planes)
-                for view in views
-            )
-
-        return storage.writable and not any(self.left[var] > 0 and uses(value) for var, value in self.values.items())
+    def _live(self, storage: Storage) -> set[int]:
+        """The planes that must not be overwritten: those somebody will still read, or all of what is not ours."""
+        if not storage.writable:
+            return set(range(storage.planes))
+        awaited = [value for var, value in self.values.items() if self.left[var] > 0]
+        views = [view for value in awaited for view in (value if isinstance(value, tuple) else (value,))]
+        return {plane for view in views if _lies_in(view, storage) for plane in view.planes}
 
     # Operators
 
@@ -216,7 +211,7 @@ class Fuser:
         if chain.residual is not None:
             addend = self._whole(self._view(chain.residual))
             self._read(chain.residual)
-            if self._dead(addend.storage, addend.planes):
+            if self._live(addend.storage).isdisjoint(addend.planes):
                 place = replace(place, storage=addend.storage)
         batch, planes, height, width = data.storage.shape
         kernel = Pointwise(
@@ -299,9 +294,7 @@ class Fuser:
             self._read(layer.data)
         kernel = Dense(shape_of(layer.data)[0], weight.shape[1], len(layer.bias), layer.relu, plane)
         arguments = [data, relax.const(kernel.pack_weight(weight)), relax.const(layer.bias)]
-        function = kernel.function().with_attr({"op_pattern": OPAQUE, "tirx.noalias": True})
-        variable = self.builder.add_func(function.without_attr("global_symbol"), "dense")
-        return self.builder.emit(relax.call_tir(variable, arguments, relax.TensorType(kernel.output_shape, "float32")))
+        return self._call("dense", kernel, arguments)
 
     def _copy(self, view: View, place: Place) -> View:
         """The fallback where a view must become a tensor or lie elsewhere."""
@@ -311,24 +304,31 @@ class Fuser:
         return self._emit("copy", kernel, arguments, place, place.relu or view.non_negative)
 
     def _emit(self, name: str, kernel, arguments: list[relax.Expr], place: Place, non_negative: bool) -> View:
-        """Call the operator, in place where ``place`` names a tensor that exists."""
+        """Call an operator that makes planes, in place where ``place`` names a tensor that exists."""
         storage, window = place.storage, place.window
         if window.scattered:
             arguments = [*arguments, relax.const(np.array(place.planes, np.int32))]
         if window.shared:
             arguments = [*arguments, storage.var]
-        # An addend that is overwritten is two operands that are one tensor.
-        alone = storage is None or window.shared
+        if storage is None:
+            storage = Storage(self._call(name, kernel, arguments), kernel.output_shape)
+        else:
+            # An addend that is overwritten is two operands that are one tensor.
+            storage.var = self._call(name, kernel, arguments, storage.var, alone=window.shared)
+        return View(storage, place.planes, non_negative)
+
+    def _call(
+        self, name: str, kernel, arguments: list[relax.Expr], written: relax.Expr | None = None, alone: bool = True
+    ) -> relax.Var:
+        """The result of an operator: a fresh tensor, or ``written``; ``alone`` unless two operands are one tensor."""
         attributes = {"op_pattern": OPAQUE, "tirx.noalias": alone}
         function = kernel.function().with_attr(attributes).without_attr("global_symbol")
         variable = self.builder.add_func(function, name)
         result = relax.TensorType(kernel.output_shape, "float32")
-        if storage is None:
-            storage = Storage(self.builder.emit(relax.call_tir(variable, arguments, result)), kernel.output_shape)
-        else:
-            call = relax.op.call_tir_inplace(variable, [*arguments, storage.var], len(arguments), result)
-            storage.var = self.builder.emit(call)
-        return View(storage, place.planes, non_negative)
+        if written is None:
+            return self.builder.emit(relax.call_tir(variable, arguments, result))
+        call = relax.op.call_tir_inplace(variable, [*arguments, written], len(arguments), result)
+        return self.builder.emit(call)
 
 
 # What a handler returns is the variable's new value, or None where the operator is to be left as it is.
@@ -388,7 +388,7 @@ def _concat(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | None:
         return None
     relu = _only_a_relu_reads(fuser, var) and all(isinstance(each, Pending) or each.non_negative for each in parts)
     host = _host(fuser, parts)
-    placed = _place_in(fuser, parts, host, relu) if host else _place_afresh(fuser, parts, relu)
+    placed = _place_in(fuser, parts, *host, relu) if host else _place_afresh(fuser, parts, relu)
     fuser._read(*variables)
     planes = tuple(plane for view in placed for plane in view.planes)
     return View(placed[0].storage, planes, all(view.non_negative for view in placed))
@@ -403,28 +403,25 @@ def _channels(each: View | Pending) -> int:
     return len(each.planes) if isinstance(each, View) else each.channels
 
 
-def _spare(fuser: Fuser, parts: list[View | Pending], storage: Storage) -> tuple[tuple[int, ...], int]:
-    """Planes of ``storage`` that none of ``parts`` holds and nobody will read, and how many the other parts need."""
-    held = {plane for each in parts if isinstance(each, View) and each.storage is storage for plane in each.planes}
-    spare = tuple(plane for plane in range(storage.planes) if plane not in held and fuser._dead(storage, (plane,)))
-    others = [each for each in parts if isinstance(each, Pending) or each.storage is not storage]
-    return spare, sum(_channels(each) for each in others)
+def _lies_in(value, storage: Storage) -> bool:
+    return isinstance(value, View) and value.storage is storage
 
 
-def _host(fuser: Fuser, parts: list[View | Pending]) -> Storage | None:
-    """The tensor that holds some of the parts already and has room for the others."""
-    for each in parts:
-        if isinstance(each, View):
-            spare, needed = _spare(fuser, parts, each.storage)
-            if needed <= len(spare):
-                return each.storage
+def _host(fuser: Fuser, parts: list[View | Pending]) -> tuple[Storage, list[int]] | None:
+    """The tensor that holds some of the parts already and has room for the others, and its planes that are free."""
+    for storage in [each.storage for each in parts if isinstance(each, View)]:
+        held = [each.planes for each in parts if _lies_in(each, storage)]
+        taken = fuser._live(storage).union(*held)
+        spare = [plane for plane in range(storage.planes) if plane not in taken]
+        if sum(_channels(each) for each in parts if not _lies_in(each, storage)) <= len(spare):
+            return storage, spare
     return None
 
 
-def _place_in(fuser: Fuser, parts: list[View | Pending], host: Storage, relu: bool) -> list[View]:
-    spare, placed = list(_spare(fuser, parts, host)[0]), []
+def _place_in(fuser: Fuser, parts: list[View | Pending], host: Storage, spare: list[int], relu: bool) -> list[View]:
+    placed = []
     for each in parts:
-        if isinstance(each, View) and each.storage is host:
+        if _lies_in(each, host):
             placed.append(each)
             continue
         planes, spare = tuple(spare[: _channels(each)]), spare[_channels(each) :]

@@ -6,7 +6,7 @@ MetaSchedule's own extraction does not see calls that write in place.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tvm
 import tvm_ffi
@@ -51,10 +51,6 @@ def operator_tasks(module: tvm.IRModule) -> list[OperatorTask]:
         callee = binding.value.args[0]
         mod = normalize(module[callee])
         key = tvm_ffi.structural_hash(mod)
-        earlier = found.get(key)
-        found[key] = OperatorTask(str(callee.name_hint), mod, 1) if earlier is None else _once_more(earlier)
+        task = found.get(key) or OperatorTask(str(callee.name_hint), mod, 0)
+        found[key] = replace(task, occurrences=task.occurrences + 1)
     return list(found.values())
-
-
-def _once_more(task: OperatorTask) -> OperatorTask:
-    return OperatorTask(task.name, task.mod, task.occurrences + 1)

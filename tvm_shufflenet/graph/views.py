@@ -59,9 +59,9 @@ class View:
         return View(self.storage, tuple(self.planes[c] for c in channels), self.non_negative)
 
 
-def whole_view(storage: Storage, non_negative: bool = False) -> View:
+def whole_view(storage: Storage) -> View:
     """The view of all planes in order."""
-    return View(storage, tuple(range(storage.planes)), non_negative)
+    return View(storage, tuple(range(storage.planes)))
 
 
 def shuffled(channels: int, groups: int) -> list[int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..errors import BadInput
+from ..errors import BadInput, lines_of
 from .shufflenet_v1 import ARITHMETICS, STAGE_REPEATS, ShuffleNetV1
 
 # How a zoo network is made, given its number of ``classes``; and all of them by name.
@@ -196,10 +196,9 @@ def _read(path: Path) -> dict[str, object]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as exc:
-        reason = str(exc).splitlines() or [type(exc).__name__]
         raise BadInput(
             f"{path} is no checkpoint that can be loaded safely",
-            reason[0][:200],
+            lines_of(exc)[0][:200],
             "save the tensors alone: torch.save(model.state_dict(), FILE.pth)",
         ) from exc
     if isinstance(state, dict):

@@ -16,7 +16,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from ..errors import BadInput, ImportFailed
+from ..errors import BadInput, ImportFailed, lines_of
 
 # Without a path or an archive's first folder, what each kind of archive holds.
 TORCHSCRIPT, CHECKPOINT, AOTINDUCTOR = "constants.pkl", "data.pkl", "data/aotinductor/"
@@ -126,7 +126,7 @@ def _version(program: dict, exc: Exception) -> str:
 
     found = program.get("schema_version") or {}
     writer, schema = program.get("torch_version", "unknown"), f"{found.get('major')}.{found.get('minor')}"
-    reason = (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
+    reason = lines_of(exc)[0][:200]
     if isinstance(exc, pickle.UnpicklingError):
         return "it holds pickled objects beside its tensors, which could run code"
     if found.get("major") == SCHEMA_VERSION[0] and writer == torch.__version__:
@@ -188,9 +188,8 @@ def _fixed(program: ExportedProgram, path: Path, shape: tuple, wanted: tuple[int
     try:
         return trace(program.module(), wanted)
     except Exception as exc:
-        reason = str(exc).strip().splitlines() or [type(exc).__name__]
         raise ImportFailed(
-            f"{path} cannot be fixed to input {wanted}: {reason[0][:300]}",
+            f"{path} cannot be fixed to input {wanted}: {lines_of(exc)[0][:300]}",
             "what it was exported for excludes that shape",
             "export it for that shape",
         ) from exc

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import BadInput, ImportFailed, ToolMissing
+from ..errors import BadInput, ImportFailed, ToolMissing, lines_of
 from . import Model
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ def load_onnx(path: Path, input_shape: tuple[int, ...] | None) -> OnnxModel:
 
 
 def _reason(exc: Exception) -> str:
-    """The first line of an error that is not empty."""
-    lines = [line.strip() for line in str(exc).splitlines()]
-    return next((line for line in lines if line), type(exc).__name__)[:300]
+    return lines_of(exc)[0].rstrip()[:300]
 
 
 def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:

@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from .building import parameter, prim_func, rectified
 from .destination import Window, own
-from .sliding import Convert, Sliding
+from .sliding import Convert, Sliding, unchanged
 
 BLOCK = "pooling"
 LOWEST = float("-inf")
@@ -122,10 +122,10 @@ class Pooling:
 
     def _arithmetic(self) -> Arithmetic:
         if self.kind == "average":
-            return Arithmetic("float32", T.float32(0), _same, lambda value, so_far: so_far + value)
+            return Arithmetic("float32", T.float32(0), unchanged, lambda value, so_far: so_far + value)
         if self.bitwise:
             return Arithmetic("uint32", T.uint32(0), _bits, tirx.max)
-        return Arithmetic("float32", T.float32(LOWEST), _same, _larger)
+        return Arithmetic("float32", T.float32(LOWEST), unchanged, _larger)
 
     def _share(self, h, w):
         """What a sum is multiplied with: one over the number of pixels that PyTorch counts."""
@@ -146,10 +146,6 @@ class Pooling:
             return kernel
         start = place * stride - before
         return tirx.min(start + kernel, high) - tirx.max(start, low)
-
-
-def _same(vector: ir.Expr, _lanes: int) -> ir.Expr:
-    return vector
 
 
 def _bits(vector: ir.Expr, lanes: int) -> ir.Expr:

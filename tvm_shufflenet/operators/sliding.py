@@ -23,6 +23,10 @@ COPY_LANES = 16
 Convert = Callable[[ir.Expr, int], ir.Expr]
 
 
+def unchanged(vector: ir.Expr, _lanes: int) -> ir.Expr:
+    return vector
+
+
 def round_up(value: int, unit: int) -> int:
     return -(-value // unit) * unit
 
@@ -75,7 +79,7 @@ class Sliding:
         """Where the copy holds what tap (r, s) of the window at output (h, w) reads."""
         return n, c, h * self.stride[0] + r, s % self.phases, w + s // self.phases
 
-    def pad(self, data, scratch, value: ir.Expr, convert: Convert = lambda vector, _: vector) -> None:
+    def pad(self, data, scratch, value: ir.Expr, convert: Convert = unchanged) -> None:
         """Emit the block ``padded``: rows of ``data`` (N, C, H, W), converted, into ``scratch``; ``value`` around them.
 
         ``convert`` is applied to vectors of any number of lanes.

@@ -19,7 +19,7 @@ from ..library.link import linker_command
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from ..tuning.records import RecordStore
-from ..workflow import Imported
+from ..workflow import Imported, largest_error
 from .catalogue import RUNNERS, Peer
 from .environments import OWN, Announce, clean_environment
 from .handover import Handover
@@ -98,7 +98,7 @@ def runner_environment(threads: int, own: bool) -> dict[str, str]:
 
 def checked(entry: Entry, facts: dict, handover: Handover) -> Entry:
     """The entry with what its runner said of itself. Raises WrongResult where its output is not PyTorch's."""
-    error = handover.error_of(np.load(output_file(handover, entry.name)))
+    error = largest_error(np.load(output_file(handover, entry.name)), handover.reference)
     if not error <= handover.tolerance:
         raise WrongResult(
             f"{entry.name} is off by {error:.3g} from PyTorch, {handover.tolerance:.3g} is allowed",

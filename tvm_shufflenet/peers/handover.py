@@ -28,12 +28,6 @@ class Handover:
     def input(self) -> Path:
         return self.folder / INPUT
 
-    def error_of(self, output: np.ndarray) -> float:
-        """Largest absolute difference from PyTorch; infinite for another shape."""
-        if output.shape != self.reference.shape:
-            return float("inf")
-        return float(np.abs(output - self.reference).max())
-
 
 def write_handover(imported: Imported, folder: Path) -> Handover:
     import torch
