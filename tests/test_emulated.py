@@ -242,7 +242,7 @@ class TestFailure:
             EmulatedCore().start()
 
     def test_a_qemu_that_ends_at_once(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _script(tmp_path, "echo no such core >&2; exit 3"))
+        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _qemu(tmp_path, "echo no such core >&2; exit 3"))
         device = EmulatedCore()
         with pytest.raises(DeviceFailed, match="no such core\nqemu-aarch64 ended with status 3"):
             device.start()
@@ -250,12 +250,19 @@ class TestFailure:
 
     def test_a_qemu_with_another_plugin_interface(self, monkeypatch, tmp_path):
         refusal = "plugin requires API version 1, but this QEMU supports only a minimum version of 2"
-        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _script(tmp_path, f"echo '{refusal}' >&2; exit 1"))
+        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _qemu(tmp_path, f"echo '{refusal}' >&2; exit 1"))
         with pytest.raises(ToolMissing, match=r"newer than .*TVM_SHUFFLENET_QEMU"):
             EmulatedCore().start()
 
+    @pytest.mark.parametrize("version", ["5.2.0", "11.0.50", ""])
+    def test_a_qemu_whose_plugin_interface_is_not_known(self, version, monkeypatch, tmp_path):
+        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _qemu(tmp_path, "exit 1", version))
+        expected = r"not known here: QEMU 6 to 10" if version else "does not say which version"
+        with pytest.raises(ToolMissing, match=expected):
+            EmulatedCore().start()
+
     def test_a_qemu_that_never_answers(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _script(tmp_path, "exec sleep 60"))
+        monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _qemu(tmp_path, "exec sleep 60"))
         monkeypatch.setattr("tvm_shufflenet.devices.emulated.START_LIMIT_S", 1.0)
         with pytest.raises(DeviceFailed, match="did not come up within 1 s"):
             EmulatedCore().start()
@@ -266,6 +273,12 @@ class TestFailure:
         with pytest.raises(LinkFailed, match="the compiler is unwell"):
             EmulatedCore().start()
         assert not [path for path in tmp_path.iterdir() if path.suffix == ".so"]
+
+
+def _qemu(folder: Path, commands: str, version: str = "7.2.0") -> str:
+    """A program that says it is such a QEMU, and does this when it is to emulate anything."""
+    says = f"qemu-aarch64 version {version}" if version else "hello"
+    return _script(folder, f'if [ "$1" = --version ]; then echo "{says}"; exit; fi; {commands}')
 
 
 def _script(folder: Path, commands: str) -> str:

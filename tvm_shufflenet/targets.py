@@ -54,6 +54,7 @@ class Core:
     compute_scale: float
     model_error_percent: float | None
     source: str
+    cores: int = 4
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ CORES: dict[str, Core] = {
         replace(_A53, name="raspberry-pi-3b"),
         replace(_A72, name="raspberry-pi-4b"),
         replace(
-            _A72, name="rk3399", clock_ghz=1.8, dram_latency_ns=131.0, dram_line_ns=6.6, model_error_percent=None,
+            _A72, name="rk3399", cores=2, dram_latency_ns=131.0, dram_line_ns=6.6, model_error_percent=None,
             source="RK3399's Cortex-A72 cores; as Raspberry Pi 4B, but copies at 3.9 GB/s (RockPro64, NanoPC T4)",
         ),
         replace(_A55, name="rk3568"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,23 @@ def find_qemu() -> Tool:
         lambda: shutil.which("qemu-aarch64"),
         apt("qemu-user"),
     )
+
+
+def _version_line(program: str) -> str:
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+    return done.stdout.partition("\n")[0]
+
+
+def qemu_version() -> tuple[int, int]:
+    """Major and minor version of the QEMU that is found. Raises ToolMissing where there is none, or it does not say."""
+    qemu = find_qemu()
+    program = require(qemu)
+    line = _version_line(program)
+    found = re.search(r"version (\d+)\.(\d+)", line)
+    if found is None:
+        what = f"{program} does not say which version of QEMU it is: {line or 'no output'}"
+        raise ToolMissing(what, "it is another program", qemu.install)
+    return int(found[1]), int(found[2])
 
 
 def find_llvm_mca() -> Tool:

@@ -36,9 +36,11 @@ def _parse(spec: str, target: Target, threads: int) -> Device:
     if scheme == "emulated":
         from .emulated_device import EmulatedDevice
 
-        if threads > 1:
-            raise BadInput("the emulated device models one core", f"--threads {threads}", "use --threads 1")
-        return EmulatedDevice(find_core(rest or target.core or "cortex-a72"))
+        core = find_core(rest or target.core or "cortex-a72")
+        if threads > core.cores:
+            what = f"the emulated {core.name} has {core.cores} cores"
+            raise BadInput(what, f"--threads {threads}", f"use --threads {core.cores} or fewer")
+        return EmulatedDevice(core, threads)
     if scheme in ("rpc", "tracker"):
         from .remote import RemoteDevice
 

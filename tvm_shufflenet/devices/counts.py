@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import DeviceFailed
@@ -44,13 +44,23 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Counts:
+    """``blocks`` are what one core ran by itself; ``shares`` what it and others ran side by side. More than one of the
+    guest's ``threads`` has no place here: the guest does the shares one after the other."""
+
     threads: int
     blocks: tuple[Block, ...]
     arrivals: tuple[Arrival, ...]
+    shares: tuple[Share, ...] = ()
 
-    @property
-    def instructions(self) -> int:
-        return sum(block.count * len(block.code) for block in self.blocks)
+
+@dataclass(frozen=True)
+class Share:
+    """What one core did of a parallel region, all its ``launches`` together; ``region`` is the address of its code."""
+
+    region: int
+    core: int
+    launches: int
+    counts: Counts
 
 
 def read_counts(path: Path) -> Counts:
@@ -63,32 +73,59 @@ def read_counts(path: Path) -> Counts:
 
 
 def _parse(lines: list[str]) -> Counts:
-    threads, blocks, arrivals = 0, {}, []
+    threads, written = 0, 0
+    sections: list[_Section] = []
+    code: dict[str, Code] = {}
     for line in lines[:-1]:
         name, *fields = line.split()
-        if name == "block":
-            number, count, address, accesses, *totals, code = fields
-            totals = tuple(map(int, totals))
-            if len(totals) != MISS_KINDS + 2:
-                raise ValueError(f"a block with {len(totals)} totals")
-            words = struct.unpack(f">{len(code) // 8}I", bytes.fromhex(code))
-            last = int(number)
-            blocks[last] = Block(words, int(count), int(address, 16), int(accesses), totals[:-2], *totals[-2:])
-        elif name == "edge":
-            arrivals.append((last, int(fields[0]), fields[1:]))
-        elif name == "threads":
+        if name == "threads":
             threads = int(fields[0])
+        elif name == "section":
+            sections.append(_Section(int(fields[0], 16), int(fields[1]), int(fields[2])))
+        elif name == "block":
+            code[fields[0]] = sections[-1].add_block(fields)
+            written += 1
+        elif name == "edge":
+            sections[-1].edges.append((sections[-1].blocks[-1].code, int(fields[0]), fields[1:]))
         else:
             raise ValueError(f"a line that starts with {name!r}")
-    if not lines or lines[-1] != f"end {len(blocks)}":
+    if not lines or lines[-1] != f"end {written}":
         raise ValueError("its end marker is missing")
-    code = {str(number): block.code for number, block in blocks.items()}
-    # A block that ran before the first mark only is not in the dump: what came before it is as good as unknown.
-    histories = (tuple(code[number] for number in _known_tail(history, code)) for _, _, history in arrivals)
-    found = (
-        Arrival(blocks[to].code, count, history) for (to, count, _), history in zip(arrivals, histories, strict=True)
-    )
-    return Counts(threads, tuple(blocks.values()), tuple(found))
+    alone = [section for section in sections if not section.region]
+    blocks = tuple(block for section in alone for block in section.blocks)
+    arrivals = tuple(arrival for section in alone for arrival in section.arrivals(code))
+    shares = tuple(section.share(code) for section in sections if section.region)
+    return Counts(threads, blocks, arrivals, shares)
+
+
+@dataclass
+class _Section:
+    """The part of a dump about one core in one region, or about core 0 by itself."""
+
+    region: int
+    core: int
+    launches: int
+    blocks: list[Block] = field(default_factory=list)
+    edges: list[tuple[Code, int, list[str]]] = field(default_factory=list)
+
+    def add_block(self, fields: list[str]) -> Code:
+        _, count, address, accesses, *totals, code = fields
+        totals = tuple(map(int, totals))
+        if len(totals) != MISS_KINDS + 2:
+            raise ValueError(f"a block with {len(totals)} totals")
+        words = struct.unpack(f">{len(code) // 8}I", bytes.fromhex(code))
+        self.blocks.append(Block(words, int(count), int(address, 16), int(accesses), totals[:-2], *totals[-2:]))
+        return words
+
+    def arrivals(self, code: dict[str, Code]) -> tuple[Arrival, ...]:
+        # A block that ran before the first mark only is not in the dump: what came before it is as good as unknown.
+        return tuple(
+            Arrival(to, count, tuple(code[number] for number in _known_tail(history, code)))
+            for to, count, history in self.edges
+        )
+
+    def share(self, code: dict[str, Code]) -> Share:
+        return Share(self.region, self.core, self.launches, Counts(1, tuple(self.blocks), self.arrivals(code)))
 
 
 def _known_tail(history: list[str], known: dict[str, Code]) -> list[str]:

@@ -12,6 +12,9 @@ loop's ends and where both want the same cache port. A load that no stream of mi
 out-of-order core's reorder buffer, which 128 entries at two or three a cycle fill long before memory answers; so its
 latency is exposed. Nothing is known across loops: each starts when the one before has ended.
 
+Of several cores each has its own L1, and they share L2 and memory; a parallel region ends with its slowest share, and
+costs LAUNCH_US beside.
+
 Two constants are fitted to published latencies of boards (benchmarks/calibrate.py): the scale of llvm-mca's cycles and
 the time of a DRAM line. The others are from documents, see targets.CORES.
 Same counts, same nanoseconds: nothing here depends on time, order or what was priced before.
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,12 +32,14 @@ from .. import toolchain
 from ..errors import DeviceFailed
 from ..targets import Core
 from .block_cache import BlockCache
-from .counts import BEYOND_L2, EXPECTED, MISS_KINDS, STORE, Block, Code, Counts
+from .counts import BEYOND_L2, EXPECTED, MISS_KINDS, STORE, Block, Code, Counts, Share
 from .instructions import accesses_memory, is_fp32_multiply_add, loads
 from .pipeline import Pipeline, steps_of
 
 OVERLAP_LOST = 0.1
 SAME_LOOP = 0.5  # two blocks run equally often if one follows the other in this share of their runs
+# What it takes to wake the other cores and to wait for them, spinning as TVM's threads do: a guess.
+LAUNCH_US = 5.0
 SATURATED = 0.6  # a unit that is busy for this share of a loop's core cycles is what bounds it
 
 
@@ -149,6 +155,16 @@ class Cost:
         return self.unmodelled_instructions / self.core_cycles if self.core_cycles else 0.0
 
 
+@dataclass(frozen=True)
+class Section:
+    """Code between two points in time, in cycles. ``bound_cycles`` are ``cycles`` by what set the pace."""
+
+    cycles: float
+    core_cycles: float
+    dram_cycles: float
+    bound_cycles: Counter
+
+
 class CycleModel:
     """Prices counts for one core; threads may share it."""
 
@@ -161,32 +177,61 @@ class CycleModel:
         if counts.threads > 1:
             raise DeviceFailed(
                 f"the timed code ran on {counts.threads} threads",
-                "the emulated device models one core",
-                "run it with TVM_NUM_THREADS=1",
+                "it starts threads of its own, which are not modelled: only TVM's parallel regions are",
+                "let it use one thread",
             )
         if not counts.blocks:
             raise DeviceFailed("nothing was executed between the timer's start and stop")
-        loops = self.loops(counts)
-        times = [loop.time(self.core) for loop in loops]
-        moved = sum((loop.traffic for loop in loops), Traffic())
-        core_cycles = math.fsum(time.core_cycles for time in times)
-        total = math.fsum(time.cycles for time in times)
-        bound_cycles: dict[str, float] = defaultdict(float)
-        for time in times:
-            bound_cycles[time.bound] += time.cycles
+        alone = self._section(counts)
+        regions = [self._region(shares) for shares in _by_region(counts.shares)]
+        everything = [counts, *(share.counts for share in counts.shares)]
+        moved = sum((traffic_of(block) for each in everything for block in each.blocks), Traffic())
+        total = alone.cycles + sum(region.cycles for region in regions)
+        core_cycles = alone.core_cycles + sum(region.core_cycles for region in regions)
         return Cost(
             core_cycles,
             total - core_cycles,
             total,
             round(total / self.core.clock_ghz),
-            counts.instructions,
-            self.pipeline.unmodelled(counts),
+            sum(_instructions(each) for each in everything),
+            sum(self.pipeline.unmodelled(each) for each in everything),
             moved.l1_misses,
             moved.l2_misses,
             moved.l1_writebacks,
             moved.l2_writebacks,
-            sum(4 * block.count * sum(map(is_fp32_multiply_add, block.code)) for block in counts.blocks),
-            dict(bound_cycles),
+            sum(_multiply_adds(each) for each in everything),
+            dict(sum((section.bound_cycles for section in [alone, *regions]), Counter())),
+        )
+
+    def _section(self, counts: Counts) -> Section:
+        """Code that one core runs, from start to end."""
+        times = [loop.time(self.core) for loop in self.loops(counts)]
+        bound_cycles: Counter = Counter()
+        for time in times:
+            bound_cycles[time.bound] += time.cycles
+        return Section(
+            math.fsum(time.cycles for time in times),
+            math.fsum(time.core_cycles for time in times),
+            math.fsum(time.dram_cycles for time in times),
+            bound_cycles,
+        )
+
+    def _region(self, shares: list[Share]) -> Section:
+        """A parallel region, all its launches together: it ends with its slowest share.
+
+        One core's stream of lines keeps the memory of these boards busy, so the lines of all cores go one after the
+        other: a region takes no less than that.
+        """
+        sections = [self._section(share.counts) for share in shares]
+        slowest = max(sections, key=lambda section: section.cycles)
+        dram_cycles = math.fsum(section.dram_cycles for section in sections)
+        launch_cycles = shares[0].launches * LAUNCH_US * 1e3 * self.core.clock_ghz
+        bound_cycles = Counter({"DRAM": dram_cycles}) if dram_cycles > slowest.cycles else slowest.bound_cycles
+        return Section(
+            max(slowest.cycles, dram_cycles) + launch_cycles,
+            slowest.core_cycles,
+            dram_cycles,
+            bound_cycles + Counter({"launch": launch_cycles}),
         )
 
     def loops(self, counts: Counts) -> list[Loop]:
@@ -205,6 +250,21 @@ class CycleModel:
             )
             for codes in _loops_of(counts, runs)
         ]
+
+
+def _by_region(shares: Iterable[Share]) -> list[list[Share]]:
+    regions: dict[int, list[Share]] = defaultdict(list)
+    for share in shares:
+        regions[share.region].append(share)
+    return list(regions.values())
+
+
+def _instructions(counts: Counts) -> int:
+    return sum(block.count * len(block.code) for block in counts.blocks)
+
+
+def _multiply_adds(counts: Counts) -> int:
+    return sum(4 * block.count * sum(map(is_fp32_multiply_add, block.code)) for block in counts.blocks)
 
 
 def _unit_cycles(core: Core, codes: list[Code], runs: Counter) -> dict[str, float]:

@@ -32,8 +32,8 @@ class EmulatedCore:
     process ends.
     """
 
-    def __init__(self, core: str = "cortex-a72", session_timeout_s: float = 600):
-        self.core = find_core(core)
+    def __init__(self, core: str = "cortex-a72", session_timeout_s: float = 600, cores: int = 1):
+        self.core, self.cores = find_core(core), cores
         self.session_timeout_s = session_timeout_s
         self.host: str | None = None
         self.port: int | None = None
@@ -59,7 +59,7 @@ class EmulatedCore:
         self.stop()
         prepare()
         command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
-        command += ["--session-timeout", f"{self.session_timeout_s:g}"]
+        command += ["--session-timeout", f"{self.session_timeout_s:g}", "--cores", str(self.cores)]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the emulator has ended)
         # A session of its own: Ctrl-C reaches this process only, which decides what it still needs the device for.
         self._process = subprocess.Popen(

@@ -10,16 +10,19 @@ from .emulated import EmulatedCore
 
 
 class EmulatedDevice(Device):
-    """One modelled ``core``; sessions are processes of their own, so trials side by side do not disturb its clock."""
+    """``threads`` cores of one kind, modelled.
+
+    Sessions are processes of their own, so trials side by side do not disturb its clock.
+    """
 
     kind = "modelled"
     machine = "aarch64"
 
-    def __init__(self, core: Core):
+    def __init__(self, core: Core, threads: int = 1):
         self.name = f"emulated:{core.name}"
         self.model_error_percent = core.model_error_percent
         self.workers = os.cpu_count() or 1
-        self._emulator = EmulatedCore(core.name)
+        self._emulator = EmulatedCore(core.name, cores=threads)
 
     def start(self) -> None:
         self._emulator.start()

@@ -42,10 +42,11 @@ PR_SET_PDEATHSIG = 1
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tvm_shufflenet.devices.emulator", description=__doc__)
     parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(CORES)}")
+    parser.add_argument("--cores", type=int, default=1, help="how many of them share a parallel region")
     parser.add_argument("--session-timeout", type=float, default=600, help="seconds a session may take")
     options = parser.parse_args(arguments)
     try:
-        with Emulator(find_core(options.core), options.session_timeout) as emulator:
+        with Emulator(find_core(options.core), options.session_timeout, options.cores) as emulator:
             return emulator.run()
     except DeployError as exc:
         print(exc, file=sys.stderr)
@@ -59,8 +60,8 @@ class Emulator:
     and their length would shift the stack and with it the simulated cache conflicts.
     """
 
-    def __init__(self, core: Core, session_timeout_s: float):
-        self.core = core
+    def __init__(self, core: Core, session_timeout_s: float, cores: int = 1):
+        self.core, self.cores = core, cores
         self.session_timeout_s = session_timeout_s
         self._events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
         self._qemu: subprocess.Popen | None = None
@@ -117,9 +118,10 @@ class Emulator:
             "-E", "LD_LIBRARY_PATH=./server",
             "-E", "LD_PRELOAD=./heap.so",
             "-E", "TVM_NUM_THREADS=1",
-            "-plugin", plugin_argument(self.core),
+            "-plugin", plugin_argument(self.core, self.cores),
             f"./server/{server.name}", "--host", "127.0.0.1", "--port", "0", "--work-dir", "work",
             "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", f"{self.session_timeout_s:g}",
+            "--modelled-cores", str(self.cores),
         ]  # fmt: skip
         self._qemu = subprocess.Popen(
             command, env={}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
@@ -138,9 +140,9 @@ class Emulator:
         self._events.put(("stdin closed", None))
 
 
-def plugin_argument(core: Core) -> str:
+def plugin_argument(core: Core, cores: int = 1) -> str:
     """The counting plugin with the core's caches, for qemu started in a folder with ``plugin.so`` and ``counts``."""
-    return f"./plugin.so,out=counts,l1d={_geometry(core.l1d)},l2={_geometry(core.l2)}"
+    return f"./plugin.so,out=counts,l1d={_geometry(core.l1d)},l2={_geometry(core.l2)},cores={cores}"
 
 
 def _geometry(cache: Cache) -> str:

@@ -22,6 +22,7 @@ constexpr const char* kUsage = R"(usage: tvm_shufflenet_server [options]
   --session-timeout SECONDS  end every session after this long (0: no limit)
   --max-sessions N           serve so many clients at once (8; with a tracker 1)
   --cost-socket PATH         emulated device: report times from the cost service at this socket
+  --modelled-cores N         emulated device: share parallel regions among so many cores (1)
 )";
 
 [[noreturn]] void UsageError(const std::string& message) {
@@ -83,6 +84,7 @@ Options ParseOptions(int argc, char** argv) {
       {"--session-timeout", [&](auto& text) { options.session_timeout_s = Seconds("--session-timeout", text); }},
       {"--max-sessions", [&](auto& text) { options.max_sessions = Number("--max-sessions", text, 1, 64); }},
       {"--cost-socket", [&](auto& text) { options.cost_socket = text; }},
+      {"--modelled-cores", [&](auto& text) { options.modelled_cores = Number("--modelled-cores", text, 1, 16); }},
   };
   for (int i = 1; i < argc; ++i) {
     std::string option = argv[i];

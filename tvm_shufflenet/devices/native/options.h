@@ -15,6 +15,7 @@ struct Options {
   double session_timeout_s = 0;  // 0: none
   int max_sessions = 8;
   std::string cost_socket;
+  int modelled_cores = 1;
 
   bool has_tracker() const { return !tracker_host.empty(); }
 };

@@ -9,10 +9,16 @@
  *   getpriority(0x7e57, 0)   counts start at zero; the caches keep their contents, as a warm core does
  *   getpriority(0x7e57, k)   the counts so far are written to OUT/PID.k
  *
+ * Several cores are modelled one after the other in the guest's single thread: between these calls it does the share of
+ * one of them in a parallel region, on a first level cache of its own and with counts of their own.
+ *
+ *   getpriority(0x7e58, core, region)   the share of a core begins; a region is named by its code's address
+ *   getpriority(0x7e58, -1)             the region has ended, core 0 goes on by itself
+ *
  * With the counts goes the number of threads that ran between the marks, so that nobody prices more than one of them;
  * one that spent the time waiting in a system call did not run.
  *
- * Arguments: out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE. A fork copies all state, so each forked session counts for
+ * Arguments: out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE,cores=N. A fork copies all state, so each forked session counts for
  * itself and writes under its own process id.
  */
 #include <limits.h>
@@ -25,7 +31,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* The part of QEMU's plugin interface used here, version 1 (QEMU 7.2 has it): its header is not packaged. */
+/* The part of QEMU's plugin interface used here; its header is not packaged. PLUGIN_API is the interface's version: 1 up
+ * to QEMU 8, 2 in 9.0, 3 from 9.1 on, which copies an instruction's bytes where 1 and 2 point to them. */
 #define EXPORT __attribute__((visibility("default")))
 typedef uint64_t plugin_id;
 typedef uint32_t meminfo;
@@ -46,12 +53,16 @@ void qemu_plugin_register_vcpu_syscall_ret_cb(plugin_id, void (*)(plugin_id, uns
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *, size_t index);
+#if PLUGIN_API < 3
 const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *);
+#else
+size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *, void *to, size_t size);
+#endif
 unsigned qemu_plugin_mem_size_shift(meminfo);
 bool qemu_plugin_mem_is_store(meminfo);
-EXPORT int qemu_plugin_version = 1;
+EXPORT int qemu_plugin_version = PLUGIN_API;
 
-enum { GETPRIORITY = 141, MARK = 0x7e57 };
+enum { GETPRIORITY = 141, MARK = 0x7e57, SHARE = 0x7e58 };
 
 /* Translated blocks, numbered from 1 as QEMU translates them. */
 enum { BLOCKS = 1 << 18, EDGES = 6, HISTORY = 64, STREAMS = 16 };
@@ -75,19 +86,38 @@ struct stats {
     uint64_t count, accesses, misses[MISS_KINDS], l1_writebacks, l2_writebacks;
     struct edge edges[EDGES];
 };
-static struct stats *stats; /* by block: a large sparse map, of which few pages are ever touched */
-static struct stats *now;   /* of the block that runs */
-static uint32_t executed[BLOCKS], executed_blocks; /* those with a count, in the order of their first run */
+static struct stats *now; /* of the block that runs, in the section that runs */
 
-static uint32_t history[HISTORY], steps; /* the blocks that ran last, a ring */
+/* Counts of the code that core 0 runs by itself, and of each core's share of each parallel region. Statistics are kept
+ * in chunks, large sparse maps of which few pages are ever touched. */
+enum { SECTIONS = 4096, CHUNK = 1 << 12, CHUNKS = BLOCKS / CHUNK };
+struct section {
+    uint64_t region, core, launches;
+    struct stats *chunks[CHUNKS];
+    uint32_t *executed; /* the blocks with a count, in the order of their first run */
+    uint32_t executed_blocks;
+};
+static struct section *sections[SECTIONS], *section;
+static unsigned section_count;
+
+/* What a core keeps from one share to the next. */
+enum { MAX_CORES = 16 };
+struct core {
+    struct cache *l1d;
+    struct stream *streams;
+    uint32_t history[HISTORY], steps; /* the blocks that ran last, a ring */
+};
+static struct core cores[MAX_CORES], *core = cores;
+static unsigned core_count = 1;
 
 /* Caches. A set is an array of entries, most recently used first; an entry is 2 * line number + 1 if it was written to.
  * Entry 0 is free: the guest never maps line 0. */
 struct cache {
     uint64_t *entries, set_mask;
-    unsigned ways, line_bits;
+    unsigned ways;
 };
-static struct cache l1d, l2;
+static struct cache l2; /* all cores share it */
+static unsigned line_bits;
 static uint64_t line_mask, straddle_offset; /* an access that starts above this offset may reach into the next line */
 
 static inline uint64_t *set_of(const struct cache *cache, uint64_t key)
@@ -113,20 +143,23 @@ static bool touch(const struct cache *cache, uint64_t key, uint64_t *evicted)
 }
 
 /* Streams of misses to consecutive lines, most recent first: each holds the line it expects next, and its direction. */
-static struct stream { uint64_t next; int step; } streams[STREAMS];
+struct stream {
+    uint64_t next;
+    int step;
+};
 
 static void remember(unsigned slot, struct stream stream)
 {
-    memmove(streams + 1, streams, slot * sizeof *streams);
-    streams[0] = stream;
+    memmove(core->streams + 1, core->streams, slot * sizeof stream);
+    core->streams[0] = stream;
 }
 
 /* Whether a miss of ``line`` continues a stream. One that does not starts two, for nobody knows its direction yet. */
 static bool expected(uint64_t line)
 {
     for (unsigned slot = 0; slot < STREAMS; slot++)
-        if (streams[slot].next == line && streams[slot].step) {
-            struct stream stream = streams[slot];
+        if (core->streams[slot].next == line && core->streams[slot].step) {
+            struct stream stream = core->streams[slot];
             stream.next += stream.step;
             remember(slot, stream);
             return true;
@@ -140,7 +173,7 @@ static void touch_line(uint64_t key)
 {
     uint64_t evicted, evicted_from_l2;
     now->accesses++;
-    if (touch(&l1d, key, &evicted))
+    if (touch(core->l1d, key, &evicted))
         return;
     unsigned kind = key & 1 ? STORE : 0;
     kind |= expected(key >> 1) ? EXPECTED : 0;
@@ -156,11 +189,11 @@ static void touch_line(uint64_t key)
 
 static __attribute__((noinline)) void access_slowly(meminfo info, uint64_t address, uint64_t written)
 {
-    uint64_t line = address >> l1d.line_bits;
+    uint64_t line = address >> line_bits;
     touch_line(2 * line + written);
     if ((address & line_mask) > straddle_offset) {
         uint64_t last = address + (1ull << qemu_plugin_mem_size_shift(info)) - 1;
-        if (last >> l1d.line_bits != line)
+        if (last >> line_bits != line)
             touch_line(2 * (line + 1) + written);
     }
 }
@@ -168,8 +201,8 @@ static __attribute__((noinline)) void access_slowly(meminfo info, uint64_t addre
 /* Almost every access is to the line its set used last; that case is kept free of calls. */
 static inline void access_memory(meminfo info, uint64_t address, uint64_t written)
 {
-    uint64_t key = 2 * (address >> l1d.line_bits) + written;
-    uint64_t *set = set_of(&l1d, key);
+    uint64_t key = 2 * (address >> line_bits) + written;
+    uint64_t *set = set_of(core->l1d, key);
     if (__builtin_expect((set[0] ^ key) > 1 || (address & line_mask) > straddle_offset, 0)) {
         access_slowly(info, address, written);
         return;
@@ -188,15 +221,17 @@ static void on_access(unsigned vcpu, meminfo info, uint64_t address, void *data)
 static void remember_history(struct edge *edge)
 {
     for (unsigned i = 0; i < HISTORY; i++)
-        edge->history[i] = history[(steps + i) % HISTORY];
+        edge->history[i] = core->history[(core->steps + i) % HISTORY];
 }
+
+static struct stats *stats_of(uint32_t block);
 
 static void on_execution(unsigned vcpu, void *data)
 {
-    uint32_t self = (uint32_t)(uintptr_t)data, from = history[(steps + HISTORY - 1) % HISTORY];
-    now = &stats[self];
+    uint32_t self = (uint32_t)(uintptr_t)data, from = core->history[(core->steps + HISTORY - 1) % HISTORY];
+    now = stats_of(self);
     if (!now->count++)
-        executed[executed_blocks++] = self;
+        section->executed[section->executed_blocks++] = self;
     for (struct edge *edge = now->edges; edge < now->edges + EDGES; edge++) {
         if (!edge->count)
             edge->from = from;
@@ -207,7 +242,7 @@ static void on_execution(unsigned vcpu, void *data)
             break;
         }
     }
-    history[steps++ % HISTORY] = self;
+    core->history[core->steps++ % HISTORY] = self;
 }
 
 static char out_folder[PATH_MAX];
@@ -234,6 +269,44 @@ static void *sparse(size_t size)
     return memory;
 }
 
+static struct stats *stats_of(uint32_t block)
+{
+    struct stats **chunk = &section->chunks[block / CHUNK];
+    if (__builtin_expect(!*chunk, 0))
+        *chunk = sparse(CHUNK * sizeof **chunk);
+    return *chunk + block % CHUNK;
+}
+
+/* From now on, counts go to this section, and ``on`` is the core that runs. */
+static void enter(uint64_t region, uint64_t on)
+{
+    core = &cores[on % core_count];
+    memset(core->history, 0, sizeof core->history);
+    unsigned index = 0;
+    while (index < section_count && (sections[index]->region != region || sections[index]->core != on))
+        index++;
+    if (index == section_count) {
+        if (section_count == SECTIONS)
+            fail("the guest has more parallel regions than the plugin has room for");
+        sections[section_count++] = allocate(sizeof **sections);
+        sections[index]->region = region;
+        sections[index]->core = on;
+        sections[index]->executed = sparse(BLOCKS * sizeof(uint32_t));
+    }
+    section = sections[index];
+    section->launches++;
+    now = stats_of(0);
+}
+
+static void copy_code(struct qemu_plugin_insn *insn, uint32_t *to)
+{
+#if PLUGIN_API < 3
+    memcpy(to, qemu_plugin_insn_data(insn), sizeof *to);
+#else
+    qemu_plugin_insn_data(insn, to, sizeof *to);
+#endif
+}
+
 static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
 {
     if (translated == BLOCKS)
@@ -244,7 +317,7 @@ static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
     block->code = allocate(block->instructions * sizeof *block->code);
     for (size_t i = 0; i < block->instructions; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-        memcpy(&block->code[i], qemu_plugin_insn_data(insn), sizeof *block->code);
+        copy_code(insn, &block->code[i]);
         qemu_plugin_register_vcpu_mem_cb(insn, on_access, CB_NO_REGS, MEM_RW, NULL);
     }
     qemu_plugin_register_vcpu_tb_exec_cb(tb, on_execution, CB_NO_REGS, (void *)(uintptr_t)translated);
@@ -273,16 +346,19 @@ static void start(unsigned vcpu)
     for (unsigned thread = 0; thread < THREADS; thread++)
         ran[thread] = used[thread] && !waits[thread];
     ran[thread_of(vcpu)] = true; /* it is in this very system call */
-    madvise(stats, BLOCKS * sizeof *stats, MADV_DONTNEED); /* reads as zero again */
-    executed_blocks = 0;
-    memset(history, 0, sizeof history);
-    now = &stats[0];
+    for (unsigned i = 0; i < section_count; i++) {
+        sections[i]->launches = sections[i]->executed_blocks = 0;
+        for (unsigned k = 0; k < CHUNKS; k++)
+            if (sections[i]->chunks[k])
+                madvise(sections[i]->chunks[k], CHUNK * sizeof(struct stats), MADV_DONTNEED); /* reads as zero again */
+    }
+    enter(0, 0);
 }
 
 /* Lines of text, ended by a line that holds the number of blocks, so that a reader can tell a whole dump. */
 static void dump_block(FILE *file, uint32_t self)
 {
-    const struct stats *of = &stats[self];
+    const struct stats *of = stats_of(self);
     fprintf(file, "block %u %lu %lx %lu", self, of->count, blocks[self].address, of->accesses);
     for (unsigned kind = 0; kind < MISS_KINDS; kind++)
         fprintf(file, " %lu", of->misses[kind]);
@@ -308,9 +384,17 @@ static void dump(unsigned long mark)
     if (!file)
         return; /* the reader reports the missing dump */
     fprintf(file, "threads %u\n", threads_that_ran());
-    for (uint32_t i = 0; i < executed_blocks; i++)
-        dump_block(file, executed[i]);
-    fprintf(file, "end %u\n", executed_blocks);
+    uint32_t written = 0;
+    for (unsigned i = 0; i < section_count; i++) {
+        section = sections[i];
+        if (section->launches)
+            fprintf(file, "section %lx %lu %lu\n", section->region, section->core, section->launches);
+        for (uint32_t k = 0; k < section->executed_blocks; k++)
+            dump_block(file, section->executed[k]);
+        written += section->executed_blocks;
+    }
+    section = sections[0];
+    fprintf(file, "end %u\n", written);
     bool failed = ferror(file);
     if (fclose(file) || failed || rename(temporary, name))
         unlink(temporary);
@@ -320,6 +404,8 @@ static void on_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1,
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
     waits[thread_of(vcpu)] = true;
+    if (number == GETPRIORITY && a1 == SHARE)
+        enter(a2 < core_count ? a3 : 0, a2 < core_count ? a2 : 0);
     if (number != GETPRIORITY || a1 != MARK)
         return;
     if (a2)
@@ -356,32 +442,46 @@ static bool make_cache(struct cache *cache, const char *geometry)
     cache->entries = allocate(sets * ways * sizeof *cache->entries);
     cache->set_mask = sets - 1;
     cache->ways = ways;
-    cache->line_bits = __builtin_ctzl(line);
-    return true;
+    bool same_lines = !line_bits || line_bits == __builtin_ctzl(line);
+    line_bits = __builtin_ctzl(line);
+    return same_lines;
+}
+
+static bool make_core(struct core *made, const char *geometry)
+{
+    made->l1d = allocate(sizeof *made->l1d);
+    made->streams = allocate(STREAMS * sizeof *made->streams);
+    return make_cache(made->l1d, geometry);
 }
 
 EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int argc, char **argv)
 {
+    const char *l1d = "";
     bool ok = true;
     for (int i = 0; i < argc; i++) {
         if (!strncmp(argv[i], "out=", 4))
             ok &= realpath(argv[i] + 4, out_folder) != NULL; /* absolute, because the guest may change its folder */
         else if (!strncmp(argv[i], "l1d=", 4))
-            ok &= make_cache(&l1d, argv[i] + 4);
+            l1d = argv[i] + 4;
         else if (!strncmp(argv[i], "l2=", 3))
             ok &= make_cache(&l2, argv[i] + 3);
+        else if (!strncmp(argv[i], "cores=", 6))
+            core_count = atoi(argv[i] + 6);
         else
             ok = false;
     }
-    if (!ok || !out_folder[0] || !l1d.entries || !l2.entries || l1d.line_bits != l2.line_bits) {
-        fprintf(stderr, "counting plugin: needs out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE, powers of two\n");
+    ok &= core_count > 0 && core_count <= MAX_CORES;
+    for (unsigned i = 0; ok && i < core_count; i++)
+        ok = make_core(&cores[i], l1d);
+    if (!ok || !out_folder[0] || !l2.entries) {
+        fprintf(stderr, "counting plugin: needs out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE, powers of two and lines "
+                        "of one length, and at most %d cores\n", MAX_CORES);
         return 1;
     }
-    blocks = sparse(BLOCKS * sizeof *blocks);
-    stats = sparse(BLOCKS * sizeof *stats);
-    now = &stats[0];
-    line_mask = (1ull << l1d.line_bits) - 1;
+    line_mask = (1ull << line_bits) - 1;
     straddle_offset = line_mask + 1 - 16; /* QEMU splits accesses wider than 16 bytes */
+    blocks = sparse(BLOCKS * sizeof *blocks);
+    enter(0, 0);
     qemu_plugin_register_vcpu_init_cb(id, on_thread);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
     qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);

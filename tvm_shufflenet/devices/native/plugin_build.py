@@ -6,22 +6,39 @@ import subprocess
 from pathlib import Path
 
 from ... import toolchain
-from ...errors import LinkFailed
+from ...errors import LinkFailed, ToolMissing
 from .cached_build import cached_build
 
 HERE = Path(__file__).parent
 FLAGS = ("-O3", "-shared", "-fPIC", "-Wall")
 
 
+# From which QEMU on which version of the plugin interface is spoken (its include/qemu/qemu-plugin.h says what changed).
+PLUGIN_API = {(6, 0): 1, (9, 0): 2, (9, 1): 3}
+NEWEST_QEMU = (10, 99)
+
+
 def plugin_library() -> Path:
-    """The plugin as a shared library of this machine, for qemu's ``-plugin``.
+    """The plugin as a shared library of this machine, for the plugin interface of the QEMU that will load it.
 
     Built with the host's C compiler, or with zig where there is none. Raises ToolMissing, LinkFailed.
     """
+    api = _plugin_api(toolchain.qemu_version())
     host_cc, zig = toolchain.find_host_cc(), toolchain.find_zig()
     command = [zig.path, "cc"] if host_cc.path is None and zig.path else [toolchain.require(host_cc)]
     # Symbols of the plugin interface stay open: they are in qemu's own executable.
-    return _shared_library("plugin", [*command, "-fvisibility=hidden"], host_cc.install)
+    return _shared_library("plugin", [*command, "-fvisibility=hidden", f"-DPLUGIN_API={api}"], host_cc.install)
+
+
+def _plugin_api(version: tuple[int, int]) -> int:
+    known = [api for since, api in PLUGIN_API.items() if since <= version <= NEWEST_QEMU]
+    if not known:
+        raise ToolMissing(
+            f"{toolchain.require(toolchain.find_qemu())} is QEMU {'.'.join(map(str, version))}",
+            f"its plugin interface is not known here: QEMU {min(PLUGIN_API)[0]} to {NEWEST_QEMU[0]} are",
+            f"install one of these, or name one in TVM_SHUFFLENET_QEMU; Debian's: {toolchain.apt('qemu-user')}",
+        )
+    return known[-1]
 
 
 def guest_heap_library() -> Path:

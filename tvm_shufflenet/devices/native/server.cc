@@ -376,7 +376,7 @@ void Server::BecomeSession(int fd, const std::string& folder, pid_t parent) {
   dup2(STDERR_FILENO, STDOUT_FILENO);  // stdout carries the one line that says where the server listens
   SetBlocking(fd, true);
   if (chdir(folder.c_str()) != 0) _exit(1);
-  ServeSession(fd, {folder, options_.cost_socket});
+  ServeSession(fd, {folder, options_.cost_socket, options_.modelled_cores});
 }
 
 void Server::StopOverdueSessions() {

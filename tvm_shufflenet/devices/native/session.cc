@@ -13,6 +13,7 @@
 #include <fstream>
 #include <functional>
 
+#include "modelled_cores.h"
 #include "modelled_timer.h"
 #include "random_fill.h"
 
@@ -146,6 +147,7 @@ void RegisterGlobals(const SessionConfig& config) {
   });
   if (modelled) {
     UseCostSocket(config.cost_socket);
+    UseModelledCores(config.modelled_cores);
     Register("runtime.timer.cpu", [](ffi::PackedArgs) { return ModelledTimer(); });
   }
 }

@@ -6,6 +6,7 @@
 struct SessionConfig {
   std::string folder;       // the client's files live here
   std::string cost_socket;  // empty: measure; otherwise the service that prices what was executed
+  int modelled_cores = 1;   // with a cost socket: how many cores share a parallel region
 };
 
 // Serves the client on `fd` until it leaves. Runs in a process of its own and ends it.
