@@ -30,7 +30,8 @@ from tvm_shufflenet.devices.local import LocalDevice
 from tvm_shufflenet.devices.native.build import server_binary
 from tvm_shufflenet.errors import NothingMeasured
 from tvm_shufflenet.graph.pipeline import fused
-from tvm_shufflenet.library.link import trial_command
+from tvm_shufflenet.library.build import build_tuned
+from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.targets import find_target, host_machine
 from tvm_shufflenet.tuning.driver import Tuner
@@ -141,6 +142,25 @@ class TestResume:
         for strategy, trials in (("template", 3), ("ansor", 4)):
             again, _ = tune(unit, device, folder, trials, strategy)
             assert (again.measured, again.failed, again.reused) == (0, 0, trials)
+
+
+@pytest.mark.slow
+def test_threads_are_tuned_for_and_used_by_their_own_records(unit, folder, tmp_path):
+    target = find_target("local")
+    store = RecordStore(folder, target.tvm())
+    with find_device("local", target, threads=2) as device:
+        result = workflow.tune(
+            unit, target, device, store, strategy="template", trials=3, seed=0, on_progress=lambda _: None, threads=2
+        )
+    assert result.measured == 3 and {line["threads"] for line in journal(folder)} == {2}
+    made = {}
+    for threads in (1, 2):
+        database, linker = store.database(threads=threads), linker_command(target)
+        made[threads] = build_tuned(unit.module, target, database, tmp_path / f"{threads}.so", linker, threads)
+    assert "record" in {operator.schedule for operator in made[2].operators}
+    assert {operator.schedule for operator in made[1].operators} == {"template"}
+    module = fused(unit.module, target)
+    assert [Tuner(module, target, device, store, trials=3, threads=n).reused for n in (1, 2)] == [0, 3]
 
 
 class TestDeviceFailure:

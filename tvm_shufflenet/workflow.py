@@ -142,10 +142,20 @@ def tune(
     trials: int,
     seed: int,
     on_progress: Callable[[Progress], None],
+    threads: int = 1,
 ) -> TuneResult:
-    """Search schedules for every operator of the network on a started device."""
-    module = fused(imported.module, target)
-    tuner = Tuner(module, target, device, store, strategy=strategy, trials=trials, seed=seed, on_progress=on_progress)
+    """Search schedules for every operator of the network, on a started device that uses as many ``threads``."""
+    tuner = Tuner(
+        fused(imported.module, target),
+        target,
+        device,
+        store,
+        strategy=strategy,
+        trials=trials,
+        seed=seed,
+        threads=threads,
+        on_progress=on_progress,
+    )
     return tuner.run()
 
 
@@ -160,7 +170,8 @@ def compare(
     """Build tuned and untuned libraries, check and time both. Raises WrongResult, and then there are no times."""
     linker = linker_command(target)
     with _work_folder() as folder:
-        tuned = build_tuned(imported.module, target, store.database(device.clock), folder / "tuned.so", linker, threads)
+        records = store.database(device.clock, threads=threads)
+        tuned = build_tuned(imported.module, target, records, folder / "tuned.so", linker, threads)
         untuned = build_untuned(imported.module, target, folder / "untuned.so", linker)
         samples, error = {"untuned": (), "tuned": ()}, 0.0
         # In turn and more than once, so that a machine that slows down slows both; one session at a time, since a
@@ -208,8 +219,8 @@ def make_plan(model: Model, target: Target, store: RecordStore | None) -> Compil
 def compile_package(
     imported: Imported, target: Target, store: RecordStore | None, output: Path, threads: int = 1
 ) -> Package:
-    """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads;
-    operators without a record are cut into work for ``threads``."""
+    """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads,
+    but its operators are cut into work for ``threads``: by the records for so many, or by a template's default."""
     plan = make_plan(imported.model, target, store)
     linker = list(plan.linker)
     with _work_folder() as folder:
@@ -217,7 +228,7 @@ def compile_package(
         if store is None:
             built = build_untuned(imported.module, target, library, linker)
         else:
-            database = store.database(MEASURED, default_clock(target))
+            database = store.database(MEASURED, default_clock(target), threads=threads)
             built = build_tuned(imported.module, target, database, library, linker, threads)
         return write_package(output, library, imported.reference, _manifest(plan, imported, built))
 

@@ -62,8 +62,8 @@ def build_tuned(
 ) -> Built:
     """Our operators with the best records of ``database``, and the templates' defaults where it has none.
 
-    The defaults share an operator's work among ``threads``; they are added to ``database`` as records that any real
-    one beats.
+    Both share an operator's work among ``threads``: ``database`` holds records for so many. The defaults are
+    added to it as records that any real one beats.
     """
     fused, machine = pipeline.fused(module, target), rules.machine(target, threads)
     operators = tuple(_choose(task, target, machine, database) for task in operator_tasks(fused))

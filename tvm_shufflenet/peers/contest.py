@@ -44,7 +44,9 @@ def build_ours(
     """The library that takes part, from the records of ``store``, for ``threads``. Raises DeployError."""
     library = folder / f"ours-{target.name}-{threads}.so"
     if not library.exists():
-        build_tuned(imported.module, target, store.database(clock), library, linker_command(target), threads)
+        build_tuned(
+            imported.module, target, store.database(clock, threads=threads), library, linker_command(target), threads
+        )
     return library
 
 

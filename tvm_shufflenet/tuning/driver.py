@@ -137,8 +137,9 @@ def load_intrinsics() -> None:
 class Tuner:
     """Searches schedules for the operators of ``fused``, a Relax module whose operators are PrimFuncs.
 
-    ``trials`` counts all finished trials of these operators on this clock with this strategy, those of earlier runs in
-    ``store`` included. Raises NothingMeasured where that comes to none.
+    ``trials`` counts all finished trials of these operators on this clock with this strategy and so many ``threads``,
+    those of earlier runs in ``store`` included. The ``device`` uses as many threads. Raises NothingMeasured where
+    ``trials`` comes to none.
     """
 
     def __init__(
@@ -151,16 +152,17 @@ class Tuner:
         strategy: str = "template",
         trials: int,
         seed: int = 0,
+        threads: int = 1,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ):
         load_intrinsics()
         np.random.seed(seed % 2**32)  # the cost model draws from numpy's global state while it is still untrained
         self.target, self.device, self.store = target, device, store
-        self.strategy, self.requested, self.seed = strategy, trials, seed
+        self.strategy, self.requested, self.seed, self.threads = strategy, trials, seed, threads
         self.on_progress = on_progress
         self.tvm_target = target.tvm()
-        self.machine = rules.machine(target)
-        self.database = store.database_of(device.clock)
+        self.machine = rules.machine(target, threads)
+        self.database = store.database_of(device.clock, threads)
         config = ms.cost_model.xgb_model.XGBConfig(seed=seed)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
         self.link_command = tuple(trial_command(target))
@@ -197,7 +199,7 @@ class Tuner:
             context,
             self.database.commit_workload(mod),
         )
-        earlier = self.store.trials(shash, self.device.clock)
+        earlier = self.store.trials(shash, self.device.clock, self.threads)
         task.seen = {trial.trace for trial in earlier}
         finished = [trial for trial in earlier if trial.strategy == self._label(task)]
         task.trials = len(finished)
@@ -322,6 +324,7 @@ class Tuner:
             seconds=float(np.median(outcome.seconds)) if outcome.seconds else None,
             cause=outcome.cause.value if outcome.cause else None,
             error=outcome.error or None,
+            threads=self.threads,
         )
         record = None
         if outcome.seconds:

@@ -5,7 +5,8 @@
     trials.jsonl                  one trial a line, failed ones too: strategy, device, kind of clock, error
 
 The first two are what stock MetaSchedule reads. The journal holds what it has no place for: a modelled time must not
-compete with a measured one, and a schedule that failed must not be tried again. Lines are only ever appended.
+compete with a measured one, nor one thread with two, and a schedule that failed must not be tried again. Lines are only
+ever appended.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import hashlib
 import json
 import os
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import tvm
@@ -33,7 +35,10 @@ JOURNAL = "trials.jsonl"
 
 
 class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the journal. ``workload`` and ``trace`` are hashes; ``seconds`` is None where the trial failed."""
+    """One line of the journal. ``workload`` and ``trace`` are hashes; ``seconds`` is None where the trial failed.
+
+    ``threads`` is how many the schedule was tuned for and timed with; lines from before it was written mean one.
+    """
 
     workload: str
     trace: str
@@ -44,10 +49,18 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
     seconds: float | None = None
     cause: str | None = None
     error: str | None = None
+    threads: int = 1
 
     @property
     def clock(self) -> str:
         return clock_name(self.kind, self.device)
+
+
+class Setting(NamedTuple):
+    """What a time depends on beside the schedule: only records of one setting compete with each other."""
+
+    clock: str
+    threads: int
 
 
 @dataclass(frozen=True)
@@ -142,55 +155,56 @@ class RecordStore:
                 else:
                     self.skipped.append(Line(path.name, number, "not JSON, perhaps cut short"))
 
-    def _clocks(self) -> list[str | None]:
-        """The clock behind each record, found in the journal by its time too: two may have timed one schedule."""
-        timed: dict[tuple[str, str], dict[float, str]] = {}
+    def _settings(self) -> list[Setting | None]:
+        """The setting of each record, found in the journal by its time too: one schedule may be timed in two."""
+        timed: dict[tuple[str, str], dict[float, Setting]] = {}
         for trial in self._trials:
             if trial.seconds is not None:
-                timed.setdefault((trial.workload, trial.trace), {})[trial.seconds] = trial.clock
-        unlisted = None if any(line.file == JOURNAL for line in self.skipped) else MEASURED
-        clocks = []
+                settings = timed.setdefault((trial.workload, trial.trace), {})
+                settings[trial.seconds] = Setting(trial.clock, trial.threads)
+        unlisted = None if any(line.file == JOURNAL for line in self.skipped) else Setting(MEASURED, 1)
+        found = []
         for workload, trace, record in self._records:
             by_seconds = timed.get((workload, trace))
             median = statistics.median(float(seconds) for seconds in record.run_secs)
-            clocks.append(unlisted if by_seconds is None else by_seconds.get(median))
-        return clocks
+            found.append(unlisted if by_seconds is None else by_seconds.get(median))
+        return found
 
-    def database(self, *preferred: str) -> ms.database.MemoryDatabase:
-        """The usable records as a MetaSchedule database, all of one clock: times of two clocks do not compare.
+    def database(self, *preferred: str, threads: int = 1) -> ms.database.MemoryDatabase:
+        """The usable records for ``threads`` as a MetaSchedule database, all of one clock: two do not compare.
 
         It is the first of the ``preferred`` clocks that has any; after these, measured times come before modelled
-        ones. A record without a journal line, such as one that stock MetaSchedule wrote, was measured; unless the
-        journal is damaged, then nobody knows.
+        ones. A record without a journal line, such as one that stock MetaSchedule wrote, was measured with one thread;
+        unless the journal is damaged, then nobody knows.
         """
-        rows = list(zip(self._clocks(), self._records, strict=True))
-        present = {clock for clock, _ in rows if clock is not None}
+        settings = self._settings()
+        present = {setting.clock for setting in settings if setting is not None and setting.threads == threads}
         order = [*preferred, MEASURED, *sorted(present)]
         wanted = next((clock for clock in order if clock in present), None)
-        return self._database(record for clock, (*_, record) in rows if clock is not None and clock == wanted)
+        return self._database(settings, Setting(wanted, threads) if wanted else None)
 
-    def database_of(self, clock: str) -> ms.database.MemoryDatabase:
-        """The records of one clock and no other, perhaps none: what a search may learn from."""
-        rows = zip(self._clocks(), self._records, strict=True)
-        return self._database(record for row_clock, (*_, record) in rows if row_clock == clock)
+    def database_of(self, clock: str, threads: int = 1) -> ms.database.MemoryDatabase:
+        """The records of one clock and number of threads alone, perhaps none: what a search may learn from."""
+        return self._database(self._settings(), Setting(clock, threads))
 
-    @staticmethod
-    def _database(records: Iterable[ms.database.TuningRecord]) -> ms.database.MemoryDatabase:
+    def _database(self, settings: list[Setting | None], wanted: Setting | None) -> ms.database.MemoryDatabase:
         database = ms.database.MemoryDatabase()
-        for record in records:
+        for setting, (*_, record) in zip(settings, self._records, strict=True):
+            if setting is None or setting != wanted:
+                continue
             workload = database.commit_workload(record.workload.mod)
             database.commit_tuning_record(
                 ms.database.TuningRecord(record.trace, workload, record.run_secs, record.target, record.args_info)
             )
         return database
 
-    def trials(self, workload: str, clock: str) -> list[Trial]:
+    def trials(self, workload: str, clock: str, threads: int = 1) -> list[Trial]:
         """Finished trials of a workload on one clock; those that a device's failure ended do not count."""
         return [
             trial
             for trial in self._trials
             if trial.workload == workload
-            and trial.clock == clock
+            and (trial.clock, trial.threads) == (clock, threads)
             and trial.cause not in (Cause.DEVICE.value, Cause.TIMEOUT.value)
         ]
 
