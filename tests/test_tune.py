@@ -38,6 +38,7 @@ from tvm_shufflenet.tuning.driver import Tuner
 from tvm_shufflenet.tuning.records import (
     JOURNAL,
     RecordStore,
+    trace_hash,
 )
 from tvm_shufflenet.tuning.trial import Cause, Job, run_trial
 from tvm_shufflenet.tuning.workers import Workers
@@ -349,27 +350,41 @@ class TestWorkers:
 
 
 class Sabotaged(Tuner):
-    """Its first two trials crash, whatever the search proposed."""
+    """Its first two trials crash, or compute nothing, whatever the search proposed."""
 
     left = 2
+    wrong = False
 
-    def _job(self, candidate, endpoint):
-        made = super()._job(candidate, endpoint)
+    def _job(self, task, candidate, endpoint):
+        made = super()._job(task, candidate, endpoint)
         if self.left:
             self.left -= 1
-            return replace(made, module_json=tvm.ir.save_json(Crash))
+            main = candidate.sch.mod["main"]
+            idle = tvm.IRModule({"main": main.with_body(tvm.tirx.Evaluate(0))})
+            return replace(made, module_json=tvm.ir.save_json(idle if self.wrong else Crash))
         return made
 
 
 @pytest.mark.slow
-def test_a_schedule_that_crashes_counts_as_failed_and_is_not_tried_again(unit, device, folder):
+@pytest.mark.parametrize(
+    ("wrong", "cause", "error"),
+    [(False, "run", "Segmentation fault"), (True, "wrong", "differs from the unscheduled operator's")],
+)
+def test_a_schedule_that_crashes_or_is_wrong_counts_as_failed_and_is_not_tried_again(
+    unit, device, folder, wrong, cause, error
+):
     module, process = fused(unit.module, ARM64), device._emulator._process.pid
     tuner = Sabotaged(module, ARM64, device, RecordStore(folder, ARM64.tvm()), trials=6)
+    tuner.wrong = wrong
     result = tuner.run()
-    assert (result.measured, result.failed, result.causes) == (4, 2, {"run": 2})
-    assert "Segmentation fault" in result.first_error
+    assert (result.measured, result.failed, result.causes) == (4, 2, {cause: 2})
+    assert error in result.first_error
     assert device._emulator._process.pid == process, "the device is well and was not to be restarted"
     crashed = {line["trace"] for line in journal(folder) if "cause" in line}
+    recorded = {
+        trace_hash(record.trace) for record in RecordStore(folder, ARM64.tvm()).database().get_all_tuning_records()
+    }
+    assert len(recorded) == 4 and not crashed & recorded
     again = Tuner(module, ARM64, device, RecordStore(folder, ARM64.tvm()), trials=6)
     assert again.reused == 6 and crashed <= again.tasks[0].seen
 

@@ -28,12 +28,15 @@ from ..schedules import rules
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from .records import RecordStore, Trial, trace_hash, workload_hash
-from .trial import Cause, Job, Outcome
+from .trial import RUNS_TO_TIME_ONE, Cause, Job, Outcome
+from .verification import Reference, reference
 from .workers import Workers
 
 BATCH = 8
-# Spaces of a template hold some hundred points: a small population covers them, and scoring it stays cheap.
-POPULATION = {"template": 64, "generated": 128}
+# Spaces of a template hold some hundred points, and to replay and score one takes some 10 ms: a small population of
+# few generations covers them.
+POPULATION = {"template": 24, "generated": 128}
+GENERATIONS = {"template": 2, "generated": 3}
 SESSION_SECONDS = 30.0
 DEVICE_FAULTS_IN_A_ROW = 6
 
@@ -58,6 +61,7 @@ class Task:
     started: bool = False
     exhausted: bool = False
     searching: bool = False
+    reference: Reference | None = None
 
     @property
     def cost_seconds(self) -> float:
@@ -163,7 +167,8 @@ class Tuner:
         self.tvm_target = target.tvm()
         self.machine = rules.machine(target, threads)
         self.database = store.database_of(device.clock, threads)
-        config = ms.cost_model.xgb_model.XGBConfig(seed=seed)
+        # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
+        config = ms.cost_model.xgb_model.XGBConfig(seed=seed, nthread=1)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
         self.link_command = tuple(trial_command(target))
         self.measured = self.failed = 0
@@ -183,7 +188,7 @@ class Tuner:
             target=self.tvm_target,
             space_generator=rules.space(mod, self.machine, self.strategy),
             search_strategy=ms.search_strategy.EvolutionarySearch(
-                population_size=POPULATION[space], init_min_unmeasured=2 * BATCH, genetic_num_iters=3
+                population_size=POPULATION[space], init_min_unmeasured=2 * BATCH, genetic_num_iters=GENERATIONS[space]
             ),
             task_name=extracted.name,
             num_threads=1,  # with more, which thread draws first decides what is searched, whatever the seed
@@ -257,7 +262,7 @@ class Tuner:
                     continue
                 task.searching = True
                 endpoint = self.device.endpoint()
-                futures = workers.submit(self._job(c, endpoint) for c in candidates)
+                futures = workers.submit([self._job(task, c, endpoint) for c in candidates])
                 running.append(Batch(task, candidates, endpoint, futures))
                 planned += len(candidates)
             if not running:
@@ -294,9 +299,11 @@ class Tuner:
         task.seen |= set(fresh)
         return list(fresh.values())
 
-    def _job(self, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
+    def _job(self, task: Task, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
         # A modelled clock repeats itself to the digit, so one run says all; a real one needs many.
         modelled = self.device.kind == "modelled"
+        if task.reference is None:
+            task.reference = reference(task.mod, RUNS_TO_TIME_ONE if modelled else 1)
         return Job(
             tvm.ir.save_json(candidate.sch.mod),
             self.target.tvm_config,
@@ -307,6 +314,7 @@ class Tuner:
             repeat=1 if modelled else 3,
             min_repeat_ms=0 if modelled else 15,
             session_seconds=SESSION_SECONDS,
+            reference=task.reference,
         )
 
     def _collect(self, batch: Batch, candidate: ms.MeasureCandidate, future: Future) -> Outcome:

@@ -22,8 +22,16 @@ from ...targets import host_machine
 from .cached_build import cached_build
 
 HERE = Path(__file__).parent
-SOURCES = ("server.cc", "options.cc", "tracker.cc", "session.cc", "modelled_timer.cc", "random_fill.cc")
-HEADERS = ("net.h", "options.h", "tracker.h", "session.h", "modelled_timer.h", "random_fill.h")
+SOURCES = (
+    "server.cc",
+    "options.cc",
+    "tracker.cc",
+    "session.cc",
+    "modelled_timer.cc",
+    "random_fill.cc",
+    "fill_digest.cc",
+)
+HEADERS = ("net.h", "options.h", "tracker.h", "session.h", "modelled_timer.h", "random_fill.h", "fill_digest.h")
 SERVER = "tvm_shufflenet_server"
 LIBS = ("libtvm_runtime.so", "libtvm_ffi.so")
 
