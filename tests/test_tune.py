@@ -30,6 +30,7 @@ from tvm_shufflenet.devices.local import LocalDevice
 from tvm_shufflenet.devices.native.build import server_binary
 from tvm_shufflenet.errors import NothingMeasured
 from tvm_shufflenet.graph.pipeline import fused
+from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
 from tvm_shufflenet.library.build import build_tuned
 from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
@@ -92,6 +93,10 @@ def tune(unit, device, folder: Path, trials: int, strategy: str = "template", ta
         unit, target, device, store, strategy=strategy, trials=trials, seed=0, on_progress=seen.append
     )
     return result, seen
+
+
+def operators(unit, target=ARM64) -> list[OperatorTask]:
+    return operator_tasks(fused(unit.module, target))
 
 
 def journal(folder: Path) -> list[dict]:
@@ -160,7 +165,7 @@ def test_threads_are_tuned_for_and_used_by_their_own_records(unit, folder, tmp_p
         made[threads] = build_tuned(unit.module, target, database, tmp_path / f"{threads}.so", linker, threads)
     assert "record" in {operator.schedule for operator in made[2].operators}
     assert {operator.schedule for operator in made[1].operators} == {"template"}
-    module = fused(unit.module, target)
+    module = operators(unit, target)
     assert [Tuner(module, target, device, store, trials=3, threads=n).reused for n in (1, 2)] == [0, 3]
 
 
@@ -184,7 +189,7 @@ class TestDeviceFailure:
         assert result.measured > 20 and set(result.causes) == {"device"} and result.failed == result.causes["device"]
         assert [line["cause"] for line in journal(folder) if "cause" in line] == ["device"] * result.failed
         # What the device's death cost is tried again.
-        assert Tuner(fused(unit.module, ARM64), ARM64, device, RecordStore(folder, ARM64.tvm()), trials=40).reused == (
+        assert Tuner(operators(unit), ARM64, device, RecordStore(folder, ARM64.tvm()), trials=40).reused == (
             result.measured
         )
 
@@ -373,7 +378,7 @@ class Sabotaged(Tuner):
 def test_a_schedule_that_crashes_or_is_wrong_counts_as_failed_and_is_not_tried_again(
     unit, device, folder, wrong, cause, error
 ):
-    module, process = fused(unit.module, ARM64), device._emulator._process.pid
+    module, process = operators(unit), device._emulator._process.pid
     tuner = Sabotaged(module, ARM64, device, RecordStore(folder, ARM64.tvm()), trials=6)
     tuner.wrong = wrong
     result = tuner.run()

@@ -11,18 +11,19 @@ import importlib
 import inspect
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from unittest import mock
 
 import numpy as np
 import tvm
+from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from ..devices.base import Device, Endpoint
 from ..errors import DeployError, DeviceFailed, NothingMeasured
-from ..graph.tasks import OperatorTask, operator_tasks
+from ..graph.tasks import OperatorTask
 from ..library.link import trial_command
 from ..schedules import rules
 from ..targets import Target
@@ -139,7 +140,7 @@ def load_intrinsics() -> None:
 
 
 class Tuner:
-    """Searches schedules for the operators of ``fused``, a Relax module whose operators are PrimFuncs.
+    """Searches schedules for ``operators``, a network's or any others, each workload once.
 
     ``trials`` counts all finished trials of these operators on this clock with this strategy and so many ``threads``,
     those of earlier runs in ``store`` included. The ``device`` uses as many threads. Raises NothingMeasured where
@@ -148,7 +149,7 @@ class Tuner:
 
     def __init__(
         self,
-        fused: tvm.IRModule,
+        operators: Iterable[OperatorTask],
         target: Target,
         device: Device,
         store: RecordStore,
@@ -166,6 +167,8 @@ class Tuner:
         self.on_progress = on_progress
         self.tvm_target = target.tvm()
         self.machine = rules.machine(target, threads)
+        operators = list(operators)
+        store.meet(operator.mod for operator in operators)
         self.database = store.database_of(device.clock, threads)
         # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
         config = ms.cost_model.xgb_model.XGBConfig(seed=seed, nthread=1)
@@ -175,7 +178,7 @@ class Tuner:
         self.causes: Counter[str] = Counter()
         self.first_error: str | None = None
         self.faults_in_a_row = 0
-        self.tasks = [self._task(task) for task in operator_tasks(fused)]
+        self.tasks = [self._task(task) for task in operators]
         self.tasks.sort(key=lambda task: -task.weight * task.flops)
         self.reused = sum(task.trials for task in self.tasks)
 
@@ -290,6 +293,7 @@ class Tuner:
             )
             if task.space == "template":
                 found.append(rules.default_candidate(task.mod, self.machine))
+                found += self._shipped_candidate(task)
         found += task.context.generate_measure_candidates() or []
         fresh = {}
         for candidate in found:
@@ -298,6 +302,15 @@ class Tuner:
                 fresh.setdefault(key, candidate)
         task.seen |= set(fresh)
         return list(fresh.values())
+
+    def _shipped_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
+        """What was found best on a CPU like this one, or by another clock: tuning must not end with less."""
+        record = self.store.stand_in(task.mod, self.device.clock, self.threads)
+        if record is None:
+            return []
+        schedule = Schedule(task.mod)
+        record.trace.apply_to_schedule(schedule, remove_postproc=False)
+        return [ms.MeasureCandidate(schedule, record.args_info)]
 
     def _job(self, task: Task, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
         # A modelled clock repeats itself to the digit, so one run says all; a real one needs many.
