@@ -7,11 +7,12 @@ buy time, keeps its workers, never measures the same schedule twice, and says wh
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from unittest import mock
@@ -139,6 +140,16 @@ def load_intrinsics() -> None:
         importlib.import_module("tvm.s_tir.tensor_intrin")
 
 
+@contextlib.contextmanager
+def start_workers(device: Device) -> Iterator[Workers]:
+    """As many as the device can use; they load TVM, so several searches may share them."""
+    workers = Workers(device.workers, SESSION_SECONDS + 15)
+    try:
+        yield workers
+    finally:
+        workers.close()
+
+
 class Tuner:
     """Searches schedules for ``operators``, a network's or any others, each workload once.
 
@@ -219,15 +230,12 @@ class Tuner:
         """Strategy a trial counts for. Both strategies search the generated space of an operator without a template."""
         return "template" if task.space == "template" else "ansor"
 
-    def run(self) -> TuneResult:
-        """Measure until the trials are used up or every space is exhausted; ends the workers however it leaves."""
+    def run(self, workers: Workers | None = None) -> TuneResult:
+        """Measure until the trials are used up or every space is exhausted; ends its own workers however it leaves."""
         started = time.monotonic()
         if self._left() > 0:
-            workers = Workers(self.device.workers, SESSION_SECONDS + 15)
-            try:
-                self._search(workers, started)
-            finally:
-                workers.close()
+            with contextlib.nullcontext(workers) if workers else start_workers(self.device) as hands:
+                self._search(hands, started)
         if self.measured + self.reused == 0:
             raise NothingMeasured(
                 "nothing was measured",

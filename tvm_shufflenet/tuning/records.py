@@ -12,6 +12,7 @@ ever appended.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -20,7 +21,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import msgspec
 import tvm
@@ -220,12 +221,11 @@ class RecordStore:
         order = [*preferred, MEASURED, *sorted(present)]
         wanted = next((clock for clock in order if clock in present), None)
         chosen = [row for row in rows if row.setting == (wanted, threads)]
-        served = {row.workload for row in chosen}
-        return _as_database([*(row.record for row in chosen), *self._stand_ins(served, order, threads)])
+        return _as_database([*chosen, *self._stand_ins({row.workload for row in chosen}, order, threads)])
 
     def database_of(self, clock: str, threads: int = 1) -> ms.database.MemoryDatabase:
         """The records of one clock and number of threads alone, perhaps none: what a search may learn from."""
-        return _as_database(row.record for row in self._rows() if row.setting == (clock, threads))
+        return _as_database(row for row in self._rows() if row.setting == (clock, threads))
 
     def stand_in(self, workload: tvm.IRModule, clock: str, threads: int = 1) -> ms.database.TuningRecord | None:
         """The shipped record of a workload that has none on this clock: where a search may begin."""
@@ -254,13 +254,14 @@ class RecordStore:
         shipped = [each for found in self._met.values() for each in found if each.same_target]
         return own + [Row(each.trial.setting, each.trial.workload, each.record) for each in shipped]
 
-    def _stand_ins(self, served: set[str], clocks: list[str], threads: int) -> Iterator[ms.database.TuningRecord]:
+    def _stand_ins(self, served: set[str], clocks: list[str], threads: int) -> Iterator[Row]:
         """A shipped record for each workload met that is not ``served``, of the first of the ``clocks``."""
         rank = {clock: number for number, clock in reversed(list(enumerate(clocks)))}
         for workload, found in self._met.items():
             usable = [each for each in found if each.trial.threads == threads]
             if usable and workload not in served:
-                yield min(usable, key=lambda each: rank.get(each.trial.clock, len(rank))).record
+                best = min(usable, key=lambda each: rank.get(each.trial.clock, len(rank)))
+                yield Row(best.trial.setting, workload, best.record)
 
     def trials(self, workload: str, clock: str, threads: int = 1) -> list[Trial]:
         """Finished trials of a workload on one clock; those that a device's failure ended do not count."""
@@ -285,39 +286,54 @@ class RecordStore:
 
     def _workload_line(self, shash: str, mod: tvm.IRModule) -> int:
         if shash not in self._workload_lines:
-            self._workload_lines[shash] = _append(self.folder / WORKLOADS, plain(ms.database.Workload(mod).as_json()))
+            self._workload_lines[shash] = _append_and_count(
+                self.folder / WORKLOADS, plain(ms.database.Workload(mod).as_json())
+            )
         return self._workload_lines[shash]
 
 
-def _as_database(records: Iterable[ms.database.TuningRecord]) -> ms.database.MemoryDatabase:
+def _as_database(rows: Iterable[Row]) -> ms.database.MemoryDatabase:
     database = ms.database.MemoryDatabase()
-    for record in records:
-        workload = database.commit_workload(record.workload.mod)
+    workloads: dict[str, ms.database.Workload] = {}  # to commit one means to compare it with all others
+    for _, shash, record in rows:
+        if shash not in workloads:
+            workloads[shash] = database.commit_workload(record.workload.mod)
         database.commit_tuning_record(
-            ms.database.TuningRecord(record.trace, workload, record.run_secs, record.target, record.args_info)
+            ms.database.TuningRecord(record.trace, workloads[shash], record.run_secs, record.target, record.args_info)
         )
     return database
 
 
-def _append(path: Path, value) -> int:
-    """One write of one whole line, on disk before we go on; a torn last line is closed first, not joined.
-
-    Returns how many lines are before it: another tuning run may be writing to the same file.
-    """
+def _append(path: Path, value) -> None:
+    """One write of one whole line, on disk before we go on; a torn last line is closed first, not joined."""
     line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    with _locked(path) as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        if file.read() not in (b"", b"\n"):
+            line = b"\n" + line
+        file.write(line)
+
+
+def _append_and_count(path: Path, value) -> int:
+    """As ``_append``; returns how many lines are before it: another tuning run may be writing to the same file."""
+    _append(path, value)
+    text = json.dumps(value, separators=(",", ":")).encode()
+    lines = path.read_bytes().splitlines()
+    return len(lines) - 1 - lines[::-1].index(text)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """The file, for us alone until it is closed; then what was written is on disk. Raises BadInput."""
     try:
         with open(path, "ab+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            before = file.read()
-            if before and not before.endswith(b"\n"):
-                line = b"\n" + line
-            file.write(line)
+            yield file
             file.flush()
             os.fsync(file.fileno())
     except OSError as exc:
         raise BadInput(f"cannot write {path}", str(exc), "free space or name another --records folder") from exc
-    return len(before.splitlines())
 
 
 def workload_hash(mod: tvm.IRModule) -> str:
