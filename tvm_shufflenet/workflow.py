@@ -208,7 +208,7 @@ def compare(
 def check(network: Network, data: np.ndarray, reference: np.ndarray, tolerance: float, name: str) -> float:
     """Largest absolute difference from ``reference``. Raises WrongResult where it exceeds ``tolerance`` or is NaN."""
     output = network.run(data)
-    error = float(np.abs(output - reference).max()) if output.shape == reference.shape else float("inf")
+    error = largest_error(output, reference)
     if not error <= tolerance:
         raise WrongResult(
             f"the {name} library is off by {error:.3g} from PyTorch, {tolerance:.3g} is allowed",
@@ -216,6 +216,11 @@ def check(network: Network, data: np.ndarray, reference: np.ndarray, tolerance: 
             "compile it --untuned, and report the records that did it",
         )
     return error
+
+
+def largest_error(output: np.ndarray, reference: np.ndarray) -> float:
+    """Largest absolute difference, NaN where there is one; infinite for another shape."""
+    return float(np.abs(output - reference).max()) if output.shape == reference.shape else float("inf")
 
 
 def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
