@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tvm
+from test_records import put
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
@@ -34,6 +35,7 @@ from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
 from tvm_shufflenet.library.build import build_tuned
 from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
+from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import find_target, host_machine
 from tvm_shufflenet.tuning.driver import Tuner
 from tvm_shufflenet.tuning.records import (
@@ -41,6 +43,7 @@ from tvm_shufflenet.tuning.records import (
     RecordStore,
     trace_hash,
 )
+from tvm_shufflenet.tuning.shipped import write_best
 from tvm_shufflenet.tuning.trial import Cause, Job, run_trial
 from tvm_shufflenet.tuning.workers import Workers
 
@@ -167,6 +170,21 @@ def test_threads_are_tuned_for_and_used_by_their_own_records(unit, folder, tmp_p
     assert {operator.schedule for operator in made[1].operators} == {"template"}
     module = operators(unit, target)
     assert [Tuner(module, target, device, store, trials=3, threads=n).reused for n in (1, 2)] == [0, 3]
+
+
+def test_a_search_tries_what_is_shipped_for_a_cpu_like_it(unit, folder, tmp_path):
+    """Else tuning a little could end with less than compiling without any."""
+    lender, tasks = find_target("cortex-a72"), operators(unit)
+    mod = next(task.mod for task in tasks if rules.template_name(task.mod) == "pointwise")
+    work = RecordStore(tmp_path / "work", lender.tvm())
+    put(work, mod, kind="modelled", device="emulated:cortex-a72", decision=1, target=lender.tvm())
+    (shipped,) = work.best("emulated:cortex-a72")
+    write_best(tmp_path / "shipped", [shipped])
+    store = RecordStore(folder, ARM64.tvm(), tmp_path / "shipped", lender.tvm())
+    tuner = Tuner(tasks, ARM64, find_device("emulated", ARM64), store, trials=8)
+    assert tuner.reused == 0
+    (task,) = [task for task in tuner.tasks if task.workload == shipped.trial.workload]
+    assert shipped.trial.trace in [trace_hash(each.sch.trace) for each in tuner._candidates(task)[:2]]
 
 
 class TestDeviceFailure:
