@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
+import timing
 import tvm
 from tvm import te
 from tvm.s_tir import Schedule
 
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
-from tvm_shufflenet.library.link import trial_command
 from tvm_shufflenet.operators.convolution import Convolution
 from tvm_shufflenet.operators.dense import Dense
 from tvm_shufflenet.operators.depthwise import Depthwise
@@ -31,7 +31,6 @@ from tvm_shufflenet.operators.destination import Window
 from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import Target, find_target
-from tvm_shufflenet.tuning.trial import Job, run_trial
 
 TWO = (2, 2)
 KERNELS = {
@@ -74,23 +73,7 @@ class Bench:
     device: Device
 
     def seconds(self, mod: tvm.IRModule) -> float:
-        """The least time of many runs; on a modelled clock of one, which all others repeat."""
-        modelled = self.device.kind == "modelled"
-        job = Job(
-            tvm.ir.save_json(mod),
-            self.target.tvm_config,
-            tuple(trial_command(self.target)),
-            self.target.machine,
-            self.device.endpoint(),
-            number=1,
-            repeat=1 if modelled else 40,
-            min_repeat_ms=0 if modelled else 3,
-            session_seconds=120.0,
-        )
-        outcome = run_trial(job)
-        if not outcome.seconds:
-            raise SystemExit(f"{outcome.cause}: {outcome.error}")
-        return min(outcome.seconds)
+        return timing.seconds(mod, self.target, self.device)
 
     def multiply_adds_per_second(self) -> float:
         """With accumulators that stay in registers and operands that stay in L1."""

@@ -20,6 +20,7 @@ from pathlib import Path
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
+import timing
 import tvm
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
@@ -27,11 +28,9 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from tvm_shufflenet.devices import find_device
-from tvm_shufflenet.library.link import trial_command
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import pointwise, rules
 from tvm_shufflenet.targets import Target, find_core, find_target
-from tvm_shufflenet.tuning.trial import Job, run_trial
 
 # Blocks, input and output channels of each, pixels.
 SHAPES = {
@@ -136,21 +135,8 @@ class Emulated:
         self.target, self.device, self.core = target, device, find_core(target.core)
 
     def rate(self, mod: tvm.IRModule, multiply_adds: int) -> float:
-        job = Job(
-            tvm.ir.save_json(mod),
-            self.target.tvm_config,
-            tuple(trial_command(self.target)),
-            self.target.machine,
-            self.device.endpoint(),
-            number=1,
-            repeat=1,
-            min_repeat_ms=0,
-            session_seconds=60,
-        )
-        outcome = run_trial(job)
-        if not outcome.seconds:
-            raise RuntimeError(outcome.error)
-        return multiply_adds / (outcome.seconds[0] * self.core.clock_ghz * 1e9)
+        cycles = timing.seconds(mod, self.target, self.device) * self.core.clock_ghz * 1e9
+        return multiply_adds / cycles
 
     def peak(self) -> float:
         return float(self.core.fp32_macs_per_cycle)

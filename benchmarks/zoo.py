@@ -78,8 +78,7 @@ def prove(name: str, target: Target, device: Device, size: int, folder: Path) ->
     except Exception as exc:  # whatever it is, the other networks are still to be proved
         kind = "" if isinstance(exc, DeployError) else f"{type(exc).__name__}: "
         return Outcome(**about, failure=" ".join(f"{kind}{exc}".split())[-300:])
-    same = output.shape == imported.reference.shape
-    error = float(np.abs(output - imported.reference).max()) if same else float("inf")
+    error = workflow.largest_error(output, imported.reference)
     return Outcome(
         **about,
         max_abs_err=error,

@@ -221,8 +221,8 @@ class TestUnknownNames:
         assert "do not match" in refused(2, "tune", "--target", other, "--device", "local")
 
     @pytest.mark.parametrize("command", ["tune", "compare"])
-    def test_the_emulated_core_has_one_thread(self, refused, command):
-        assert "models one core" in refused(2, command, "--target", "arm64", "--threads", "2")
+    def test_more_threads_than_the_emulated_board_has_cores(self, refused, command):
+        assert "has 4 cores" in refused(2, command, "--target", "arm64", "--threads", "5")
 
     @pytest.mark.parametrize(
         "words",
@@ -388,8 +388,9 @@ class TestPackage:
         error = refused(2, command, compiled, "--device", "local")
         assert "built for aarch64, local is x86_64" in error and "compile it for the device's target" in error
 
-    def test_threads_on_the_emulated_core(self, refused, compiled):
-        assert "models one core" in refused(2, "bench", compiled, "--threads", "2")
+    def test_more_threads_than_the_emulated_board_has_cores(self, refused, compiled):
+        device = ("--device", "emulated:rk3399")
+        assert "has 2 cores" in refused(2, "bench", compiled, *device, "--threads", "3")
 
 
 def _forge(package: Path, name: str) -> None:

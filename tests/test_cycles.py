@@ -8,8 +8,8 @@ import pytest
 
 from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices import pipeline
-from tvm_shufflenet.devices.counts import BEYOND_L2, EXPECTED, STORE, Arrival, Block, Code, Counts, read_counts
-from tvm_shufflenet.devices.cycles import OVERLAP_LOST, CycleModel, Traffic, traffic_of
+from tvm_shufflenet.devices.counts import BEYOND_L2, EXPECTED, STORE, Arrival, Block, Code, Counts, Share, read_counts
+from tvm_shufflenet.devices.cycles import LAUNCH_US, OVERLAP_LOST, CycleModel, Traffic, traffic_of
 from tvm_shufflenet.devices.instructions import accesses_memory, loads
 from tvm_shufflenet.errors import DeviceFailed, UnknownName
 from tvm_shufflenet.targets import CORES, find_core
@@ -314,6 +314,27 @@ class TestCost:
         blocks = Block(computing, 1000), Block(loading, 1000, misses=missing(EXPECTED, 1000))
         together = a72.price(Counts(1, blocks, arrivals))
         assert together.memory_cycles == pytest.approx(OVERLAP_LOST * 1000 * a72.core.l2_latency)
+
+    def test_a_parallel_region_ends_with_its_slowest_share(self, a72):
+        alone, work = executed((10, (NOP, RET))), loop(*map(fmla, range(16)))
+        shares = [Share(0x1000, core, 3, executed((count, work))) for core, count in enumerate((100, 900))]
+        together = a72.price(Counts(1, alone.blocks, alone.arrivals, tuple(shares)))
+        slowest = a72.price(shares[1].counts)
+        launches = 3 * LAUNCH_US * 1000 * a72.core.clock_ghz
+        assert together.total_cycles == pytest.approx(
+            a72.price(alone).total_cycles + slowest.total_cycles + launches, rel=1e-3
+        )
+        assert together.multiply_adds == 1000 * 16 * 4 and together.bound_cycles["launch"] == launches
+        assert sum(together.bound_cycles.values()) == pytest.approx(together.total_cycles)
+
+    def test_cores_share_the_memory(self, a72):
+        """Two cores that do nothing but stream take as long as one that streams all of it."""
+        stream = executed((1000, loop(NOP)), misses=missing(EXPECTED | BEYOND_L2, 10_000))
+        shares = tuple(Share(0x1000, core, 1, stream) for core in range(2))
+        both = a72.price(Counts(1, stream.blocks, stream.arrivals, shares)).total_cycles
+        lines = 20_000 * a72.core.dram_line_ns * a72.core.clock_ghz
+        launch = LAUNCH_US * 1000 * a72.core.clock_ghz
+        assert both == pytest.approx(a72.price(stream).total_cycles + lines + launch)
 
     def test_rare_blocks_cost_the_average(self, a72):
         hot, rare = loop(NOP, NOP), (NOP, RET)

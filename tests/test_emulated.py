@@ -52,9 +52,13 @@ def device():
 
 @pytest.fixture(scope="module")
 def matmul(tmp_path_factory):
-    """rows -> a library with the product of a (rows, 64) and a (64, 64) matrix, for the Cortex-A72."""
+    """rows -> a library with the product of a (rows, 64) and a (64, 64) matrix, for the Cortex-A72.
+
+    With ``parallel``, its rows are shared among the cores.
+    """
     import tvm
     from tvm import te
+    from tvm.s_tir import Schedule
 
     from tvm_shufflenet.targets import find_target
 
@@ -65,14 +69,16 @@ def matmul(tmp_path_factory):
     link.output_format = "so"
     folder = tmp_path_factory.mktemp("matmul")
 
-    def build(rows: int) -> Path:
-        path = folder / f"matmul{rows}.so"
+    def build(rows: int, parallel: bool = False) -> Path:
+        path = folder / f"matmul{rows}{'-parallel' if parallel else ''}.so"
         if not path.exists():
             a, b = te.placeholder((rows, 64), name="A"), te.placeholder((64, 64), name="B")
             k = te.reduce_axis((0, 64), name="k")
             c = te.compute((rows, 64), lambda i, j: te.sum(a[i, k] * b[k, j], axis=k), name="C")
-            module = tvm.IRModule({"main": te.create_prim_func([a, b, c]).with_attr("global_symbol", "main")})
-            tvm.compile(module, find_target("cortex-a72").tvm()).export_library(str(path), fcompile=link)
+            schedule = Schedule(te.create_prim_func([a, b, c]).with_attr("global_symbol", "main"))
+            if parallel:
+                schedule.parallel(schedule.get_loops(schedule.get_sblock("C"))[0])
+            tvm.compile(schedule.mod, find_target("cortex-a72").tvm()).export_library(str(path), fcompile=link)
         return path
 
     return build
@@ -113,6 +119,30 @@ class TestTime:
     def test_eight_times_the_work_takes_about_eight_times_as_long(self, device, matmul):
         small, large = modelled_time(device, matmul(16), 16), modelled_time(device, matmul(128), 128)
         assert 6 < large / small < 10
+
+    def test_cores_share_a_parallel_region(self, device, matmul):
+        alone = modelled_time(device, matmul(256), 256)
+        times = {}
+        for cores in (1, 2, 4):
+            with EmulatedCore("cortex-a72", cores=cores) as several:
+                times[cores] = [modelled_time(several, matmul(256, parallel=True), 256) for _ in range(2)]
+                assert modelled_time(several, matmul(256), 256) == pytest.approx(alone, rel=0.02)
+        assert all(len(set(repeated)) == 1 for repeated in times.values())
+        assert times[1][0] == pytest.approx(alone, rel=0.05)
+        assert 1.7 < times[1][0] / times[2][0] < 2.05 and 3.0 < times[1][0] / times[4][0] < 4.1
+
+    def test_cores_compute_what_one_computes(self, matmul):
+        import numpy as np
+        import tvm
+
+        a, b = (np.random.default_rng(0).random(shape, dtype="float32") for shape in ((64, 64), (64, 64)))
+        with EmulatedCore("cortex-a72", cores=3) as several:
+            session = tvm.rpc.connect(several.host, several.port, session_timeout=60)
+            session.upload(str(matmul(64, parallel=True)))
+            module = session.load_module(matmul(64, parallel=True).name)
+            arguments = [tvm.runtime.tensor(data, session.cpu()) for data in (a, b, np.zeros((64, 64), "float32"))]
+            module["main"](*arguments)
+            np.testing.assert_allclose(arguments[2].numpy(), a @ b, rtol=1e-5)
 
     def test_a_session_that_crashes_leaves_the_device_usable(self, device, matmul):
         import tvm

@@ -38,12 +38,30 @@ def candidate(mod: tvm.IRModule, decision: int = 0) -> ms.MeasureCandidate:
     return ms.MeasureCandidate(schedule, default.args_info)
 
 
-def put(store: RecordStore, mod, seconds=0.5, kind="measured", decision=0, cause=None, device=None, target=TARGET):
+def put(
+    store: RecordStore,
+    mod,
+    seconds=0.5,
+    kind="measured",
+    decision=0,
+    cause=None,
+    device=None,
+    target=TARGET,
+    threads=1,
+):
     """Append one trial as the tuner does: a record where it has ``seconds``, else a failure."""
     chosen = candidate(mod, decision)
     device = device or {"measured": "board", "modelled": MODELLED}[kind]
     trial = Trial(
-        workload_hash(mod), trace_hash(chosen.sch.trace), "template", device, kind, "0.27", seconds=seconds, cause=cause
+        workload_hash(mod),
+        trace_hash(chosen.sch.trace),
+        "template",
+        device,
+        kind,
+        "0.27",
+        seconds=seconds,
+        cause=cause,
+        threads=threads,
     )
     record = None
     if seconds is not None:
@@ -328,6 +346,36 @@ def test_two_modelled_cores_are_two_clocks(tmp_path):
         preferred = opened.database(other).get_all_tuning_records()
         assert [round(1e6 * float(record.run_secs[0]), 6) for record in preferred] == [9.0]
         assert len(opened.database("emulated:cortex-a55").get_all_tuning_records()) == 1, "better than none"
+
+
+# Threads
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_records_for_another_number_of_threads_are_no_records(tmp_path, order):
+    """Not even of one and the same schedule, and the other number's trials are not counted."""
+    store = RecordStore(tmp_path, TARGET)
+    for threads in order:
+        put(store, workload(8), seconds=8e-6 / threads, threads=threads)
+    for opened in (store, RecordStore(tmp_path, TARGET)):
+        for threads, us in ((1, [8.0]), (2, [4.0]), (4, [])):
+            database = opened.database(threads=threads)
+            assert [1e6 * float(r.run_secs[0]) for r in database.get_all_tuning_records()] == pytest.approx(us)
+            assert len(opened.database_of("measured", threads)) == len(us)
+            assert len(opened.trials(workload_hash(workload(8)), "measured", threads)) == len(us)
+
+
+def test_a_journal_line_from_before_threads_were_noted_means_one(folder):
+    assert all("threads" not in json.loads(line) for line in (folder / JOURNAL).read_text().splitlines())
+    store = RecordStore(folder, TARGET)
+    assert all_us(store) == [8.0, 12.0, 16.0, 24.0] and len(store.database(threads=2)) == 0
+
+
+def test_a_clock_with_records_for_other_threads_alone_is_passed_over(tmp_path):
+    store = RecordStore(tmp_path, TARGET)
+    put(store, workload(8), seconds=1e-6, kind="modelled")
+    put(store, workload(8), seconds=5e-6, kind="measured", threads=2, decision=1)
+    assert all_us(store) == [1.0]
 
 
 # Trials

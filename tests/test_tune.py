@@ -20,6 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 import tvm
+from test_records import put
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
@@ -30,14 +31,19 @@ from tvm_shufflenet.devices.local import LocalDevice
 from tvm_shufflenet.devices.native.build import server_binary
 from tvm_shufflenet.errors import NothingMeasured
 from tvm_shufflenet.graph.pipeline import fused
-from tvm_shufflenet.library.link import trial_command
+from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
+from tvm_shufflenet.library.build import build_tuned
+from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
+from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import find_target, host_machine
 from tvm_shufflenet.tuning.driver import Tuner
 from tvm_shufflenet.tuning.records import (
     JOURNAL,
     RecordStore,
+    trace_hash,
 )
+from tvm_shufflenet.tuning.shipped import write_best
 from tvm_shufflenet.tuning.trial import Cause, Job, run_trial
 from tvm_shufflenet.tuning.workers import Workers
 
@@ -92,6 +98,10 @@ def tune(unit, device, folder: Path, trials: int, strategy: str = "template", ta
     return result, seen
 
 
+def operators(unit, target=ARM64) -> list[OperatorTask]:
+    return operator_tasks(fused(unit.module, target))
+
+
 def journal(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines()]
 
@@ -143,6 +153,40 @@ class TestResume:
             assert (again.measured, again.failed, again.reused) == (0, 0, trials)
 
 
+@pytest.mark.slow
+def test_threads_are_tuned_for_and_used_by_their_own_records(unit, folder, tmp_path):
+    target = find_target("local")
+    store = RecordStore(folder, target.tvm())
+    with find_device("local", target, threads=2) as device:
+        result = workflow.tune(
+            unit, target, device, store, strategy="template", trials=3, seed=0, on_progress=lambda _: None, threads=2
+        )
+    assert result.measured == 3 and {line["threads"] for line in journal(folder)} == {2}
+    made = {}
+    for threads in (1, 2):
+        database, linker = store.database(threads=threads), linker_command(target)
+        made[threads] = build_tuned(unit.module, target, database, tmp_path / f"{threads}.so", linker, threads)
+    assert "record" in {operator.schedule for operator in made[2].operators}
+    assert {operator.schedule for operator in made[1].operators} == {"template"}
+    module = operators(unit, target)
+    assert [Tuner(module, target, device, store, trials=3, threads=n).reused for n in (1, 2)] == [0, 3]
+
+
+def test_a_search_tries_what_is_shipped_for_a_cpu_like_it(unit, folder, tmp_path):
+    """Else tuning a little could end with less than compiling without any."""
+    lender, tasks = find_target("cortex-a72"), operators(unit)
+    mod = next(task.mod for task in tasks if rules.template_name(task.mod) == "pointwise")
+    work = RecordStore(tmp_path / "work", lender.tvm())
+    put(work, mod, kind="modelled", device="emulated:cortex-a72", decision=1, target=lender.tvm())
+    (shipped,) = work.best("emulated:cortex-a72")
+    write_best(tmp_path / "shipped", [shipped])
+    store = RecordStore(folder, ARM64.tvm(), tmp_path / "shipped", lender.tvm())
+    tuner = Tuner(tasks, ARM64, find_device("emulated", ARM64), store, trials=8)
+    assert tuner.reused == 0
+    (task,) = [task for task in tuner.tasks if task.workload == shipped.trial.workload]
+    assert shipped.trial.trace in [trace_hash(each.sch.trace) for each in tuner._candidates(task)[:2]]
+
+
 class TestDeviceFailure:
     @pytest.mark.slow
     def test_it_dies_and_tuning_goes_on(self, unit, folder):
@@ -163,7 +207,7 @@ class TestDeviceFailure:
         assert result.measured > 20 and set(result.causes) == {"device"} and result.failed == result.causes["device"]
         assert [line["cause"] for line in journal(folder) if "cause" in line] == ["device"] * result.failed
         # What the device's death cost is tried again.
-        assert Tuner(fused(unit.module, ARM64), ARM64, device, RecordStore(folder, ARM64.tvm()), trials=40).reused == (
+        assert Tuner(operators(unit), ARM64, device, RecordStore(folder, ARM64.tvm()), trials=40).reused == (
             result.measured
         )
 
@@ -329,27 +373,41 @@ class TestWorkers:
 
 
 class Sabotaged(Tuner):
-    """Its first two trials crash, whatever the search proposed."""
+    """Its first two trials crash, or compute nothing, whatever the search proposed."""
 
     left = 2
+    wrong = False
 
-    def _job(self, candidate, endpoint):
-        made = super()._job(candidate, endpoint)
+    def _job(self, task, candidate, endpoint):
+        made = super()._job(task, candidate, endpoint)
         if self.left:
             self.left -= 1
-            return replace(made, module_json=tvm.ir.save_json(Crash))
+            main = candidate.sch.mod["main"]
+            idle = tvm.IRModule({"main": main.with_body(tvm.tirx.Evaluate(0))})
+            return replace(made, module_json=tvm.ir.save_json(idle if self.wrong else Crash))
         return made
 
 
 @pytest.mark.slow
-def test_a_schedule_that_crashes_counts_as_failed_and_is_not_tried_again(unit, device, folder):
-    module, process = fused(unit.module, ARM64), device._emulator._process.pid
+@pytest.mark.parametrize(
+    ("wrong", "cause", "error"),
+    [(False, "run", "Segmentation fault"), (True, "wrong", "differs from the unscheduled operator's")],
+)
+def test_a_schedule_that_crashes_or_is_wrong_counts_as_failed_and_is_not_tried_again(
+    unit, device, folder, wrong, cause, error
+):
+    module, process = operators(unit), device._emulator._process.pid
     tuner = Sabotaged(module, ARM64, device, RecordStore(folder, ARM64.tvm()), trials=6)
+    tuner.wrong = wrong
     result = tuner.run()
-    assert (result.measured, result.failed, result.causes) == (4, 2, {"run": 2})
-    assert "Segmentation fault" in result.first_error
+    assert (result.measured, result.failed, result.causes) == (4, 2, {cause: 2})
+    assert error in result.first_error
     assert device._emulator._process.pid == process, "the device is well and was not to be restarted"
     crashed = {line["trace"] for line in journal(folder) if "cause" in line}
+    recorded = {
+        trace_hash(record.trace) for record in RecordStore(folder, ARM64.tvm()).database().get_all_tuning_records()
+    }
+    assert len(recorded) == 4 and not crashed & recorded
     again = Tuner(module, ARM64, device, RecordStore(folder, ARM64.tvm()), trials=6)
     assert again.reused == 6 and crashed <= again.tasks[0].seen
 

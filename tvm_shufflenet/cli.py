@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
             "--device", metavar="D", help="local, emulated[:CORE], rpc://HOST:PORT, tracker://HOST:PORT/KEY"
         )
         if threads:
-            sub.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads on the device (1)")
+            sub.add_argument(
+                "--threads", type=_positive, default=1, metavar="N", help="threads to use on the device (1)"
+            )
 
     def model_options(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--model", default=DEFAULT_MODEL, metavar="M", help="zoo name, FILE.pt2 or FILE.py:factory")
@@ -249,6 +251,7 @@ def _tune(options) -> None:
                 strategy=options.strategy,
                 trials=options.trials,
                 seed=options.seed,
+                threads=options.threads,
                 on_progress=progress,
             )
         print_tuning(console, result, store)

@@ -62,7 +62,8 @@ class Target:
     """What code is generated for.
 
     ``machine`` is the ELF machine a library must carry; ``core`` the core an emulated device models for it by default;
-    ``lanes`` the float32 lanes of one vector register and ``vector_registers`` how many there are.
+    ``lanes`` the float32 lanes of one vector register and ``vector_registers`` how many there are. ``shipped`` is the
+    target whose shipped records serve it: itself where None.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Target:
     vector_registers: int
     core: str | None
     note: str
+    shipped: str | None = None
 
     @property
     def is_arm(self) -> bool:
@@ -161,7 +163,8 @@ CORES: dict[str, Core] = {
 def _arm(
     name: str, mcpu: str, core: str, note: str, mattr=("+neon",), num_cores: int = 4, triple: str = "aarch64-linux-gnu"
 ) -> Target:
-    return Target(name, triple, mcpu, mattr, num_cores, "aarch64", 4, 32, core, note)
+    """Records are shipped for the cores; a generic target or a board takes those of the core it is modelled as."""
+    return Target(name, triple, mcpu, mattr, num_cores, "aarch64", 4, 32, core, note, None if name == core else core)
 
 
 @functools.cache
@@ -192,6 +195,9 @@ def targets() -> dict[str, Target]:
         ),
         _arm("android-arm64", "generic", "cortex-a72", "any 64-bit Android phone", triple="aarch64-linux-android"),
         Target("x86-64", "x86_64-linux-gnu", "haswell", (), 2, "x86_64", 8, 16, None, "x86-64 with AVX2 and FMA"),
+        Target(
+            "x86-64-avx512", "x86_64-linux-gnu", "skylake-avx512", (), 2, "x86_64", 16, 32, None, "x86-64 with AVX-512"
+        ),
         _local(),
     ]
     return {target.name: target for target in presets}
@@ -211,9 +217,9 @@ def _local() -> Target:
     machine = host_machine()
     triple = f"{machine}-linux-gnu"
     lanes, registers = (4, 32) if machine == "aarch64" else _x86_vectors()
-    return Target(
-        "local", triple, "native", (), os.cpu_count() or 1, machine, lanes, registers, None, "the machine this runs on"
-    )
+    shipped = "cortex-a72" if machine == "aarch64" else {8: "x86-64", 16: "x86-64-avx512"}.get(lanes)
+    note = "the machine this runs on"
+    return Target("local", triple, "native", (), os.cpu_count() or 1, machine, lanes, registers, None, note, shipped)
 
 
 def _x86_vectors() -> tuple[int, int]:

@@ -19,13 +19,14 @@ from .devices.network import Network
 from .errors import BadInput, WrongResult
 from .graph.frontend import check_single_tensor
 from .graph.pipeline import fused
+from .graph.tasks import operator_tasks
 from .latency import MEASURED, Latency
 from .library.build import Built, build_tuned, build_untuned
 from .library.link import linker_command
 from .library.package import Manifest, OperatorEntry, Package, Timing, reference_input, write_package
 from .models import Model
 from .plan import CompilePlan
-from .targets import Target
+from .targets import Target, find_target
 from .toolchain import FFI_VERSION, TVM_VERSION
 from .tuning.driver import Progress, Tuner, TuneResult
 from .tuning.records import RecordStore
@@ -112,15 +113,16 @@ def records_folders(target: Target, chosen: Path | None) -> tuple[Path, Path | N
     """The folder that records are written to, and a second one that is only read: the shipped records.
 
     ``chosen`` (--records) stands alone. Without it, ``tuning_logs/<target>`` of the current folder where there is a
-    ``tuning_logs``, else a folder of the user's beside the shipped ones.
+    ``tuning_logs``, else a folder of the user's; beside either, those shipped for the target or for the one whose
+    records serve it (Target.shipped).
     """
     if chosen is not None:
         return chosen, None
+    shipped = Path(str(resources.files("tvm_shufflenet.tuning_logs"))) / (target.shipped or target.name)
     if Path("tuning_logs").is_dir():
-        return Path("tuning_logs") / target.name, None
+        return Path("tuning_logs") / target.name, shipped
     from platformdirs import user_data_path
 
-    shipped = Path(str(resources.files("tvm_shufflenet.tuning_logs"))) / target.name
     return user_data_path("tvm-shufflenet") / "tuning_logs" / target.name, shipped
 
 
@@ -129,7 +131,14 @@ def open_records(target: Target, chosen: Path | None, must_exist: bool = False) 
     folder, shipped = records_folders(target, chosen)
     if must_exist and chosen is not None and not chosen.is_dir():
         raise BadInput(f"there is no folder {chosen}", "", "tvm-shufflenet tune ... --records " + str(chosen))
-    return RecordStore(folder, target.tvm(), shipped)
+    lender = find_target(target.shipped).tvm() if shipped and target.shipped else None
+    return RecordStore(folder, target.tvm(), shipped, lender)
+
+
+def best_records(imported: Imported, target: Target, store: RecordStore, *clocks: str, threads: int = 1):
+    """The records that a library of the network is built with, see ``RecordStore.database``."""
+    store.meet(task.mod for task in operator_tasks(fused(imported.module, target)))
+    return store.database(*clocks, threads=threads)
 
 
 def tune(
@@ -142,10 +151,20 @@ def tune(
     trials: int,
     seed: int,
     on_progress: Callable[[Progress], None],
+    threads: int = 1,
 ) -> TuneResult:
-    """Search schedules for every operator of the network on a started device."""
-    module = fused(imported.module, target)
-    tuner = Tuner(module, target, device, store, strategy=strategy, trials=trials, seed=seed, on_progress=on_progress)
+    """Search schedules for every operator of the network, on a started device that uses as many ``threads``."""
+    tuner = Tuner(
+        operator_tasks(fused(imported.module, target)),
+        target,
+        device,
+        store,
+        strategy=strategy,
+        trials=trials,
+        seed=seed,
+        threads=threads,
+        on_progress=on_progress,
+    )
     return tuner.run()
 
 
@@ -160,7 +179,8 @@ def compare(
     """Build tuned and untuned libraries, check and time both. Raises WrongResult, and then there are no times."""
     linker = linker_command(target)
     with _work_folder() as folder:
-        tuned = build_tuned(imported.module, target, store.database(device.clock), folder / "tuned.so", linker, threads)
+        records = best_records(imported, target, store, device.clock, threads=threads)
+        tuned = build_tuned(imported.module, target, records, folder / "tuned.so", linker, threads)
         untuned = build_untuned(imported.module, target, folder / "untuned.so", linker)
         samples, error = {"untuned": (), "tuned": ()}, 0.0
         # In turn and more than once, so that a machine that slows down slows both; one session at a time, since a
@@ -205,7 +225,7 @@ def check(network: Network, data: np.ndarray, reference: np.ndarray, tolerance: 
 
 def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
     """What ``compile_package`` will do. Raises ToolMissing without a linker."""
-    records = str(store.folder) if store else None
+    records = store.sources if store else None
     linker = tuple(linker_command(target))
     return CompilePlan(model.name, model.input_shape, target, records, linker, TVM_VERSION, FFI_VERSION)
 
@@ -213,8 +233,8 @@ def make_plan(model: Model, target: Target, store: RecordStore | None) -> Compil
 def compile_package(
     imported: Imported, target: Target, store: RecordStore | None, output: Path, threads: int = 1
 ) -> Package:
-    """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads;
-    operators without a record are cut into work for ``threads``."""
+    """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads,
+    but its operators are cut into work for ``threads``: by the records for so many, or by a template's default."""
     plan = make_plan(imported.model, target, store)
     linker = list(plan.linker)
     with _work_folder() as folder:
@@ -222,7 +242,7 @@ def compile_package(
         if store is None:
             built = build_untuned(imported.module, target, library, linker)
         else:
-            database = store.database(MEASURED, default_clock(target))
+            database = best_records(imported, target, store, MEASURED, default_clock(target), threads=threads)
             built = build_tuned(imported.module, target, database, library, linker, threads)
         return write_package(output, library, imported.reference, _manifest(plan, imported, built))
 
@@ -249,7 +269,9 @@ def _manifest(plan: CompilePlan, imported: Imported, built: Built) -> Manifest:
         ffi=plan.ffi_version,
         linker=plan.linker,
         library=built.path.name,
-        operators=tuple(OperatorEntry(o.name, o.occurrences, o.schedule, o.record_us) for o in built.operators),
+        operators=tuple(
+            OperatorEntry(o.name, o.occurrences, o.schedule, o.record_us, o.tuned_for) for o in built.operators
+        ),
         activation_bytes=built.activation_bytes,
         weight_bytes=built.weight_bytes,
         tolerance=imported.tolerance,

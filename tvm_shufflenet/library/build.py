@@ -25,14 +25,15 @@ NEVER = 1e9
 class Operator:
     """One distinct operator of a library: how often it occurs, and what scheduled it.
 
-    ``schedule`` is ``record`` (with ``record_us``, its time when it was tuned), ``template`` (no record: the template's
-    default) or ``none`` (neither: TVM's plain loops).
+    ``schedule`` is ``record`` (with ``record_us``, its time when it was tuned, and the CPU it was ``tuned_for``),
+    ``template`` (no record: the template's default) or ``none`` (neither: TVM's plain loops).
     """
 
     name: str
     occurrences: int
     schedule: str
     record_us: float | None = None
+    tuned_for: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def build_tuned(
 ) -> Built:
     """Our operators with the best records of ``database``, and the templates' defaults where it has none.
 
-    The defaults share an operator's work among ``threads``; they are added to ``database`` as records that any real
-    one beats.
+    Both share an operator's work among ``threads``: ``database`` holds records for so many. The defaults are
+    added to it as records that any real one beats.
     """
     fused, machine = pipeline.fused(module, target), rules.machine(target, threads)
     operators = tuple(_choose(task, target, machine, database) for task in operator_tasks(fused))
@@ -78,7 +79,8 @@ def _choose(
     mod, name, count = task.mod, task.name, task.occurrences
     record = database.query_tuning_record(mod, target.tvm(), name)
     if record is not None and float(record.run_secs[0]) < NEVER:
-        return Operator(name, count, "record", 1e6 * min(float(s) for s in record.run_secs))
+        best_us = 1e6 * min(float(seconds) for seconds in record.run_secs)
+        return Operator(name, count, "record", best_us, str(record.target.attrs["mcpu"]))
     if rules.template_name(mod) is None:
         return Operator(name, count, "none")
     candidate = rules.default_candidate(mod, machine)

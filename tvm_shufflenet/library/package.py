@@ -25,12 +25,16 @@ SCHEMA = 1
 
 
 class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One distinct operator: ``schedule`` is ``record``, ``template`` (its default) or ``none`` (TVM's plain loops)."""
+    """One distinct operator: ``schedule`` is ``record``, ``template`` (its default) or ``none`` (TVM's plain loops).
+
+    A record was ``tuned_for`` a CPU, perhaps another than the target's: a shipped record of one like it.
+    """
 
     name: str
     occurrences: int
     schedule: str
     record_us: float | None = None
+    tuned_for: str | None = None
 
 
 class Timing(msgspec.Struct, frozen=True):

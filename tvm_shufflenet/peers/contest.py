@@ -19,7 +19,7 @@ from ..library.link import linker_command
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from ..tuning.records import RecordStore
-from ..workflow import Imported, largest_error
+from ..workflow import Imported, best_records, largest_error
 from .catalogue import RUNNERS, Peer
 from .environments import OWN, Announce, clean_environment
 from .handover import Handover
@@ -44,7 +44,8 @@ def build_ours(
     """The library that takes part, from the records of ``store``, for ``threads``. Raises DeployError."""
     library = folder / f"ours-{target.name}-{threads}.so"
     if not library.exists():
-        build_tuned(imported.module, target, store.database(clock), library, linker_command(target), threads)
+        records = best_records(imported, target, store, clock, threads=threads)
+        build_tuned(imported.module, target, records, library, linker_command(target), threads)
     return library
 
 

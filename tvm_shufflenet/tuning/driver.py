@@ -7,33 +7,38 @@ buy time, keeps its workers, never measures the same schedule twice, and says wh
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import inspect
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from unittest import mock
 
 import numpy as np
 import tvm
+from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from ..devices.base import Device, Endpoint
 from ..errors import DeployError, DeviceFailed, NothingMeasured
-from ..graph.tasks import OperatorTask, operator_tasks
+from ..graph.tasks import OperatorTask
 from ..library.link import trial_command
 from ..schedules import rules
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from .records import RecordStore, Trial, trace_hash, workload_hash
-from .trial import Cause, Job, Outcome
+from .trial import RUNS_TO_TIME_ONE, Cause, Job, Outcome
+from .verification import Reference, reference
 from .workers import Workers
 
 BATCH = 8
-# Spaces of a template hold some hundred points: a small population covers them, and scoring it stays cheap.
-POPULATION = {"template": 64, "generated": 128}
+# Spaces of a template hold some hundred points, and to replay and score one takes some 10 ms: a small population of
+# few generations covers them.
+POPULATION = {"template": 24, "generated": 128}
+GENERATIONS = {"template": 2, "generated": 3}
 SESSION_SECONDS = 30.0
 DEVICE_FAULTS_IN_A_ROW = 6
 
@@ -58,6 +63,7 @@ class Task:
     started: bool = False
     exhausted: bool = False
     searching: bool = False
+    reference: Reference | None = None
 
     @property
     def cost_seconds(self) -> float:
@@ -134,16 +140,27 @@ def load_intrinsics() -> None:
         importlib.import_module("tvm.s_tir.tensor_intrin")
 
 
-class Tuner:
-    """Searches schedules for the operators of ``fused``, a Relax module whose operators are PrimFuncs.
+@contextlib.contextmanager
+def start_workers(device: Device) -> Iterator[Workers]:
+    """As many as the device can use; they load TVM, so several searches may share them."""
+    workers = Workers(device.workers, SESSION_SECONDS + 15)
+    try:
+        yield workers
+    finally:
+        workers.close()
 
-    ``trials`` counts all finished trials of these operators on this clock with this strategy, those of earlier runs in
-    ``store`` included. Raises NothingMeasured where that comes to none.
+
+class Tuner:
+    """Searches schedules for ``operators``, a network's or any others, each workload once.
+
+    ``trials`` counts all finished trials of these operators on this clock with this strategy and so many ``threads``,
+    those of earlier runs in ``store`` included. The ``device`` uses as many threads. Raises NothingMeasured where
+    ``trials`` comes to none.
     """
 
     def __init__(
         self,
-        fused: tvm.IRModule,
+        operators: Iterable[OperatorTask],
         target: Target,
         device: Device,
         store: RecordStore,
@@ -151,24 +168,28 @@ class Tuner:
         strategy: str = "template",
         trials: int,
         seed: int = 0,
+        threads: int = 1,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ):
         load_intrinsics()
         np.random.seed(seed % 2**32)  # the cost model draws from numpy's global state while it is still untrained
         self.target, self.device, self.store = target, device, store
-        self.strategy, self.requested, self.seed = strategy, trials, seed
+        self.strategy, self.requested, self.seed, self.threads = strategy, trials, seed, threads
         self.on_progress = on_progress
         self.tvm_target = target.tvm()
-        self.machine = rules.machine(target)
-        self.database = store.database_of(device.clock)
-        config = ms.cost_model.xgb_model.XGBConfig(seed=seed)
+        self.machine = rules.machine(target, threads)
+        operators = list(operators)
+        store.meet(operator.mod for operator in operators)
+        self.database = store.database_of(device.clock, threads)
+        # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
+        config = ms.cost_model.xgb_model.XGBConfig(seed=seed, nthread=1)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
         self.link_command = tuple(trial_command(target))
         self.measured = self.failed = 0
         self.causes: Counter[str] = Counter()
         self.first_error: str | None = None
         self.faults_in_a_row = 0
-        self.tasks = [self._task(task) for task in operator_tasks(fused)]
+        self.tasks = [self._task(task) for task in operators]
         self.tasks.sort(key=lambda task: -task.weight * task.flops)
         self.reused = sum(task.trials for task in self.tasks)
 
@@ -181,7 +202,7 @@ class Tuner:
             target=self.tvm_target,
             space_generator=rules.space(mod, self.machine, self.strategy),
             search_strategy=ms.search_strategy.EvolutionarySearch(
-                population_size=POPULATION[space], init_min_unmeasured=2 * BATCH, genetic_num_iters=3
+                population_size=POPULATION[space], init_min_unmeasured=2 * BATCH, genetic_num_iters=GENERATIONS[space]
             ),
             task_name=extracted.name,
             num_threads=1,  # with more, which thread draws first decides what is searched, whatever the seed
@@ -197,7 +218,7 @@ class Tuner:
             context,
             self.database.commit_workload(mod),
         )
-        earlier = self.store.trials(shash, self.device.clock)
+        earlier = self.store.trials(shash, self.device.clock, self.threads)
         task.seen = {trial.trace for trial in earlier}
         finished = [trial for trial in earlier if trial.strategy == self._label(task)]
         task.trials = len(finished)
@@ -209,15 +230,12 @@ class Tuner:
         """Strategy a trial counts for. Both strategies search the generated space of an operator without a template."""
         return "template" if task.space == "template" else "ansor"
 
-    def run(self) -> TuneResult:
-        """Measure until the trials are used up or every space is exhausted; ends the workers however it leaves."""
+    def run(self, workers: Workers | None = None) -> TuneResult:
+        """Measure until the trials are used up or every space is exhausted; ends its own workers however it leaves."""
         started = time.monotonic()
         if self._left() > 0:
-            workers = Workers(self.device.workers, SESSION_SECONDS + 15)
-            try:
-                self._search(workers, started)
-            finally:
-                workers.close()
+            with contextlib.nullcontext(workers) if workers else start_workers(self.device) as hands:
+                self._search(hands, started)
         if self.measured + self.reused == 0:
             raise NothingMeasured(
                 "nothing was measured",
@@ -255,7 +273,7 @@ class Tuner:
                     continue
                 task.searching = True
                 endpoint = self.device.endpoint()
-                futures = workers.submit(self._job(c, endpoint) for c in candidates)
+                futures = workers.submit([self._job(task, c, endpoint) for c in candidates])
                 running.append(Batch(task, candidates, endpoint, futures))
                 planned += len(candidates)
             if not running:
@@ -283,6 +301,7 @@ class Tuner:
             )
             if task.space == "template":
                 found.append(rules.default_candidate(task.mod, self.machine))
+                found += self._shipped_candidate(task)
         found += task.context.generate_measure_candidates() or []
         fresh = {}
         for candidate in found:
@@ -292,9 +311,20 @@ class Tuner:
         task.seen |= set(fresh)
         return list(fresh.values())
 
-    def _job(self, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
+    def _shipped_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
+        """What was found best on a CPU like this one, or by another clock: tuning must not end with less."""
+        record = self.store.stand_in(task.mod, self.device.clock, self.threads)
+        if record is None:
+            return []
+        schedule = Schedule(task.mod)
+        record.trace.apply_to_schedule(schedule, remove_postproc=False)
+        return [ms.MeasureCandidate(schedule, record.args_info)]
+
+    def _job(self, task: Task, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
         # A modelled clock repeats itself to the digit, so one run says all; a real one needs many.
         modelled = self.device.kind == "modelled"
+        if task.reference is None:
+            task.reference = reference(task.mod, RUNS_TO_TIME_ONE if modelled else 1)
         return Job(
             tvm.ir.save_json(candidate.sch.mod),
             self.target.tvm_config,
@@ -305,6 +335,7 @@ class Tuner:
             repeat=1 if modelled else 3,
             min_repeat_ms=0 if modelled else 15,
             session_seconds=SESSION_SECONDS,
+            reference=task.reference,
         )
 
     def _collect(self, batch: Batch, candidate: ms.MeasureCandidate, future: Future) -> Outcome:
@@ -322,6 +353,7 @@ class Tuner:
             seconds=float(np.median(outcome.seconds)) if outcome.seconds else None,
             cause=outcome.cause.value if outcome.cause else None,
             error=outcome.error or None,
+            threads=self.threads,
         )
         record = None
         if outcome.seconds:

@@ -1,4 +1,4 @@
-"""One trial, in a worker process: build a scheduled operator, link it, run it on the device, report its time.
+"""One trial, in a worker process: build a scheduled operator, link it, run it on the device, check it, time it.
 
 Workers live long: importing TVM takes seconds, a trial a fraction of one. They are recycled now and then against leaks.
 """
@@ -13,7 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..devices.base import Endpoint, first_line
-from ..errors import DeployError, DeviceFailed
+from ..errors import DeployError, DeviceFailed, WrongResult
+from .operands import Operands
+from .verification import Reference, argument_shapes, difference
+
+# TVM's time_evaluator runs a function once before it times it.
+RUNS_TO_TIME_ONE = 2
 
 
 class Cause(str, enum.Enum):
@@ -24,11 +29,16 @@ class Cause(str, enum.Enum):
     DEVICE = "device"
     RUN = "run"
     TIMEOUT = "timeout"
+    WRONG = "wrong"  # it computes something else than the unscheduled operator
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs for one trial: a module as TVM's JSON, and where and how to run it."""
+    """What a worker needs for one trial: a module as TVM's JSON, and where and how to run it.
+
+    Its result is compared with ``reference`` where there is one; it is then timed by one run if the reference is what
+    ``RUNS_TO_TIME_ONE`` leave behind.
+    """
 
     module_json: str
     target_config: dict
@@ -39,6 +49,7 @@ class Job:
     repeat: int
     min_repeat_ms: int
     session_seconds: float
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ class Outcome:
 
 
 def run_trial(job: Job) -> Outcome:
-    """Build, link and time. Never raises: a failed trial is a result."""
+    """Build, link, check and time. Never raises: a failed trial is a result."""
     with tempfile.TemporaryDirectory(prefix="trial-") as folder:
         library = Path(folder) / "trial.so"
         try:
@@ -64,6 +75,8 @@ def run_trial(job: Job) -> Outcome:
             return Outcome(cause=Cause.DEVICE, error=f"{exc.what}: {exc.cause}")
         try:
             return Outcome(seconds=_time(job, session, library, shapes))
+        except WrongResult as exc:
+            return Outcome(cause=Cause.WRONG, error=str(exc))
         except DeployError as exc:
             return Outcome(cause=Cause.RUN, error=str(exc))
         except Exception as exc:
@@ -76,7 +89,6 @@ def run_trial(job: Job) -> Outcome:
 def _build(job: Job, library: Path) -> list[tuple[tuple[int, ...], str]]:
     """Write the shared library; returns shape and dtype of each argument."""
     import tvm
-    from tvm.s_tir import meta_schedule as ms
 
     from ..library.link import link
 
@@ -89,36 +101,41 @@ def _build(job: Job, library: Path) -> list[tuple[tuple[int, ...], str]]:
         link(objects, Path(output), list(job.link_command), job.machine)
 
     compiled.export_library(str(library), fcompile=link_objects)
-    arguments = ms.arg_info.ArgInfo.from_prim_func(module["main"])
-    return [(tuple(int(dim) for dim in info.shape), str(info.dtype)) for info in arguments]
+    return argument_shapes(module)
 
 
 def _time(job: Job, session, library: Path, shapes) -> tuple[float, ...]:
     session.upload(str(library))
     module = session.load_module(library.name)
     device = session.cpu(0)
-    arguments = [_argument(session, device, shape, dtype) for shape, dtype in shapes]
+    operands = Operands(session, device, shapes)
     timer = module.time_evaluator("main", device, number=job.number, repeat=job.repeat, min_repeat_ms=job.min_repeat_ms)
-    seconds = tuple(float(s) for s in timer(*arguments).results)
+
+    def seconds() -> tuple[float, ...]:
+        return tuple(float(s) for s in timer(*operands.tensors).results)
+
+    if job.reference is None:
+        return _plausible(seconds())
+    if job.reference.runs == RUNS_TO_TIME_ONE:  # an emulated core is slow: the runs that time it are the ones to check
+        found = seconds()
+        _check(job.reference, operands)
+        return _plausible(found)
+    for _ in range(job.reference.runs):
+        module["main"](*operands.tensors)
+    _check(job.reference, operands)
+    return _plausible(seconds())
+
+
+def _check(reference: Reference, operands: Operands) -> None:
+    wrong = difference(reference, operands.digests())
+    if wrong is not None:
+        raise WrongResult(wrong)
+
+
+def _plausible(seconds: tuple[float, ...]) -> tuple[float, ...]:
     if not all(0 < s < 1e4 for s in seconds):
         raise DeviceFailed(f"the device reported a time of {seconds} s", "its timer is broken")
     return seconds
-
-
-def _argument(session, device, shape: tuple[int, ...], dtype: str):
-    """A tensor on the device, filled there with numbers that are neither denormal nor huge: both would change the time.
-
-    Every server of TVM's and ours has the fill function; sending a megabyte takes an emulated core 0.2 s. A table of
-    planes (operators/pointwise.py) names them in order: random numbers would point outside the tensor.
-    """
-    import numpy as np
-    import tvm
-
-    if dtype.startswith("int"):
-        return tvm.runtime.tensor(np.arange(np.prod(shape), dtype=dtype).reshape(shape), device)
-    tensor = tvm.runtime.empty(shape, dtype, device)
-    session.get_function("tvm.contrib.random.random_fill_for_measure")(tensor)
-    return tensor
 
 
 def prepare_worker(folder: str) -> None:

@@ -30,8 +30,18 @@ SOURCES = (
     "modelled_timer.cc",
     "modelled_cores.cc",
     "random_fill.cc",
+    "fill_digest.cc",
 )
-HEADERS = ("net.h", "options.h", "tracker.h", "session.h", "modelled_timer.h", "modelled_cores.h", "random_fill.h")
+HEADERS = (
+    "net.h",
+    "options.h",
+    "tracker.h",
+    "session.h",
+    "modelled_timer.h",
+    "modelled_cores.h",
+    "random_fill.h",
+    "fill_digest.h",
+)
 SERVER = "tvm_shufflenet_server"
 LIBS = ("libtvm_runtime.so", "libtvm_ffi.so")
 

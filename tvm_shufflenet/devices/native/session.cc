@@ -13,6 +13,7 @@
 #include <fstream>
 #include <functional>
 
+#include "fill_digest.h"
 #include "modelled_cores.h"
 #include "modelled_timer.h"
 #include "random_fill.h"
@@ -145,6 +146,12 @@ void RegisterGlobals(const SessionConfig& config) {
     RandomFillForMeasure(*args[0].cast<DLTensor*>());
     return ffi::Any();
   });
+  Register("tvm_shufflenet.fill", [](ffi::PackedArgs args) {
+    FillFromHash(*args[0].cast<DLTensor*>(), static_cast<uint32_t>(args[1].cast<int64_t>()));
+    return ffi::Any();
+  });
+  Register("tvm_shufflenet.digest",
+           [](ffi::PackedArgs args) { return ffi::Any(ffi::String(Digest(*args[0].cast<DLTensor*>()))); });
   if (modelled) {
     UseCostSocket(config.cost_socket);
     UseModelledCores(config.modelled_cores);

@@ -1,0 +1,133 @@
+"""Shipped records: small, found by hash, lent to targets like their own, and never stronger than a target's own."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from test_records import MODELLED, TARGET, all_us, candidate, put, workload
+
+from tvm_shufflenet.errors import RecordMismatch
+from tvm_shufflenet.targets import find_target, targets
+from tvm_shufflenet.tuning.records import RecordStore, trace_hash, workload_hash
+from tvm_shufflenet.tuning.shipped import BEST, Best, write_best
+from tvm_shufflenet.workflow import open_records
+
+A72, A76 = (find_target(name).tvm() for name in ("cortex-a72", "cortex-a76"))
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """The best records of two workloads, tuned for a Cortex-A72; of the first, there was a slower one and a failure."""
+    store = RecordStore(tmp_path / "work", A72)
+    put(store, workload(8), seconds=9e-6, kind="modelled", target=A72)
+    put(store, workload(8), seconds=8e-6, kind="modelled", target=A72, decision=1)
+    put(store, workload(8), seconds=None, kind="modelled", cause="wrong")
+    put(store, workload(12), seconds=12e-6, kind="modelled", target=A72)
+    folder = tmp_path / "shipped"
+    write_best(folder, store.best(MODELLED))
+    return folder
+
+
+def us(store: RecordStore, *channels: int, clocks=(), threads: int = 1) -> list[float | None]:
+    """What a compilation of a network with these workloads would choose."""
+    store.meet(workload(n) for n in channels)
+    database = store.database(*clocks, threads=threads)
+    found = [database.query_tuning_record(workload(n), TARGET, "main") for n in channels]
+    return [None if record is None else round(1e6 * float(record.run_secs[0]), 6) for record in found]
+
+
+def test_the_best_of_each_workload_is_one_short_line(shipped):
+    lines = [msgspec.json.decode(line, type=Best) for line in (shipped / BEST).read_bytes().splitlines()]
+    assert sorted(line.trial.seconds for line in lines) == [8e-6, 12e-6]
+    assert (shipped / BEST).stat().st_size < 2 * 4000
+    first = next(line for line in lines if line.trial.seconds == 8e-6)
+    assert first.trial.trace == trace_hash(candidate(workload(8), 1).sch.trace)
+    assert trace_hash(first.record(workload(8)).trace) == first.trial.trace
+
+
+def test_they_are_used_for_their_own_target_and_replay(shipped, tmp_path):
+    for store in (RecordStore(shipped, A72), RecordStore(tmp_path / "own", A72, shipped)):
+        assert us(store, 8, 12, 16) == [8.0, 12.0, None] and store.skipped == []
+        assert us(store, 8, threads=2) == [None]
+        assert all_us(store, MODELLED) == [8.0, 12.0], "a search on the same clock learns from them"
+        assert len(store.trials(workload_hash(workload(8)), MODELLED)) == 1
+
+
+def test_own_records_compete_with_those_of_their_clock(shipped, tmp_path):
+    store = RecordStore(tmp_path / "own", A72, shipped)
+    put(store, workload(8), seconds=7e-6, kind="modelled", target=A72)
+    put(store, workload(12), seconds=20e-6, kind="modelled", target=A72)
+    assert us(store, 8, 12) == [7.0, 12.0]
+
+
+def test_they_stand_in_where_another_clock_has_no_record(shipped, tmp_path):
+    store = RecordStore(tmp_path / "own", A72, shipped)
+    put(store, workload(8), seconds=50e-6, kind="measured", target=A72)
+    assert us(store, 8, 12) == [50.0, 12.0]
+
+
+def test_another_target_borrows_them_where_it_has_none_of_its_own(shipped, tmp_path):
+    store = RecordStore(tmp_path / "own", TARGET, shipped, A72)
+    assert us(store, 8, 12) == [8.0, 12.0]
+    assert all_us(store, MODELLED) == [], "their times mean nothing for it"
+    assert store.trials(workload_hash(workload(8)), MODELLED) == []
+    assert store.stand_in(workload(8), MODELLED) is not None and store.stand_in(workload(16), MODELLED) is None
+    put(store, workload(8), seconds=50e-6, kind="modelled")
+    assert us(store, 8, 12) == [50.0, 12.0] and store.stand_in(workload(8), MODELLED) is None
+
+
+def test_they_must_be_for_exactly_the_target_that_they_are_shipped_for(shipped, tmp_path):
+    with pytest.raises(RecordMismatch, match="2 records"):
+        RecordStore(shipped, TARGET)
+    with pytest.raises(RecordMismatch):
+        RecordStore(tmp_path / "own", TARGET, shipped, A76)
+
+
+def test_a_damaged_line_is_reported_and_the_others_are_used(shipped):
+    with open(shipped / BEST, "a") as file:
+        file.write('{"trial": 1}\ntorn')
+    store = RecordStore(shipped, A72)
+    assert [(line.file, line.number) for line in store.skipped] == [(BEST, 3), (BEST, 4)]
+    assert us(store, 8) == [8.0]
+
+
+def test_every_target_is_lent_records_of_an_equal_machine():
+    for target in targets().values():
+        if target.shipped is not None:
+            lender = targets()[target.shipped]
+            assert lender.shipped is None
+            assert (lender.machine, lender.lanes, lender.vector_registers) == (
+                target.machine,
+                target.lanes,
+                target.vector_registers,
+            )
+    borrowers = {name: target.shipped for name, target in targets().items() if target.is_arm and target.shipped}
+    assert borrowers["arm64"] == borrowers["android-arm64"] == borrowers["raspberry-pi-4b"] == "cortex-a72"
+    assert (borrowers["raspberry-pi-3b"], borrowers["raspberry-pi-5"]) == ("cortex-a53", "cortex-a76")
+
+
+@pytest.mark.parametrize("folder", ["with tuning_logs", "without"])
+def test_a_command_finds_those_that_serve_its_target(shipped, tmp_path, monkeypatch, folder):
+    from tvm_shufflenet import workflow
+
+    monkeypatch.setattr(workflow.resources, "files", lambda _: tmp_path / "installed")
+    (tmp_path / "installed").mkdir()
+    shipped.rename(tmp_path / "installed/cortex-a72")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    if folder == "with tuning_logs":
+        (tmp_path / "tuning_logs").mkdir()
+    for name in ("arm64", "raspberry-pi-4b", "android-arm64"):
+        assert us(open_records(find_target(name), None), 8) == [8.0]
+    store = open_records(find_target("arm64"), None)
+    assert store.sources.endswith("arm64, else by the records shipped for cortex-a72")
+    assert us(open_records(find_target("arm64"), tmp_path / "chosen"), 8) == [None], "--records stands alone"
+    assert us(open_records(find_target("cortex-a53"), None), 8) == [None]
+
+
+def test_a_line_is_plain_json_with_the_journal_s_facts(shipped):
+    line = json.loads((shipped / BEST).read_bytes().splitlines()[0])
+    assert line["trial"]["kind"] == "modelled" and line["trial"]["device"] == MODELLED
+    assert line["target"]["mcpu"] == "cortex-a72" and line["trace"]

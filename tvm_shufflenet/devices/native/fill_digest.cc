@@ -1,0 +1,61 @@
+#include "fill_digest.h"
+
+#include <tvm/ffi/error.h>
+
+#include <cstdio>
+#include <cstring>
+
+namespace {
+
+constexpr int kSums = 32;
+constexpr uint32_t kSignSeed = 0x7f4a7c15;
+
+inline uint32_t Hash(uint32_t index, uint32_t seed) {
+  uint32_t mixed = (index ^ seed) * 0x9e3779b1u;
+  mixed = (mixed ^ mixed >> 15) * 0x85ebca77u;
+  return mixed ^ mixed >> 13;
+}
+
+inline double Signed(float value, uint32_t index) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof(bits));
+  bits ^= Hash(index, kSignSeed) & 0x80000000u;
+  memcpy(&value, &bits, sizeof(bits));
+  return value;
+}
+
+float* Elements(const DLTensor& tensor, uint32_t* count) {
+  if (tensor.dtype.code != kDLFloat || tensor.dtype.bits != 32 || tensor.dtype.lanes != 1) {
+    TVM_FFI_THROW(TypeError) << "only float32 tensors can be filled and digested here";
+  }
+  int64_t product = 1;
+  for (int i = 0; i < tensor.ndim; ++i) product *= tensor.shape[i];
+  *count = static_cast<uint32_t>(product);
+  return reinterpret_cast<float*>(static_cast<char*>(tensor.data) + tensor.byte_offset);
+}
+
+}  // namespace
+
+void FillFromHash(const DLTensor& tensor, uint32_t seed) {
+  uint32_t count;
+  float* data = Elements(tensor, &count);
+  constexpr float kUnit = 1.0f / (1 << 23);  // of a 24-bit signed integer: exact, and so the same everywhere
+  for (uint32_t i = 0; i < count; ++i) data[i] = static_cast<float>(static_cast<int32_t>(Hash(i, seed)) >> 8) * kUnit;
+}
+
+std::string Digest(const DLTensor& tensor) {
+  uint32_t count, i = 0;
+  const float* data = Elements(tensor, &count);
+  double sums[kSums] = {};
+  for (; i + kSums <= count; i += kSums) {  // unrolled by the compiler, with all sums in vector registers
+    for (int j = 0; j < kSums; ++j) sums[j] += Signed(data[i + j], i + j);
+  }
+  for (int j = 0; i < count; ++i, ++j) sums[j] += Signed(data[i], i);
+  std::string text;
+  char number[32];
+  for (double sum : sums) {
+    snprintf(number, sizeof(number), "%.17g ", sum);
+    text += number;
+  }
+  return text;
+}

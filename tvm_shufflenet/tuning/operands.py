@@ -1,0 +1,80 @@
+"""A trial's arguments: filled on the device with numbers that the host can reproduce, and digested there.
+
+Sending tensors to and from an emulated core costs 0.2 s a megabyte, so the device server has both functions
+(devices/native/fill_digest.cc); these are their twins. A server without them, such as TVM's own, is sent the numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+SUMS = 32
+SIGN_SEED = 0x7F4A7C15
+
+
+def _hash(count: int, seed: int) -> np.ndarray:
+    mixed = (np.arange(count, dtype=np.uint32) ^ np.uint32(seed)) * np.uint32(0x9E3779B1)
+    mixed = (mixed ^ mixed >> np.uint32(15)) * np.uint32(0x85EBCA77)
+    return mixed ^ mixed >> np.uint32(13)
+
+
+def filled(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
+    """What an argument holds before a trial: numbers in [-1, 1) that are neither denormal nor huge.
+
+    A table of planes (operators/pointwise.py) names them in order: other numbers would point outside the tensor.
+    """
+    count = int(np.prod(shape))
+    if not dtype.startswith("float"):
+        return np.arange(count).astype(dtype).reshape(shape)
+    numbers = (_hash(count, seed).view(np.int32) >> 8).astype(np.float32) * np.float32(2.0**-23)
+    return numbers.reshape(shape).astype(dtype)
+
+
+def signed(array: np.ndarray) -> np.ndarray:
+    """The elements as rows of ``SUMS``, float64, each with the sign that the hash of its index chooses; zeros fill up.
+
+    The column sums are the digest.
+    """
+    flat = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
+    bits = flat.view(np.uint32) ^ (_hash(flat.size, SIGN_SEED) & np.uint32(0x80000000))
+    padded = np.zeros(-(-flat.size // SUMS) * SUMS)
+    padded[: flat.size] = bits.view(np.float32)
+    return padded.reshape(-1, SUMS)
+
+
+def digest(array: np.ndarray) -> np.ndarray:
+    """``SUMS`` sums in which a wrong element shows, exchanged elements show by their signs, and a NaN as NaN."""
+    return signed(array).sum(axis=0)
+
+
+class Operands:
+    """The arguments of a trial in a session on a device, filled in; ``shapes`` are pairs of shape and dtype."""
+
+    def __init__(self, session, device, shapes):
+        import tvm
+
+        self._fill, self._digest = (_function(session, name) for name in ("fill", "digest"))
+        self.tensors = []
+        for seed, (shape, dtype) in enumerate(shapes):
+            if dtype == "float32" and self._fill:
+                self.tensors.append(tvm.runtime.empty(shape, dtype, device))
+                self._fill(self.tensors[-1], seed)
+            else:
+                self.tensors.append(tvm.runtime.tensor(filled(shape, dtype, seed), device))
+
+    def digests(self) -> list[np.ndarray]:
+        """What the arguments hold now."""
+        return [self._digest_of(tensor) for tensor in self.tensors]
+
+    def _digest_of(self, tensor) -> np.ndarray:
+        if str(tensor.dtype) == "float32" and self._digest:
+            return np.array(str(self._digest(tensor)).split(), dtype=float)
+        return digest(tensor.numpy())
+
+
+def _function(session, name: str):
+    """A function of our server, None where the server is another one."""
+    try:
+        return session.get_function(f"tvm_shufflenet.{name}")
+    except (AttributeError, RuntimeError):
+        return None

@@ -1,0 +1,59 @@
+"""The records that are shipped: the best of each workload, one line each, a few hundred workloads in a megabyte.
+
+A workload as TVM writes it takes 70 KB, its best schedule 2: so a line names its workload by MetaSchedule's structural
+hash alone, and is used once somebody comes with a workload of that hash.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tvm
+from tvm.s_tir import meta_schedule as ms
+
+from .journal import Trial
+
+BEST = "best.jsonl"
+
+
+class Best(msgspec.Struct, frozen=True):
+    """One line: the trial as in the journal, the target that it ran on, and the schedule as TVM's JSON."""
+
+    trial: Trial
+    target: Any
+    trace: Any
+
+    def record(self, mod: tvm.IRModule) -> ms.database.TuningRecord:
+        """The record, for the workload whose hash it names."""
+        arguments = [info.as_json() for info in ms.arg_info.ArgInfo.from_prim_func(mod["main"])]
+        body = [self.trace, [self.trial.seconds], self.target, arguments]
+        return ms.database.TuningRecord.from_json(body, ms.database.Workload(mod))
+
+
+def write_best(folder: Path, lines: Iterable[Best]) -> Path:
+    """Replace a folder's shipped records, in the order of their hashes so that a change shows as few lines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / BEST
+    temporary = path.with_name(BEST + ".new")
+    ordered = sorted(lines, key=lambda best: int(best.trial.workload))
+    temporary.write_bytes(b"".join(msgspec.json.encode(best) + b"\n" for best in ordered))
+    temporary.replace(path)
+    return path
+
+
+def read_best(lines: Iterable[tuple[int, object]]) -> Iterator[tuple[int, Best | str]]:
+    """Number and content of each line that was read as JSON, or what is wrong with it."""
+    for number, value in lines:
+        try:
+            yield number, msgspec.convert(value, Best)
+        except msgspec.ValidationError as exc:
+            yield number, str(exc)
+
+
+def same_text(value) -> str:
+    """A key for JSON values that are equal."""
+    return json.dumps(value, sort_keys=True)
