@@ -11,7 +11,7 @@ from ..errors import DeviceFailed
 Code = tuple[int, ...]  # a block's instruction words
 
 # A miss's place in ``Block.misses`` is the sum of what holds for it.
-BEYOND_L2, EXPECTED, STORE = 1, 2, 4
+BEYOND_L2, HIDDEN, STORE = 1, 2, 4
 MISS_KINDS = 8
 
 

@@ -4,13 +4,14 @@
     core      = cycles of the executed code with every load a hit (pipeline.py)
     transfers = lines into and out of L1  * cycles of an L2 line
               + lines into and out of L2  * nanoseconds of a DRAM line * clock
-    stalls    = unexpected load misses    * latency of where they hit
+    stalls    = load misses to wait for   * latency of where they hit
 
 A loop is a set of blocks that run equally often, one after the other. Within it, the prefetchers and the store buffer
 move lines while the core computes, so the longer of the two sets the pace; a tenth of the shorter is lost at the
 loop's ends and where both want the same cache port. A load that no stream of misses announced stops the core, or an
-out-of-order core's reorder buffer, which 128 entries at two or three a cycle fill long before memory answers; so its
-latency is exposed. Nothing is known across loops: each starts when the one before has ended.
+out-of-order core's reorder buffer, which two or three instructions a cycle fill long before memory answers; so its
+latency is exposed, once for all such loads that are under way at the same time. Nothing is known across loops: each
+starts when the one before has ended.
 
 Of several cores each has its own L1, and they share L2 and memory; a parallel region ends with its slowest share, and
 costs LAUNCH_US beside.
@@ -32,7 +33,7 @@ from .. import toolchain
 from ..errors import DeviceFailed
 from ..targets import Core
 from .block_cache import BlockCache
-from .counts import BEYOND_L2, EXPECTED, MISS_KINDS, STORE, Block, Code, Counts, Share
+from .counts import BEYOND_L2, HIDDEN, MISS_KINDS, STORE, Block, Code, Counts, Share
 from .instructions import accesses_memory, is_fp32_multiply_add, loads
 from .pipeline import Pipeline, steps_of
 
@@ -74,8 +75,8 @@ def traffic_of(block: Block) -> Traffic:
         sum(block.misses[kind] for kind in kinds if kind & BEYOND_L2),
         block.l1_writebacks,
         block.l2_writebacks,
-        sum(block.misses[kind] for kind in kinds if not kind & (BEYOND_L2 | EXPECTED | STORE)),
-        sum(block.misses[kind] for kind in kinds if kind & BEYOND_L2 and not kind & (EXPECTED | STORE)),
+        sum(block.misses[kind] for kind in kinds if not kind & (BEYOND_L2 | HIDDEN | STORE)),
+        sum(block.misses[kind] for kind in kinds if kind & BEYOND_L2 and not kind & (HIDDEN | STORE)),
     )
 
 

@@ -142,7 +142,8 @@ class Emulator:
 
 def plugin_argument(core: Core, cores: int = 1) -> str:
     """The counting plugin with the core's caches, for qemu started in a folder with ``plugin.so`` and ``counts``."""
-    return f"./plugin.so,out=counts,l1d={_geometry(core.l1d)},l2={_geometry(core.l2)},cores={cores}"
+    caches = f"l1d={_geometry(core.l1d)},l2={_geometry(core.l2)}"
+    return f"./plugin.so,out=counts,{caches},window={core.in_flight},cores={cores}"
 
 
 def _geometry(cache: Cache) -> str:

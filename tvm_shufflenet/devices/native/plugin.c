@@ -3,8 +3,9 @@
  * A QEMU TCG plugin for aarch64 guests that compute in one thread. For every translated block it counts how often it
  * ran, after which block, and what its loads and stores did in a model of a first and a second level data cache (least
  * recently used, write-allocate, write-back). What QEMU does not report as an access is not seen: prfm and dc zva.
- * Nothing is fetched ahead; instead, a miss that continues a stream of misses is counted apart, for it is what a
- * hardware prefetcher sees coming. The guest marks a region with a system call that does nothing else:
+ * Nothing is fetched ahead; instead, a miss that nobody has to wait for is counted apart: one that continues a stream of
+ * misses, which a hardware prefetcher sees coming, and one so few instructions after another that both are under way at
+ * the same time. The guest marks a region with a system call that does nothing else:
  *
  *   getpriority(0x7e57, 0)   counts start at zero; the caches keep their contents, as a warm core does
  *   getpriority(0x7e57, k)   the counts so far are written to OUT/PID.k
@@ -18,7 +19,8 @@
  * With the counts goes the number of threads that ran between the marks, so that nobody prices more than one of them;
  * one that spent the time waiting in a system call did not run.
  *
- * Arguments: out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE,cores=N. A fork copies all state, so each forked session counts for
+ * Arguments: out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE,window=INSTRUCTIONS,cores=N.
+ * A fork copies all state, so each forked session counts for
  * itself and writes under its own process id.
  */
 #include <limits.h>
@@ -80,8 +82,8 @@ struct edge {
     uint32_t from, history[HISTORY];
 };
 
-/* What the accesses of a block did. A miss is of a load or a store, goes to L2 or beyond, comes as expected or not. */
-enum { BEYOND_L2 = 1, EXPECTED = 2, STORE = 4, MISS_KINDS = 8 };
+/* What the accesses of a block did. A miss is of a load or a store, goes to L2 or beyond, hides behind others or not. */
+enum { BEYOND_L2 = 1, HIDDEN = 2, STORE = 4, MISS_KINDS = 8 };
 struct stats {
     uint64_t count, accesses, misses[MISS_KINDS], l1_writebacks, l2_writebacks;
     struct edge edges[EDGES];
@@ -106,9 +108,11 @@ struct core {
     struct cache *l1d;
     struct stream *streams;
     uint32_t history[HISTORY], steps; /* the blocks that ran last, a ring */
+    uint64_t instructions, waited[2]; /* executed so far, and when a load last had to wait for L2 and for memory */
 };
 static struct core cores[MAX_CORES], *core = cores;
 static unsigned core_count = 1;
+static uint64_t window; /* how many instructions a core has under way at once */
 
 /* Caches. A set is an array of entries, most recently used first; an entry is 2 * line number + 1 if it was written to.
  * Entry 0 is free: the guest never maps line 0. */
@@ -169,16 +173,28 @@ static bool expected(uint64_t line)
     return false;
 }
 
+/* Whether a miss comes as expected, or in the shadow of one that takes at least as long. */
+static bool hidden(uint64_t line, unsigned kind)
+{
+    if (expected(line))
+        return true;
+    if (kind & STORE)
+        return false; /* nobody waits for it either, but it casts no shadow */
+    for (unsigned level = kind & BEYOND_L2; level < 2; level++)
+        if (core->instructions - core->waited[level] < window)
+            return true;
+    core->waited[kind & BEYOND_L2] = core->instructions;
+    return false;
+}
+
 static void touch_line(uint64_t key)
 {
     uint64_t evicted, evicted_from_l2;
     now->accesses++;
     if (touch(core->l1d, key, &evicted))
         return;
-    unsigned kind = key & 1 ? STORE : 0;
-    kind |= expected(key >> 1) ? EXPECTED : 0;
-    kind |= touch(&l2, key & ~1ull, &evicted_from_l2) ? 0 : BEYOND_L2;
-    now->misses[kind]++;
+    unsigned kind = (key & 1 ? STORE : 0) | (touch(&l2, key & ~1ull, &evicted_from_l2) ? 0 : BEYOND_L2);
+    now->misses[kind | (hidden(key >> 1, kind) ? HIDDEN : 0)]++;
     now->l2_writebacks += evicted_from_l2 & 1;
     if (evicted & 1) { /* a written line goes back to L2 */
         now->l1_writebacks++;
@@ -243,6 +259,7 @@ static void on_execution(unsigned vcpu, void *data)
         }
     }
     core->history[core->steps++ % HISTORY] = self;
+    core->instructions += blocks[self].instructions;
 }
 
 static char out_folder[PATH_MAX];
@@ -451,6 +468,7 @@ static bool make_core(struct core *made, const char *geometry)
 {
     made->l1d = allocate(sizeof *made->l1d);
     made->streams = allocate(STREAMS * sizeof *made->streams);
+    made->instructions = window; /* the first miss has nothing before it */
     return make_cache(made->l1d, geometry);
 }
 
@@ -465,6 +483,8 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int
             l1d = argv[i] + 4;
         else if (!strncmp(argv[i], "l2=", 3))
             ok &= make_cache(&l2, argv[i] + 3);
+        else if (!strncmp(argv[i], "window=", 7))
+            window = strtoul(argv[i] + 7, NULL, 10);
         else if (!strncmp(argv[i], "cores=", 6))
             core_count = atoi(argv[i] + 6);
         else
