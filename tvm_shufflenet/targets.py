@@ -108,33 +108,39 @@ KIB, MIB = 1024, 1024 * 1024
 # (Tencent/ncnn, benchmark/README.md at a4d2ea1d): compute_scale and dram_line_ns; benchmarks/calibrate.py does it.
 # Latencies and copy bandwidths: tinymembench on these boards, in ThomasKaiser/sbc-bench, Results.md at 02c3f9f3 and
 # results/1MFf, 1iI5, 2sZH: l2_latency from buffers inside L2, dram_latency_ns from one of 4 MiB. On both fitted boards
-# a line takes four fifths of the time that such a copy, which reads and writes, spends on one; boards without latencies
-# to fit take theirs from their copy bandwidth: 0.8 * 64 bytes / (2 * bandwidth).
+# a line then takes 0.75 to 0.95 of the time that such a copy, which reads and writes, spends on one; boards without
+# latencies to fit take theirs from their copy bandwidth: 0.85 * 64 bytes / (2 * bandwidth).
 _A53 = Core(
-    "cortex-a53", "cortex-a53", "cortex-a55", "cortex-a53", 1.4, Cache(32 * KIB, 4), Cache(512 * KIB, 16),
-    4, 2, 1, 1, False, True, 16, 10.0, 142.0, 20.1, 0.92, 4.5,
-    "Raspberry Pi 3B+ (BCM2837B0); Cortex-A53 TRM DDI0500J ch. 6-7; one 128-bit multiply-add a cycle: ncnn's guide to "
-    "A53 and A55 dual issue; 8 stages, 2 a cycle. llvm-mca's own A53 model holds independent instructions back behind "
-    "long ones (llvm/llvm-project#213238); its A55 model comes closer. Copies at 1.23 GB/s",
-)  # fmt: skip
-_A72 = Core(
-    "cortex-a72", "cortex-a72", "cortex-a72", "cortex-a72", 1.8, Cache(32 * KIB, 2), Cache(1 * MIB, 16),
-    4, 3, 1, 1, True, False, 128, 15.0, 115.0, 10.6, 1.04, 3.8,
-    "Raspberry Pi 4B (BCM2711); Cortex-A72 TRM 100095 ch. 6-7; Cortex-A72 Software Optimization Guide UAN0016 ch. 2: "
-    "three a cycle, one load and one store pipe; 128 entries. Copies at 2.5 GB/s",
-)  # fmt: skip
-_A76 = Core(
-    "cortex-a76", "cortex-a76", "neoverse-n1", "neoverse-n1", 2.4, Cache(64 * KIB, 4), Cache(512 * KIB, 8),
-    8, 4, 2, 2, False, False, 128, 9.0, 40.0, 4.7, 1.0, None,
-    "Raspberry Pi 5 (BCM2712); Cortex-A76 TRM 100798; Software Optimization Guide PJDOC-466751330-7215 ch. 2: four a "
-    "cycle, two load/store pipes; llvm-mca has no A76 model, Neoverse-N1 is its sibling; 128 entries. Beyond L2 lie a "
-    "2 MiB L3 and then memory, which a latency of 40 ns and copies at 5.5 GB/s stand between: a guess",
+    name="cortex-a53", cpu="cortex-a53", mca_cpu="cortex-a55", qemu_cpu="cortex-a53", clock_ghz=1.4,
+    l1d=Cache(32 * KIB, 4), l2=Cache(512 * KIB, 16), fp32_macs_per_cycle=4, dispatch_width=2,
+    load_ports=1, store_ports=1, separate_ports=False, in_order=True, in_flight=16,
+    l2_latency=10.0, dram_latency_ns=142.0, dram_line_ns=19.3, compute_scale=0.96, model_error_percent=5.1,
+    source="Raspberry Pi 3B+ (BCM2837B0); Cortex-A53 TRM DDI0500J ch. 6-7; one 128-bit multiply-add a cycle: ncnn's "
+    "guide to A53 and A55 dual issue; 8 stages, 2 a cycle. llvm-mca's own A53 model holds independent instructions "
+    "back behind long ones (llvm/llvm-project#213238); its A55 model comes closer. Copies at 1.23 GB/s",
 )  # fmt: skip
 _A55 = replace(
-    _A53, name="cortex-a55", cpu="cortex-a55", clock_ghz=1.8, separate_ports=True, dram_line_ns=8.6,
-    compute_scale=1.0, model_error_percent=None,
+    _A53, name="cortex-a55", cpu="cortex-a55", clock_ghz=1.8, separate_ports=True,
+    dram_line_ns=9.1, compute_scale=1.0, model_error_percent=None,
     source="RK3568; Cortex-A55 TRM 100442; Software Optimization Guide EPM128372: one load and one store pipe. Copies "
     "at 2.98 GB/s (Quartz64); latency of memory as Raspberry Pi 3B+",
+)  # fmt: skip
+_A72 = Core(
+    name="cortex-a72", cpu="cortex-a72", mca_cpu="cortex-a72", qemu_cpu="cortex-a72", clock_ghz=1.8,
+    l1d=Cache(32 * KIB, 2), l2=Cache(1 * MIB, 16), fp32_macs_per_cycle=4, dispatch_width=3,
+    load_ports=1, store_ports=1, separate_ports=True, in_order=False, in_flight=128,
+    l2_latency=15.0, dram_latency_ns=115.0, dram_line_ns=12.2, compute_scale=0.96, model_error_percent=4.7,
+    source="Raspberry Pi 4B (BCM2711); Cortex-A72 TRM 100095 ch. 6-7; Cortex-A72 Software Optimization Guide UAN0016 "
+    "ch. 2: three a cycle, one load and one store pipe; 128 entries. Copies at 2.5 GB/s",
+)  # fmt: skip
+_A76 = Core(
+    name="cortex-a76", cpu="cortex-a76", mca_cpu="neoverse-n1", qemu_cpu="neoverse-n1", clock_ghz=2.4,
+    l1d=Cache(64 * KIB, 4), l2=Cache(512 * KIB, 8), fp32_macs_per_cycle=8, dispatch_width=4,
+    load_ports=2, store_ports=2, separate_ports=False, in_order=False, in_flight=128,
+    l2_latency=9.0, dram_latency_ns=40.0, dram_line_ns=4.9, compute_scale=1.0, model_error_percent=None,
+    source="Raspberry Pi 5 (BCM2712); Cortex-A76 TRM 100798; Software Optimization Guide PJDOC-466751330-7215 ch. 2: "
+    "four a cycle, two load/store pipes; llvm-mca has no A76 model, Neoverse-N1 is its sibling; 128 entries. Beyond L2 "
+    "lie a 2 MiB L3 and then memory, which a latency of 40 ns and copies at 5.5 GB/s stand between: a guess",
 )  # fmt: skip
 
 CORES: dict[str, Core] = {
@@ -147,13 +153,13 @@ CORES: dict[str, Core] = {
         replace(_A53, name="raspberry-pi-3b"),
         replace(_A72, name="raspberry-pi-4b"),
         replace(
-            _A72, name="rk3399", cores=2, dram_latency_ns=131.0, dram_line_ns=6.6, model_error_percent=None,
+            _A72, name="rk3399", cores=2, dram_latency_ns=131.0, dram_line_ns=7.0, model_error_percent=None,
             source="RK3399's Cortex-A72 cores; as Raspberry Pi 4B, but copies at 3.9 GB/s (RockPro64, NanoPC T4)",
         ),
         replace(_A55, name="rk3568"),
         replace(_A76, name="raspberry-pi-5"),
         replace(
-            _A76, name="rk3588", clock_ghz=2.35, dram_line_ns=2.4,
+            _A76, name="rk3588", clock_ghz=2.35, dram_line_ns=2.5,
             source="RK3588's Cortex-A76 cores; as Raspberry Pi 5, but copies at 10.8 GB/s (Rock 5B)",
         ),
     )
