@@ -20,9 +20,18 @@ from .errors import BadInput, WrongResult
 from .graph.frontend import check_single_tensor
 from .graph.pipeline import fused
 from .latency import MEASURED, Latency
-from .library.build import Built, build_tuned, build_untuned
+from .library.build import Built, Operator, build_tuned, build_untuned
 from .library.link import linker_command
-from .library.package import Manifest, OperatorEntry, Package, Timing, reference_input, write_package
+from .library.package import (
+    SCHEMA,
+    Argument,
+    Manifest,
+    OperatorEntry,
+    Package,
+    Timing,
+    reference_input,
+    write_package,
+)
 from .models import Model
 from .plan import CompilePlan
 from .targets import Target
@@ -234,7 +243,7 @@ def default_clock(target: Target) -> str:
 
 def _manifest(plan: CompilePlan, imported: Imported, built: Built) -> Manifest:
     return Manifest(
-        schema=1,
+        schema=SCHEMA,
         plan=plan.describe(),
         model=plan.model,
         input_shape=plan.input_shape,
@@ -249,11 +258,18 @@ def _manifest(plan: CompilePlan, imported: Imported, built: Built) -> Manifest:
         ffi=plan.ffi_version,
         linker=plan.linker,
         library=built.path.name,
-        operators=tuple(OperatorEntry(o.name, o.occurrences, o.schedule, o.record_us) for o in built.operators),
+        operators=tuple(map(_entry, built.operators)),
         activation_bytes=built.activation_bytes,
         weight_bytes=built.weight_bytes,
         tolerance=imported.tolerance,
         hashes={},
+    )
+
+
+def _entry(operator: Operator) -> OperatorEntry:
+    arguments = tuple(Argument(shape, dtype) for shape, dtype in operator.arguments)
+    return OperatorEntry(
+        operator.name, operator.occurrences, operator.schedule, operator.record_us, operator.multiply_adds, arguments
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tvm
@@ -26,13 +26,16 @@ class Operator:
     """One distinct operator of a library: how often it occurs, and what scheduled it.
 
     ``schedule`` is ``record`` (with ``record_us``, its time when it was tuned), ``template`` (no record: the template's
-    default) or ``none`` (neither: TVM's plain loops).
+    default) or ``none`` (neither: TVM's plain loops). Of one call: its ``multiply_adds``, and shape and dtype of each of
+    its ``arguments``.
     """
 
     name: str
     occurrences: int
     schedule: str
     record_us: float | None = None
+    multiply_adds: int = 0
+    arguments: tuple[tuple[tuple[int, ...], str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Built:
 def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:
     """TVM's own untuned code: what the tuned library is compared with."""
     ready = pipeline.stock(module, target)
-    operators = tuple(Operator(task.name, task.occurrences, "none") for task in operator_tasks(ready))
+    operators = tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in operator_tasks(ready))
     return _finish(ready, operators, target, output, linker)
 
 
@@ -66,7 +69,7 @@ def build_tuned(
     one beats.
     """
     fused, machine = pipeline.fused(module, target), rules.machine(target, threads)
-    operators = tuple(_choose(task, target, machine, database) for task in operator_tasks(fused))
+    operators = tuple(_of_task(task, _choose(task, target, machine, database)) for task in operator_tasks(fused))
     with target.tvm(), database:
         scheduled = transform.MetaScheduleApplyDatabase()(fused)
     return _finish(scheduled, operators, target, output, linker)
@@ -87,6 +90,10 @@ def _choose(
         ms.database.TuningRecord(candidate.sch.trace, workload, [NEVER], target.tvm(), candidate.args_info)
     )
     return Operator(name, count, "template")
+
+
+def _of_task(task: OperatorTask, operator: Operator) -> Operator:
+    return replace(operator, multiply_adds=task.multiply_adds, arguments=task.arguments)
 
 
 def _finish(module: tvm.IRModule, operators, target: Target, output: Path, linker: list[str]) -> Built:

@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..devices.arguments import argument
 from ..devices.base import Endpoint, first_line
 from ..errors import DeployError, DeviceFailed
 
@@ -97,28 +98,12 @@ def _time(job: Job, session, library: Path, shapes) -> tuple[float, ...]:
     session.upload(str(library))
     module = session.load_module(library.name)
     device = session.cpu(0)
-    arguments = [_argument(session, device, shape, dtype) for shape, dtype in shapes]
+    arguments = [argument(session, device, shape, dtype) for shape, dtype in shapes]
     timer = module.time_evaluator("main", device, number=job.number, repeat=job.repeat, min_repeat_ms=job.min_repeat_ms)
     seconds = tuple(float(s) for s in timer(*arguments).results)
     if not all(0 < s < 1e4 for s in seconds):
         raise DeviceFailed(f"the device reported a time of {seconds} s", "its timer is broken")
     return seconds
-
-
-def _argument(session, device, shape: tuple[int, ...], dtype: str):
-    """A tensor on the device, filled there with numbers that are neither denormal nor huge: both would change the time.
-
-    Every server of TVM's and ours has the fill function; sending a megabyte takes an emulated core 0.2 s. A table of
-    planes (operators/pointwise.py) names them in order: random numbers would point outside the tensor.
-    """
-    import numpy as np
-    import tvm
-
-    if dtype.startswith("int"):
-        return tvm.runtime.tensor(np.arange(np.prod(shape), dtype=dtype).reshape(shape), device)
-    tensor = tvm.runtime.empty(shape, dtype, device)
-    session.get_function("tvm.contrib.random.random_fill_for_measure")(tensor)
-    return tensor
 
 
 def prepare_worker(folder: str) -> None:
