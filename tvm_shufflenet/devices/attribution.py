@@ -102,4 +102,3 @@ def _places(code: LibraryCode, block: Block) -> list[int]:
         if base >= 0 and base % PAGE == 0:
             places.append(base)
     return places
-

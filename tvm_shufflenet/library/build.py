@@ -26,8 +26,8 @@ class Operator:
     """One distinct operator of a library: how often it occurs, and what scheduled it.
 
     ``schedule`` is ``record`` (with ``record_us``, its time when it was tuned), ``template`` (no record: the template's
-    default) or ``none`` (neither: TVM's plain loops). Of one call: its ``multiply_adds``, and shape and dtype of each of
-    its ``arguments``.
+    default) or ``none`` (neither: TVM's plain loops). ``multiply_adds`` are those of one call, ``arguments`` the shape
+    and dtype of each tensor that it takes.
     """
 
     name: str

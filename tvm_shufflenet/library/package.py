@@ -186,7 +186,9 @@ def _read_manifest(folder: Path) -> Manifest:
         schema = msgspec.json.decode(text).get("schema")
         if schema not in READABLE:
             known = " and ".join(map(str, READABLE))
-            raise PackageInvalid(f"{path} has schema {schema}, this version reads {known}", "", "use a matching version")
+            raise PackageInvalid(
+                f"{path} has schema {schema}, this version reads {known}", "", "use a matching version"
+            )
         return msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, AttributeError) as exc:
         raise PackageInvalid(f"{path} cannot be read: {exc}", "it is damaged", "compile the package again") from exc
