@@ -124,7 +124,7 @@ class TestQuick:
     def test_help_names_every_command(self, run):
         code, out, _ = run("--help")
         assert code == 0
-        for name in ("models", "targets", "doctor", "tune", "compile", "run", "bench", "compare", "serve"):
+        for name in ("models", "targets", "doctor", "tune", "compile", "run", "bench", "profile", "compare", "serve"):
             assert f"\n    {name} " in out
 
     def test_the_installed_command(self):
@@ -382,7 +382,7 @@ class TestPackage:
         )
 
     @pytest.mark.skipif(host_machine() == "aarch64", reason="this machine runs arm64 code")
-    @pytest.mark.parametrize("command", ["run", "bench"])
+    @pytest.mark.parametrize("command", ["run", "bench", "profile"])
     def test_another_architecture_is_refused_before_upload(self, refused, compiled, command, monkeypatch):
         monkeypatch.setattr(LocalDevice, "start", lambda self: pytest.fail("the device was started"))
         error = refused(2, command, compiled, "--device", "local")
@@ -391,6 +391,38 @@ class TestPackage:
     def test_more_threads_than_the_emulated_board_has_cores(self, refused, compiled):
         device = ("--device", "emulated:rk3399")
         assert "has 2 cores" in refused(2, "bench", compiled, *device, "--threads", "3")
+
+    def test_profile(self, run, package):
+        code, out, error = run("profile", package, "--asm", "--json", "-")
+        facts = json.loads(out)
+        assert code == 0 and error.startswith("device: emulated:cortex-a72 (modelled clock")
+        assert max(map(len, error.split("\n\n")[0].splitlines())) <= 80
+        assert (facts["schema"], facts["kind"], facts["target"]) == (1, "modelled", "arm64")
+        calls = {row["name"]: row["calls"] for row in facts["operators"]}
+        manifest = json.loads((package / "manifest.json").read_text())
+        assert calls == {operator["name"]: operator["occurrences"] for operator in manifest["operators"]}
+        assert facts["sum_us"] == pytest.approx(facts["latency_us"]["median"], abs=1e-3)
+        assert f"hottest loop of {facts['operators'][0]['name']}: " in error and " fmla v" in error
+        assert "every operator is scheduled by a template or a record" in error
+
+    def test_profile_without_a_terminal_is_plain_text(self, run, package, tmp_path):
+        code, out, error = run("profile", package, "--json", tmp_path / "profile.json")
+        assert (code, error) == (0, "") and "\x1b" not in out and "bound by" in out and "hottest loop" not in out
+        assert json.loads((tmp_path / "profile.json").read_text())["assembly"] == []
+
+    def test_profile_refuses(self, refused, package, tmp_path):
+        assert "nearest: pointwise" in refused(2, "profile", package, "--asm-of", "pointwse")
+        assert "on one core" in refused(2, "profile", package, "--threads", "2")
+        np.save(package / "reference.npy", np.load(package / "reference.npy") + 1)
+        _forge(package, "reference.npy")
+        assert "is off by 1 from PyTorch" in refused(5, "profile", package, "--json", tmp_path / "profile.json")
+        assert not (tmp_path / "profile.json").exists()
+        path = package / "manifest.json"
+        manifest = json.loads(path.read_text()) | {"schema": 1}
+        for operator in manifest["operators"]:
+            del operator["arguments"], operator["multiply_adds"]
+        path.write_text(json.dumps(manifest))
+        assert "an earlier version compiled it" in refused(2, "profile", package)
 
 
 def _forge(package: Path, name: str) -> None:
@@ -419,7 +451,7 @@ class TestDamagedPackage:
         path.unlink()
         if content is not None:
             path.write_bytes(content)
-        for command in ("run", "bench"):
+        for command in ("run", "bench", "profile"):
             assert message in refused(2, command, package)
 
     def test_a_library_of_another_machine(self, refused, package):

@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 
 from tvm_shufflenet import toolchain
+from tvm_shufflenet.devices.counts import read_counts
+from tvm_shufflenet.devices.cycles import Cost
 from tvm_shufflenet.devices.emulated import EmulatedCore
-from tvm_shufflenet.devices.emulator import CostService
+from tvm_shufflenet.devices.emulator import LAST_COUNTS, CostService
 from tvm_shufflenet.errors import DeviceFailed, LinkFailed, ToolMissing, UnknownName
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
@@ -178,6 +180,19 @@ class TestCostService:
         (tmp_path / "1.2").write_text("threads 1\nend 0\n")
         assert service.answer("price 1 2\n") == "error the model broke"
         assert not (tmp_path / "1.2").exists()
+
+    def test_only_the_latest_counts_are_kept(self, tmp_path):
+        class Model:
+            def price(self, counts):
+                return Cost(1.0, 0.0, 1.0, 1, counts.threads, 0, 0, 0)
+
+        (tmp_path / "counts").mkdir()
+        service = CostService(Model(), tmp_path / "socket", tmp_path / "counts")
+        for number in (1, 2):
+            (tmp_path / "counts" / f"7.{number}").write_text(f"threads {number}\nend 0\n")
+            assert service.answer(f"price 7 {number}\n") == "ok 1"
+        assert not list((tmp_path / "counts").iterdir())
+        assert read_counts(tmp_path / LAST_COUNTS).threads == 2
 
 
 class TestLife:

@@ -124,6 +124,17 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--repeat", type=_positive, default=30, metavar="N", help="samples (30)")
     json_option(bench)
 
+    profile = command("profile", _profile, "show what each operator of a package costs on a device")
+    profile.add_argument("package", type=Path, metavar="PACKAGE")
+    device_options(profile)
+    profile.add_argument(
+        "--asm", action="store_true", help="also the hottest loop of the hottest operator, as assembly"
+    )
+    profile.add_argument(
+        "--asm-of", action="append", default=[], metavar="OPERATOR", help="the hottest loop of this one instead"
+    )
+    json_option(profile)
+
     compare = command("compare", _compare, "time tuned against untuned code")
     model_options(compare)
     device_options(compare)
@@ -343,6 +354,18 @@ def _bench(options) -> None:
         _console(options).print(f"device: {device.describe()}")
         result = workflow.bench(package, device, options.threads, options.warmup, options.repeat)
     _report(options, result.to_json(), lambda console: print_bench(console, result))
+
+
+def _profile(options) -> None:
+    from .report.profile import print_profile
+
+    package, device = _package_and_device(options)
+    from . import workflow
+
+    with device:
+        _console(options).print(f"device: {device.describe()}")
+        result = workflow.profile(package, device, options.threads, options.asm, options.asm_of)
+    _report(options, result.to_json(), lambda console: print_profile(console, result))
 
 
 def _serve(options) -> None:

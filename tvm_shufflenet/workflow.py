@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import resources
@@ -16,16 +16,29 @@ import tvm
 
 from .devices.base import Device
 from .devices.network import Network
-from .errors import BadInput, WrongResult
+from .errors import BadInput, PackageInvalid, UnknownName, WrongResult
 from .graph.frontend import check_single_tensor
 from .graph.pipeline import fused
 from .graph.tasks import operator_tasks
 from .latency import MEASURED, Latency
-from .library.build import Built, build_tuned, build_untuned
+from .library.build import Built, Operator, build_tuned, build_untuned
 from .library.link import linker_command
-from .library.package import Manifest, OperatorEntry, Package, Timing, reference_input, write_package
+from .library.package import (
+    SCHEMA,
+    Argument,
+    Manifest,
+    OperatorEntry,
+    Package,
+    Timing,
+    reference_input,
+    write_package,
+)
+from .library.symbols import read_code
 from .models import Model
 from .plan import CompilePlan
+from .profiling.counted import Counted
+from .profiling.result import Profile
+from .profiling.timed import timed_operators
 from .targets import Target, find_target
 from .toolchain import FFI_VERSION, TVM_VERSION
 from .tuning.driver import Progress, Tuner, TuneResult
@@ -254,7 +267,7 @@ def default_clock(target: Target) -> str:
 
 def _manifest(plan: CompilePlan, imported: Imported, built: Built) -> Manifest:
     return Manifest(
-        schema=1,
+        schema=SCHEMA,
         plan=plan.describe(),
         model=plan.model,
         input_shape=plan.input_shape,
@@ -269,13 +282,24 @@ def _manifest(plan: CompilePlan, imported: Imported, built: Built) -> Manifest:
         ffi=plan.ffi_version,
         linker=plan.linker,
         library=built.path.name,
-        operators=tuple(
-            OperatorEntry(o.name, o.occurrences, o.schedule, o.record_us, o.tuned_for) for o in built.operators
-        ),
+        operators=tuple(map(_entry, built.operators)),
         activation_bytes=built.activation_bytes,
         weight_bytes=built.weight_bytes,
         tolerance=imported.tolerance,
         hashes={},
+    )
+
+
+def _entry(operator: Operator) -> OperatorEntry:
+    arguments = tuple(Argument(shape, dtype) for shape, dtype in operator.arguments)
+    return OperatorEntry(
+        operator.name,
+        operator.occurrences,
+        operator.schedule,
+        operator.record_us,
+        operator.tuned_for,
+        operator.multiply_adds,
+        arguments,
     )
 
 
@@ -333,6 +357,55 @@ def bench(package: Package, device: Device, threads: int, warmup: int, repeats: 
     result = Bench(package, device.to_json(), threads, latency, cold_us, error)
     package.add_timing(Timing(result.device, threads, latency.to_json()))
     return result
+
+
+PROFILE_REPEATS = 10
+
+
+def profile(
+    package: Package, device: Device, threads: int, assembly: bool = False, assembly_of: Sequence[str] = ()
+) -> Profile:
+    """What each operator of a package costs on a started device, after its output was checked. ``assembly`` shows the
+    hottest loop of the hottest operator, ``assembly_of`` of the operators named.
+
+    Raises PackageInvalid for a package that lacks what this needs, BadInput for assembly of what no plugin counted.
+    """
+    manifest, modelled = package.manifest, device.kind == "modelled"
+    if modelled and threads > 1:
+        raise BadInput("an operator's cycles are taken apart on one core", f"--threads {threads}", "use --threads 1")
+    _check_profilable(package, modelled, assembly or bool(assembly_of), assembly_of)
+    code = read_code(package.library, [entry.name for entry in manifest.operators]) if modelled else None
+    with Network(device, package.library) as network:
+        error = check(network, package.reference_input(), package.reference, manifest.tolerance, manifest.library)
+        latency = network.latency(PROFILE_REPEATS)
+    if not modelled:
+        return Profile(manifest, device.to_json(), threads, latency, timed_operators(device, package), error)
+    counted = Counted.of(device.core, manifest.operators, code, device.last_counts())
+    operators = counted.operators()
+    names = list(assembly_of) or [cost.entry.name for cost in operators[: int(assembly)]]
+    return Profile(
+        manifest, device.to_json(), threads, latency, operators, error,
+        counted.runtime(), device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)),
+    )  # fmt: skip
+
+
+def _check_profilable(package: Package, modelled: bool, assembly: bool, assembly_of: Sequence[str]) -> None:
+    names = [entry.name for entry in package.manifest.operators]
+    if any(entry.arguments is None or entry.multiply_adds is None for entry in package.manifest.operators):
+        raise PackageInvalid(
+            f"{package.folder} does not say what its operators take and multiply",
+            "an earlier version compiled it",
+            "compile it again with this version, then profile it",
+        )
+    if assembly and not modelled:
+        raise BadInput(
+            "there is no assembly to show",
+            "only on an emulated core is counted which code runs how often",
+            "leave --asm out, or profile on --device emulated",
+        )
+    for name in assembly_of:
+        if name not in names:
+            raise UnknownName("operator", name, names)
 
 
 @contextmanager

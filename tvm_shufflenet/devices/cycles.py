@@ -119,8 +119,16 @@ class LoopTime:
 
     @property
     def cycles(self) -> float:
-        shorter, longer = sorted((self.core_cycles, self.l2_cycles + self.dram_cycles))
-        return longer + OVERLAP_LOST * shorter + self.l2_stall_cycles + self.dram_stall_cycles
+        return self.cycles_of(self)
+
+    def cycles_of(self, part: LoopTime) -> float:
+        """How much of the loop's cycles a ``part`` of its work is to blame for; all parts of it add up to them."""
+        transfers = part.l2_cycles + part.dram_cycles
+        if self.core_cycles > self.l2_cycles + self.dram_cycles:
+            hidden, shown = transfers, part.core_cycles
+        else:
+            hidden, shown = part.core_cycles, transfers
+        return shown + OVERLAP_LOST * hidden + part.l2_stall_cycles + part.dram_stall_cycles
 
     @property
     def bound(self) -> str:
@@ -246,7 +254,7 @@ class CycleModel:
             Loop(
                 tuple(codes),
                 math.fsum(cycles[code] for code in codes),
-                _unit_cycles(self.core, codes, runs),
+                unit_cycles(self.core, codes, runs),
                 sum((traffic[code] for code in codes), Traffic()),
             )
             for codes in _loops_of(counts, runs)
@@ -268,7 +276,7 @@ def _multiply_adds(counts: Counts) -> int:
     return sum(4 * block.count * sum(map(is_fp32_multiply_add, block.code)) for block in counts.blocks)
 
 
-def _unit_cycles(core: Core, codes: list[Code], runs: Counter) -> dict[str, float]:
+def unit_cycles(core: Core, codes: list[Code], runs: Counter) -> dict[str, float]:
     """The fewest cycles in which multiply-add units, load and store ports and the front end can do this work."""
     instructions = sum(runs[code] * len(code) for code in codes)
     multiply_adds = sum(runs[code] * sum(map(is_fp32_multiply_add, code)) for code in codes)

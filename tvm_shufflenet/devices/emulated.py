@@ -16,7 +16,8 @@ from pathlib import Path
 from .. import toolchain
 from ..errors import DeviceFailed, ToolMissing
 from ..targets import find_core
-from .emulator import LAST_COST
+from .counts import Counts, read_counts
+from .emulator import LAST_COST, LAST_COUNTS
 from .native.build import server_binary
 from .native.plugin_build import guest_heap_library, plugin_library
 
@@ -105,6 +106,12 @@ class EmulatedCore:
             return json.loads((Path(self._folder or "") / LAST_COST).read_text())
         except (OSError, ValueError) as exc:
             raise DeviceFailed(f"the emulated {self.core.name} has timed nothing yet") from exc
+
+    def last_counts(self) -> Counts:
+        """What was counted for the latest modelled time. Raises DeviceFailed where there was none."""
+        if self._folder is None or not (path := Path(self._folder) / LAST_COUNTS).exists():
+            raise DeviceFailed(f"the emulated {self.core.name} has timed nothing yet")
+        return read_counts(path)
 
     def last_error(self) -> str:
         """The last lines that the emulator and qemu wrote to stderr."""

@@ -6,6 +6,7 @@ import os
 
 from ..targets import Core
 from .base import Device, Endpoint
+from .counts import Counts
 from .emulated import EmulatedCore
 
 
@@ -19,6 +20,7 @@ class EmulatedDevice(Device):
     machine = "aarch64"
 
     def __init__(self, core: Core, threads: int = 1):
+        self.core = core
         self.name = f"emulated:{core.name}"
         self.model_error_percent = core.model_error_percent
         self.workers = os.cpu_count() or 1
@@ -36,6 +38,10 @@ class EmulatedDevice(Device):
     def last_cost(self) -> dict:
         """What the latest modelled time is made of: the fields of ``cycles.Cost``."""
         return self._emulator.last_cost()
+
+    def last_counts(self) -> Counts:
+        """What was executed in the latest modelled time."""
+        return self._emulator.last_counts()
 
     def close(self) -> None:
         self._emulator.stop()

@@ -35,7 +35,8 @@ from .native.build import server_binary
 from .native.plugin_build import guest_heap_library, plugin_library
 
 FOLDER_PREFIX = "tvm-shufflenet-"
-LAST_COST = "last-cost.json"  # beside the counts, for who wants to know more of a modelled time than its nanoseconds
+# Beside the folder of counts, for who wants to know more of the latest modelled time than its nanoseconds.
+LAST_COST, LAST_COUNTS = "last-cost.json", "last-counts"
 PR_SET_PDEATHSIG = 1
 
 
@@ -191,7 +192,7 @@ class CostService:
             return f"error the cost service does not know the request {request.strip()!r}"
         try:
             cost = self._model.price(read_counts(dump))
-            self._keep(cost)
+            self._keep(cost, dump)
             return f"ok {cost.nanoseconds}"
         except Exception as exc:  # whatever it is, the session must hear of it instead of waiting
             text = str(exc) if isinstance(exc, DeployError) else f"{type(exc).__name__}: {exc}"
@@ -199,10 +200,12 @@ class CostService:
         finally:
             dump.unlink(missing_ok=True)
 
-    def _keep(self, cost: Cost) -> None:
-        temporary = self._counts.parent / f"{LAST_COST}.{threading.get_ident()}"
+    def _keep(self, cost: Cost, dump: Path) -> None:
+        folder = self._counts.parent
+        temporary = folder / f"{LAST_COST}.{threading.get_ident()}"
         temporary.write_text(json.dumps(dataclasses.asdict(cost)))
-        temporary.replace(self._counts.parent / LAST_COST)
+        temporary.replace(folder / LAST_COST)
+        dump.replace(folder / LAST_COUNTS)  # a new name costs a trial nothing
 
 
 if __name__ == "__main__":

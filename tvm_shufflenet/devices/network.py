@@ -35,7 +35,7 @@ class Network:
         except DeviceFailed:
             raise
         except Exception as exc:
-            raise self._failed("could not load the library", exc) from exc
+            raise device_failed(self.device, "could not load the library", exc) from exc
         return self
 
     def __exit__(self, *_exc) -> None:
@@ -55,7 +55,7 @@ class Network:
             outputs = self._machine.get_outputs("main")
             return (outputs if hasattr(outputs, "numpy") else outputs[0]).numpy()
         except Exception as exc:
-            raise self._failed("failed while running the network", exc) from exc
+            raise device_failed(self.device, "failed while running the network", exc) from exc
 
     def cold_us(self) -> float | None:
         """Wall time of one inference seen from here, in microseconds: the first in a session is what an app sees.
@@ -68,7 +68,7 @@ class Network:
         try:
             self._machine.invoke_stateful("main")
         except Exception as exc:
-            raise self._failed("failed in its first inference", exc) from exc
+            raise device_failed(self.device, "failed in its first inference", exc) from exc
         return 1e6 * (time.perf_counter() - started)
 
     def latency(self, repeat: int, warmup: int = 1) -> Latency:
@@ -87,11 +87,13 @@ class Network:
             )
             return Latency.from_seconds(timer("main").results, self.device.kind)
         except Exception as exc:
-            raise self._failed("failed while timing the network", exc) from exc
+            raise device_failed(self.device, "failed while timing the network", exc) from exc
 
-    def _failed(self, what: str, exc: Exception) -> DeviceFailed:
-        return DeviceFailed(
-            f"{self.device.name} {what}: {first_line(exc)}",
-            "the device died, or ran out of memory or time",
-            f"tvm-shufflenet doctor --device {self.device.name}",
-        )
+
+def device_failed(device: Device, what: str, exc: Exception) -> DeviceFailed:
+    """What a library's error on a device is to the user."""
+    return DeviceFailed(
+        f"{device.name} {what}: {first_line(exc)}",
+        "the device died, or ran out of memory or time",
+        f"tvm-shufflenet doctor --device {device.name}",
+    )

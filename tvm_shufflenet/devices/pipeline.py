@@ -18,7 +18,7 @@ import os
 import struct
 import subprocess
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .. import toolchain
@@ -183,22 +183,13 @@ class Pipeline:
 
     def _disassemble(self, words: set[int]) -> None:
         """Learn the text of instruction words; None for what is no instruction."""
-        fresh = sorted(words - self._texts.keys())
+        fresh = words - self._texts.keys()
         if not fresh:
             return
-        lines = [" ".join(f"0x{byte:02x}" for byte in struct.pack("<I", word)) for word in fresh]
-        command = [self._llvm_mc, "--disassemble", "-triple=aarch64", "-mattr=+all"]
-        done = subprocess.run(command, input="\n".join([*lines, ""]), capture_output=True, text=True)
-        invalid = {
-            int(line.split(":")[1]) - 1 for line in done.stderr.splitlines() if "invalid instruction encoding" in line
-        }
-        texts = [line.strip() for line in done.stdout.splitlines() if line.strip() and not line.strip().startswith(".")]
-        if len(texts) + len(invalid) != len(fresh):
-            raise _tool_failed(command, done.stderr)
-        valid = (word for index, word in enumerate(fresh) if index not in invalid)
+        texts = disassembled(self._llvm_mc, fresh)
         if self.core.in_order:
-            texts = [PLAIN if text == NOP else text for text in texts]
-        self._texts.update(dict.fromkeys(fresh) | dict(zip(valid, texts, strict=True)))
+            texts = {word: PLAIN if text == NOP else text for word, text in texts.items()}
+        self._texts.update(texts)
         # Found out by an earlier process, whose timelines are in the cache.
         self._texts.update({word: None for word in fresh if self._cache.get(self._unsupported_key(word)) is not None})
 
@@ -249,6 +240,22 @@ def _last_blocks(history: Window, instructions: int) -> Window:
         if instructions <= 0:
             return history[first:]
     return history
+
+
+def disassembled(llvm_mc: str, words: Iterable[int]) -> dict[int, str | None]:
+    """The text of instruction words; None for what is no instruction. Raises DeviceFailed where llvm-mc fails."""
+    fresh = sorted(set(words))
+    lines = [" ".join(f"0x{byte:02x}" for byte in struct.pack("<I", word)) for word in fresh]
+    command = [llvm_mc, "--disassemble", "-triple=aarch64", "-mattr=+all"]
+    done = subprocess.run(command, input="\n".join([*lines, ""]), capture_output=True, text=True)
+    invalid = {
+        int(line.split(":")[1]) - 1 for line in done.stderr.splitlines() if "invalid instruction encoding" in line
+    }
+    texts = [line.strip() for line in done.stdout.splitlines() if line.strip() and not line.strip().startswith(".")]
+    if len(texts) + len(invalid) != len(fresh):
+        raise _tool_failed(command, done.stderr)
+    valid = (word for index, word in enumerate(fresh) if index not in invalid)
+    return dict.fromkeys(fresh) | dict(zip(valid, texts, strict=True))
 
 
 def _run(command: list[str], text: str) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 import tvm
 import tvm_ffi
 from tvm.s_tir import Schedule
+from tvm.s_tir import meta_schedule as ms
+from tvm.tirx import IterVar, Mul
 
 from .bindings import Bindings, operator
 
@@ -32,13 +34,46 @@ class OperatorTask:
         blocks = [schedule.get(block) for block in schedule.get_child_blocks(schedule.get_sblock("root"))]
         return float(sum(_steps(block) * (2 if _reduces(block) else 1) for block in blocks))
 
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of one call that end in its result: those of padding that is thrown away do not count."""
+        schedule = Schedule(self.mod)
+        blocks = [schedule.get(block) for block in schedule.get_child_blocks(schedule.get_sblock("root"))]
+        results = _results(blocks[-1])
+        return sum(
+            min(_results(block), results) * (_steps(block) // _results(block))
+            for block in blocks
+            if _reduces(block) and _multiplies(block)
+        )
+
+    @property
+    def arguments(self) -> tuple[tuple[tuple[int, ...], str], ...]:
+        """Shape and dtype of each tensor that a call takes, the result's last."""
+        infos = ms.arg_info.ArgInfo.from_prim_func(self.mod["main"])
+        return tuple((tuple(int(dim) for dim in info.shape), str(info.dtype)) for info in infos)
+
 
 def _steps(block) -> int:
     return math.prod(int(axis.dom.extent) for axis in block.iter_vars)
 
 
+def _results(block) -> int:
+    """Elements that a block computes: its steps without those of reductions."""
+    return math.prod(int(axis.dom.extent) for axis in block.iter_vars if axis.iter_type == IterVar.DataPar)
+
+
 def _reduces(block) -> bool:
     return block.init is not None
+
+
+def _multiplies(block) -> bool:
+    """Whether what a block adds up are products of floats; products of integers are indices."""
+
+    def visit(node):
+        is_product = isinstance(node, Mul) and "float" in str(node.ty)
+        return tvm_ffi.VisitInterrupt(node) if is_product else None
+
+    return tvm_ffi.structural_walk(block.body, visit) is not None
 
 
 def operator_tasks(module: tvm.IRModule) -> list[OperatorTask]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tvm
@@ -26,7 +26,8 @@ class Operator:
     """One distinct operator of a library: how often it occurs, and what scheduled it.
 
     ``schedule`` is ``record`` (with ``record_us``, its time when it was tuned, and the CPU it was ``tuned_for``),
-    ``template`` (no record: the template's default) or ``none`` (neither: TVM's plain loops).
+    ``template`` (no record: the template's default) or ``none`` (neither: TVM's plain loops). ``multiply_adds`` are
+    those of one call, ``arguments`` the shape and dtype of each tensor that it takes.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Operator:
     schedule: str
     record_us: float | None = None
     tuned_for: str | None = None
+    multiply_adds: int = 0
+    arguments: tuple[tuple[tuple[int, ...], str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Built:
 def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:
     """TVM's own untuned code: what the tuned library is compared with."""
     ready = pipeline.stock(module, target)
-    operators = tuple(Operator(task.name, task.occurrences, "none") for task in operator_tasks(ready))
+    operators = tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in operator_tasks(ready))
     return _finish(ready, operators, target, output, linker)
 
 
@@ -67,7 +70,7 @@ def build_tuned(
     added to it as records that any real one beats.
     """
     fused, machine = pipeline.fused(module, target), rules.machine(target, threads)
-    operators = tuple(_choose(task, target, machine, database) for task in operator_tasks(fused))
+    operators = tuple(_of_task(task, _choose(task, target, machine, database)) for task in operator_tasks(fused))
     with target.tvm(), database:
         scheduled = transform.MetaScheduleApplyDatabase()(fused)
     return _finish(scheduled, operators, target, output, linker)
@@ -89,6 +92,10 @@ def _choose(
         ms.database.TuningRecord(candidate.sch.trace, workload, [NEVER], target.tvm(), candidate.args_info)
     )
     return Operator(name, count, "template")
+
+
+def _of_task(task: OperatorTask, operator: Operator) -> Operator:
+    return replace(operator, multiply_adds=task.multiply_adds, arguments=task.arguments)
 
 
 def _finish(module: tvm.IRModule, operators, target: Target, output: Path, linker: list[str]) -> Built:

@@ -21,13 +21,22 @@ from .link import elf_machine
 
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npy"
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # 1 lacks what an operator takes and multiplies
+
+
+class Argument(msgspec.Struct, frozen=True):
+    """A tensor that an operator reads or writes."""
+
+    shape: tuple[int, ...]
+    dtype: str
 
 
 class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     """One distinct operator: ``schedule`` is ``record``, ``template`` (its default) or ``none`` (TVM's plain loops).
 
     A record was ``tuned_for`` a CPU, perhaps another than the target's: a shipped record of one like it.
+    ``multiply_adds`` and ``arguments`` are those of one call, None in packages of schema 1.
     """
 
     name: str
@@ -35,6 +44,8 @@ class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     schedule: str
     record_us: float | None = None
     tuned_for: str | None = None
+    multiply_adds: int | None = None
+    arguments: tuple[Argument, ...] | None = None
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -175,9 +186,10 @@ def _read_manifest(folder: Path) -> Manifest:
         ) from exc
     try:
         schema = msgspec.json.decode(text).get("schema")
-        if schema != SCHEMA:
+        if schema not in READABLE:
+            known = " and ".join(map(str, READABLE))
             raise PackageInvalid(
-                f"{path} has schema {schema}, this version reads {SCHEMA}", "", "use a matching version"
+                f"{path} has schema {schema}, this version reads {known}", "", "use a matching version"
             )
         return msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, AttributeError) as exc:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..devices.base import Endpoint, first_line
+from ..devices.operands import Operands
 from ..errors import DeployError, DeviceFailed, WrongResult
-from .operands import Operands
 from .verification import Reference, argument_shapes, difference
 
 # TVM's time_evaluator runs a function once before it times it.

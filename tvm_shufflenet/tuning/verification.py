@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .operands import SUMS, digest, filled, signed
+from ..devices.operands import SUMS, digest, filled, signed
 
 TOLERANCE = 2e-5
 

@@ -1,0 +1,123 @@
+"""Operators of a network that ran on an emulated core: everything that was counted, by operator."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import toolchain
+from ..devices.attribution import Share, attribute, load_address
+from ..devices.counts import Block, Counts
+from ..devices.cycles import CycleModel, Traffic
+from ..devices.instructions import is_fp32_multiply_add
+from ..devices.pipeline import disassembled
+from ..errors import DeviceFailed
+from ..library.package import OperatorEntry
+from ..library.symbols import LibraryCode
+from ..targets import Core
+from .result import AssemblyBlock, HotLoop, OperatorCost, Work
+
+RUNTIME = OperatorEntry("runtime", 1, "runtime", multiply_adds=0)
+LISTED = 0.01  # a block with less of its loop's cycles is not worth reading
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One inference, dealt out to the operators of the library that it ran."""
+
+    core: Core
+    entries: tuple[OperatorEntry, ...]
+    shares: tuple[Share, ...]
+    base: int
+
+    @classmethod
+    def of(cls, core: Core, entries: Sequence[OperatorEntry], code: LibraryCode, counts: Counts) -> Counted:
+        base = load_address(code, counts)
+        shares = attribute(CycleModel(core), counts, lambda address: code.owner(address - base))
+        return cls(core, tuple(entries), tuple(shares), base)
+
+    def operators(self) -> tuple[OperatorCost, ...]:
+        """By falling cost; one that took no time at all is there too."""
+        costs = (self._cost(entry, self._shares(entry.name)) for entry in self.entries)
+        return tuple(sorted(costs, key=lambda cost: -cost.time_us))
+
+    def runtime(self) -> OperatorCost:
+        """The VM, TVM's runtime and the C library."""
+        return self._cost(RUNTIME, self._shares(None))
+
+    def hottest_loop(self, operator: str) -> HotLoop:
+        """The loop of ``operator`` that takes longest, as assembly. Raises DeviceFailed where it did not run."""
+        shares = self._shares(operator)
+        if not shares:
+            raise DeviceFailed(f"operator {operator} did not run")
+        hottest = max(shares, key=lambda share: share.cycles)
+        blocks = assembly(hottest.blocks, self.base)
+        listed = tuple(block for block in blocks if block.cycles >= LISTED * hottest.cycles)
+        return HotLoop(
+            operator,
+            hottest.cycles,
+            hottest.cycles / math.fsum(share.cycles for share in shares),
+            sum(_multiply_adds(block) for block, _ in hottest.blocks) / hottest.cycles,
+            hottest.time.bound,
+            listed,
+            len(blocks) - len(listed),
+        )
+
+    def _shares(self, owner: str | None) -> list[Share]:
+        return [share for share in self.shares if share.owner == owner]
+
+    def _cost(self, entry: OperatorEntry, shares: list[Share]) -> OperatorCost:
+        traffic = sum((share.traffic for share in shares), Traffic())
+        cycles, bound, line = math.fsum(share.cycles for share in shares), defaultdict(float), self.core.l1d.line_bytes
+        for share in shares:
+            bound[share.time.bound] += share.cycles
+        work = Work(
+            cycles,
+            traffic.l1_misses,
+            traffic.l2_misses,
+            line * (traffic.l1_misses + traffic.l1_writebacks),
+            line * traffic.dram_lines,
+            dict(bound),
+        )
+        return OperatorCost(entry, cycles / self.core.clock_ghz / 1e3, work)
+
+
+def assembly(blocks: Sequence[tuple[Block, float]], base: int) -> list[AssemblyBlock]:
+    """The code of ``blocks`` with their cycles, each instruction once, addresses counted from ``base``.
+
+    QEMU translates a loop's first pass and its others apart, so its blocks overlap; an instruction's runs are those of
+    all blocks that it is in, and a block's cycles are spread evenly over its instructions.
+    """
+    runs, cycles, words = Counter(), Counter(), {}
+    for block, taken in blocks:
+        for index, word in enumerate(block.code):
+            address = block.address + 4 * index - base
+            words[address] = word
+            runs[address] += block.count
+            cycles[address] += taken / len(block.code)
+    rows: list[list[int]] = []
+    for address in sorted(words):
+        if rows and address == rows[-1][-1] + 4 and runs[address] == runs[address - 4]:
+            rows[-1].append(address)
+        else:
+            rows.append([address])
+    texts = disassembled(toolchain.require(toolchain.find_llvm_mc()), words.values())
+    return [
+        AssemblyBlock(
+            row[0],
+            runs[row[0]],
+            math.fsum(cycles[address] for address in row),
+            tuple(_text(texts[words[address]], words[address]) for address in row),
+        )
+        for row in rows
+    ]
+
+
+def _text(text: str | None, word: int) -> str:
+    return " ".join(text.split()) if text else f".word 0x{word:08x}"
+
+
+def _multiply_adds(block: Block) -> int:
+    return 4 * block.count * sum(map(is_fp32_multiply_add, block.code))
