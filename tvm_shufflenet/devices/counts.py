@@ -52,6 +52,11 @@ class Counts:
     arrivals: tuple[Arrival, ...]
     shares: tuple[Share, ...] = ()
 
+    @property
+    def instructions(self) -> int:
+        """Executed by core 0 alone."""
+        return sum(block.count * len(block.code) for block in self.blocks)
+
 
 @dataclass(frozen=True)
 class Share:

@@ -202,7 +202,7 @@ class CycleModel:
             total - core_cycles,
             total,
             round(total / self.core.clock_ghz),
-            sum(_instructions(each) for each in everything),
+            sum(each.instructions for each in everything),
             sum(self.pipeline.unmodelled(each) for each in everything),
             moved.l1_misses,
             moved.l2_misses,
@@ -266,10 +266,6 @@ def _by_region(shares: Iterable[Share]) -> list[list[Share]]:
     for share in shares:
         regions[share.region].append(share)
     return list(regions.values())
-
-
-def _instructions(counts: Counts) -> int:
-    return sum(block.count * len(block.code) for block in counts.blocks)
 
 
 def _multiply_adds(counts: Counts) -> int:

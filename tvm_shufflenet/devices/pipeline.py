@@ -27,9 +27,9 @@ from ..targets import Core
 from .block_cache import BlockCache
 from .counts import Code, Counts
 
-COVERAGE = 0.998  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
-WINDOW = 448  # instructions of one simulated sequence
-LOOKAHEAD = 128  # a block that follows itself is repeated this far, for its average to settle
+COVERAGE = 0.99  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
+WINDOW = 288  # instructions of one simulated sequence
+LOOKAHEAD = 96  # a block that follows itself is repeated this far, for its average to settle
 MARGIN = 32  # a sequence has settled this many instructions after the pipeline has filled once
 
 Step = tuple[Code, Code]  # a block (empty: unknown) and the one that ran after it
