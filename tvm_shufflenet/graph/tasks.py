@@ -30,15 +30,12 @@ class OperatorTask:
     @property
     def flops(self) -> float:
         """Operations of one call: two for each step of a reduction, one for each element that is merely computed."""
-        schedule = Schedule(self.mod)
-        blocks = [schedule.get(block) for block in schedule.get_child_blocks(schedule.get_sblock("root"))]
-        return float(sum(_steps(block) * (2 if _reduces(block) else 1) for block in blocks))
+        return float(sum(_steps(block) * (2 if _reduces(block) else 1) for block in self._blocks()))
 
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of one call that end in its result: those of padding that is thrown away do not count."""
-        schedule = Schedule(self.mod)
-        blocks = [schedule.get(block) for block in schedule.get_child_blocks(schedule.get_sblock("root"))]
+        blocks = self._blocks()
         results = _results(blocks[-1])
         return sum(
             min(_results(block), results) * (_steps(block) // _results(block))
@@ -51,6 +48,10 @@ class OperatorTask:
         """Shape and dtype of each tensor that a call takes, the result's last."""
         infos = ms.arg_info.ArgInfo.from_prim_func(self.mod["main"])
         return tuple((tuple(int(dim) for dim in info.shape), str(info.dtype)) for info in infos)
+
+    def _blocks(self) -> list:
+        schedule = Schedule(self.mod)
+        return [schedule.get(block) for block in schedule.get_child_blocks(schedule.get_sblock("root"))]
 
 
 def _steps(block) -> int:
