@@ -345,6 +345,31 @@ class TestCost:
         assert with_rare.instructions == alone.instructions + 2
         assert with_rare.core_cycles == pytest.approx(alone.core_cycles * with_rare.instructions / alone.instructions)
 
+    def test_a_history_may_hold_what_was_not_counted(self, a72):
+        """The plugin keeps few predecessors of a block: a history may show it after another one."""
+        head, tail, other = (NOP, RET), (*map(fmla, range(16)), RET), (NOP, NOP, RET)
+        arrivals = (follows(head, 1000, *(head, tail) * 30), follows(tail, 1000, *(other,) * 60))
+        cost = a72.price(Counts(1, (Block(head, 1000), Block(tail, 1000)), arrivals))
+        assert cost.core_cycles >= 1000 * 16
+
+    def test_a_short_loop_costs_what_its_passes_cost_on_average(self, a72):
+        """The first pass of a round may run beside the last of the round before. Where in a round the plugin took its
+        snapshot must make no difference."""
+        start, chain = (0x6E3F1FC0, RET), loop(*[fmla(0)] * 4)  # eor v0, v30, v31
+        round_ = (start, chain, chain, chain, chain)
+        entering = (follows(start, 1000, *round_ * 10), follows(chain, 1000, *round_ * 10, start))
+        prices = [
+            a72.price(
+                Counts(
+                    1,
+                    (Block(start, 1000), Block(chain, 4000)),
+                    (*entering, Arrival(chain, 3000, (*round_ * 10, *round_[: 2 + cut]))),
+                )
+            ).core_cycles
+            for cut in range(3)
+        ]
+        assert len(set(prices)) == 1
+
     def test_predecessors_that_were_not_kept_cost_like_the_others(self, a72):
         code = loop(*map(fmla, range(16)))
         some = Counts(1, (Block(code, 1000),), (around(code, 600),))

@@ -114,7 +114,7 @@ _A53 = Core(
     name="cortex-a53", cpu="cortex-a53", mca_cpu="cortex-a55", qemu_cpu="cortex-a53", clock_ghz=1.4,
     l1d=Cache(32 * KIB, 4), l2=Cache(512 * KIB, 16), fp32_macs_per_cycle=4, dispatch_width=2,
     load_ports=1, store_ports=1, separate_ports=False, in_order=True, in_flight=16,
-    l2_latency=10.0, dram_latency_ns=142.0, dram_line_ns=19.3, compute_scale=0.96, model_error_percent=5.1,
+    l2_latency=10.0, dram_latency_ns=142.0, dram_line_ns=19.4, compute_scale=0.97, model_error_percent=5.1,
     source="Raspberry Pi 3B+ (BCM2837B0); Cortex-A53 TRM DDI0500J ch. 6-7; one 128-bit multiply-add a cycle: ncnn's "
     "guide to A53 and A55 dual issue; 8 stages, 2 a cycle. llvm-mca's own A53 model holds independent instructions "
     "back behind long ones (llvm/llvm-project#213238); its A55 model comes closer. Copies at 1.23 GB/s",
@@ -129,7 +129,7 @@ _A72 = Core(
     name="cortex-a72", cpu="cortex-a72", mca_cpu="cortex-a72", qemu_cpu="cortex-a72", clock_ghz=1.8,
     l1d=Cache(32 * KIB, 2), l2=Cache(1 * MIB, 16), fp32_macs_per_cycle=4, dispatch_width=3,
     load_ports=1, store_ports=1, separate_ports=True, in_order=False, in_flight=128,
-    l2_latency=15.0, dram_latency_ns=115.0, dram_line_ns=12.2, compute_scale=0.96, model_error_percent=4.7,
+    l2_latency=15.0, dram_latency_ns=115.0, dram_line_ns=12.1, compute_scale=0.96, model_error_percent=4.8,
     source="Raspberry Pi 4B (BCM2711); Cortex-A72 TRM 100095 ch. 6-7; Cortex-A72 Software Optimization Guide UAN0016 "
     "ch. 2: three a cycle, one load and one store pipe; 128 entries. Copies at 2.5 GB/s",
 )  # fmt: skip

@@ -19,6 +19,7 @@ import struct
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .. import toolchain
@@ -28,15 +29,25 @@ from .block_cache import BlockCache
 from .counts import Code, Counts
 
 COVERAGE = 0.99  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
-WINDOW = 288  # instructions of one simulated sequence
-LOOKAHEAD = 96  # a block that follows itself is repeated this far, for its average to settle
+WINDOW = 640  # instructions of history in one simulated sequence, at most
+LOOKAHEAD = 256  # instructions of a loop that are averaged, at least
 MARGIN = 32  # a sequence has settled this many instructions after the pipeline has filled once
+
+ATYPICAL = 0.15  # a step whose frequency in a sequence is further off than this is not judged by it
 
 Step = tuple[Code, Code]  # a block (empty: unknown) and the one that ran after it
 Window = tuple[Code, ...]
 
 # llvm-mca's in-order cores hold a nop back until all that was issued before has finished; the cores do not.
 NOP, PLAIN = "nop", "mov\txzr, xzr"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sequence to simulate, and where in it are steps to learn from."""
+
+    window: Window
+    indices: tuple[int, ...]
 
 
 class Pipeline:
@@ -55,12 +66,13 @@ class Pipeline:
         """Cycles by block, all its runs together. Raises DeviceFailed where llvm-mca fails."""
         steps, histories = steps_of(counts)
         hot = _hottest(steps)
-        windows, settled = self._windows(hot, histories)
-        ends = self._ends(windows)
+        samples = self._samples(hot, steps, histories)
+        ends = self._ends([sample.window for sample in samples])
         added: dict[Step, list[int]] = defaultdict(list)
-        for window, first in zip(windows, settled, strict=True):
-            for index in range(first, len(window)):
-                added[_step(window, index)].append(ends[window][index] - (ends[window][index - 1] if index else 0))
+        for sample in samples:
+            moments = (0, *ends[sample.window])
+            for index in sample.indices:
+                added[_step(sample.window, index)].append(moments[index + 1] - moments[index])
         cost = {step: sum(added[step]) / len(added[step]) for step in hot}
         priced = sum(steps[step] * len(step[1]) for step in hot)
         average = sum(steps[step] * cost[step] for step in hot) / priced
@@ -77,21 +89,48 @@ class Pipeline:
 
     # Sequences to simulate
 
-    def _windows(self, hot: Sequence[Step], histories: dict[Step, Window]) -> tuple[list[Window], list[int]]:
-        """Few sequences in which every hot step is seen, and where in each the pipeline has settled."""
-        windows, covers, covered = [], [], set()
-        for step in hot:
+    def _samples(self, hot: Sequence[Step], steps: dict[Step, float], histories: dict[Step, Window]) -> list[Sample]:
+        """Sequences in which every hot step is seen as it runs on average.
+
+        The rarest come first: the way from one pass of an outer loop to the next shows the steps inside as often as
+        they run, first iterations and last ones in their true proportion. A loop that no such sequence holds is a long
+        one: it is simulated as nothing but itself.
+        """
+        samples, covered = [], set()
+        for step in sorted(hot, key=lambda step: (steps[step], step)):
             if step in covered:
                 continue
-            before, block = histories[step], step[1]
-            repeats = -(-LOOKAHEAD // len(block)) if step[0] == block else 0
-            tail = (block,) * (1 + repeats)
-            window = _last_blocks(before, max(WINDOW - len(tail) * len(block), self._settled)) + tail
-            first = min(self._first_settled(window), len(window) - len(tail))
-            windows.append(window)
-            covers.append(first)
-            covered |= {_step(window, index) for index in range(first, len(window))}
-        return windows, covers
+            if step[0] == step[1]:
+                window = (step[1],) * (1 - (-(self._settled + LOOKAHEAD) // len(step[1])))
+                sample = Sample(window, tuple(range(self._first_settled(window), len(window))))
+            else:
+                window = (*_last_blocks(histories[step], WINDOW), step[1])
+                sample = self._whole_periods(window, steps)
+            samples.append(sample)
+            covered |= {_step(sample.window, index) for index in sample.indices}
+        return samples
+
+    def _whole_periods(self, window: Window, steps: dict[Step, float]) -> Sample:
+        """From an earlier occurrence of the window's last step to the end, what runs as often there as it does at all;
+        the last step alone where it occurs once."""
+        ran = [_step(window, index) for index in range(len(window))]
+        last = len(window) - 1
+        same = [index for index in range(self._first_settled(window), last) if ran[index] == ran[last]]
+        if not same:
+            return self._trimmed(window, (last,))
+        long_enough = [index for index in same if sum(map(len, window[index + 1 :])) >= LOOKAHEAD]
+        start = (long_enough or same)[-1 if long_enough else 0]
+        seen = Counter(ran[start + 1 :])
+        periods = steps[ran[last]] / seen[ran[last]]
+        # The plugin does not know every step by its count: see steps_of.
+        typical = {step for step in seen if step in steps and abs(seen[step] * periods / steps[step] - 1) <= ATYPICAL}
+        return self._trimmed(window, tuple(index for index in range(start + 1, last + 1) if ran[index] in typical))
+
+    def _trimmed(self, window: Window, indices: tuple[int, ...]) -> Sample:
+        """Without what runs before the pipeline has to fill for the first of ``indices``."""
+        before = len(_last_blocks(window[: indices[0]], self._settled))
+        cut = indices[0] - before
+        return Sample(window[cut:], tuple(index - cut for index in indices))
 
     @property
     def _settled(self) -> int:
