@@ -56,7 +56,7 @@ class Pipeline:
         steps, histories = steps_of(counts)
         hot = _hottest(steps)
         windows, settled = self._windows(hot, histories)
-        ends = self._ends(windows)
+        ends = self.ends(windows)
         added: dict[Step, list[int]] = defaultdict(list)
         for window, first in zip(windows, settled, strict=True):
             for index in range(first, len(window)):
@@ -107,7 +107,7 @@ class Pipeline:
 
     # llvm-mca
 
-    def _ends(self, windows: Sequence[Window]) -> dict[Window, tuple[int, ...]]:
+    def ends(self, windows: Sequence[Window]) -> dict[Window, tuple[int, ...]]:
         """When each block of each sequence ends. From memory, else from disk, else from one run over all missing."""
         missing = {}
         for window in windows:
