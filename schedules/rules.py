@@ -66,7 +66,7 @@ def machine(target: Target, threads: int = 1) -> Machine:
         target.vector_registers,
         core.fp32_macs_per_cycle / target.lanes,
         core.l1d.bytes,
-        core.l2_latency * float(__import__("os").environ.get("MISS", "0.7")),
+        0.7 * core.l2_latency,
         threads,
     )
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
+from collections import Counter
 
 import pytest
 
 from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices import pipeline
-from tvm_shufflenet.devices.counts import BEYOND_L2, HIDDEN, STORE, Arrival, Block, Code, Counts, Share, read_counts
+from tvm_shufflenet.devices.counts import (
+    BEYOND_L2,
+    HIDDEN,
+    STORE,
+    Arrival,
+    Block,
+    Code,
+    Counts,
+    Share,
+    read_counts,
+    read_trace,
+)
 from tvm_shufflenet.devices.cycles import LAUNCH_US, OVERLAP_LOST, CycleModel, Traffic, traffic_of
 from tvm_shufflenet.devices.instructions import accesses_memory, loads
 from tvm_shufflenet.errors import DeviceFailed, UnknownName
@@ -100,14 +113,14 @@ def program(tmp_path_factory):
     return compiled(PROGRAM, tmp_path_factory.mktemp("program"), "-nostdlib")
 
 
-def run(program, folder) -> dict[int, Counts]:
+def run(program, folder, options: str = "") -> dict[int, Counts]:
     """Counts of each of the program's regions, with the A72's caches: 32 KiB in 2 ways and 1 MiB in 16."""
     from tvm_shufflenet.devices.native.plugin_build import plugin_library
 
     folder.mkdir()
-    plugin = f"{plugin_library()},out={folder},l1d=32768:2:64,l2=1048576:16:64,window=6"
+    plugin = f"{plugin_library()},out={folder},l1d=32768:2:64,l2=1048576:16:64,window=6{options}"
     subprocess.run([toolchain.find_qemu().path, "-plugin", plugin, str(program)], check=True, env={})
-    return {int(path.suffix[1:]): read_counts(path) for path in folder.iterdir()}
+    return {int(path.suffix[1:]): read_counts(path) for path in folder.iterdir() if path.suffix != ".trace"}
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +158,22 @@ class TestPlugin:
         assert around.history == (loop.code,) * 64
         for block in counts[1].blocks:
             assert block.count == sum(each.count for each in counts[1].arrivals if each.code == block.code)
+
+    def test_a_trace_holds_every_run_in_its_order(self, program, tmp_path):
+        marks = run(program, tmp_path / "out", ",trace=1")
+        assert len(marks) == len(list((tmp_path / "out").glob("*.trace"))) == 8
+        for mark, counts in marks.items():
+            (dump,) = (tmp_path / "out").glob(f"*.{mark}")
+            trace = read_trace(dump)
+            assert Counter(trace) == Counter({block.code: block.count for block in counts.blocks})
+            arrived = {(each.history[-1], each.code): each.count for each in counts.arrivals if each.history}
+            assert Counter(itertools.pairwise(trace)) == arrived
+
+    def test_without_the_option_there_is_no_trace(self, program, tmp_path):
+        run(program, tmp_path / "out")
+        assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [f".{mark}" for mark in range(1, 9)]
+        with pytest.raises(DeviceFailed, match="trace"):
+            read_trace(next((tmp_path / "out").iterdir()))
 
     def test_streaming_misses_once_a_line_and_is_expected(self, counts):
         traffic = moved(counts[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class Block:
     """A translated block: how often it ran, and what its loads and stores did in all these runs.
 
     ``misses`` of the first level are counted by kind; ``l1_writebacks`` and ``l2_writebacks`` are the written lines
-    that they pushed out of a level.
+    that they pushed out of a level. Traces know the block by its ``number``.
     """
 
     code: Code
@@ -30,6 +31,7 @@ class Block:
     misses: tuple[int, ...] = (0,) * MISS_KINDS
     l1_writebacks: int = 0
     l2_writebacks: int = 0
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,25 @@ def read_counts(path: Path) -> Counts:
         raise DeviceFailed(what, "the disk is full") from exc
 
 
+def read_trace(dump: Path) -> list[Code]:
+    """What ran between the marks, in its order: the plugin writes this beside ``dump`` where it is asked to.
+
+    One core's code only. Raises DeviceFailed as ``read_counts`` does.
+    """
+    code = {block.number: block.code for block in read_counts(dump).blocks}
+    numbers = array("I")
+    try:
+        numbers.frombytes(trace_file(dump).read_bytes())
+        return [code[number] for number in numbers]
+    except (OSError, ValueError, KeyError) as exc:
+        what = f"the emulated core's trace beside {dump.name} cannot be read: {exc}"
+        raise DeviceFailed(what, "the disk is full") from exc
+
+
+def trace_file(dump: Path) -> Path:
+    return dump.with_name(f"{dump.name}.trace")
+
+
 def _parse(lines: list[str]) -> Counts:
     threads, written = 0, 0
     sections: list[_Section] = []
@@ -114,12 +135,14 @@ class _Section:
     edges: list[tuple[Code, int, list[str]]] = field(default_factory=list)
 
     def add_block(self, fields: list[str]) -> Code:
-        _, count, address, accesses, *totals, code = fields
+        number, count, address, accesses, *totals, code = fields
         totals = tuple(map(int, totals))
         if len(totals) != MISS_KINDS + 2:
             raise ValueError(f"a block with {len(totals)} totals")
         words = struct.unpack(f">{len(code) // 8}I", bytes.fromhex(code))
-        self.blocks.append(Block(words, int(count), int(address, 16), int(accesses), totals[:-2], *totals[-2:]))
+        self.blocks.append(
+            Block(words, int(count), int(address, 16), int(accesses), totals[:-2], *totals[-2:], int(number))
+        )
         return words
 
     def arrivals(self, code: dict[str, Code]) -> tuple[Arrival, ...]:

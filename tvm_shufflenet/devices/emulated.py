@@ -30,11 +30,13 @@ class EmulatedCore:
     """``with EmulatedCore("cortex-a72") as device: tvm.rpc.connect(device.host, device.port)``.
 
     Several may run at once, each with a port and a folder of its own. The emulator ends with this process, however this
-    process ends.
+    process ends. It keeps what it counts in the folder ``traces``, if there is one, with the trace of each.
     """
 
-    def __init__(self, core: str = "cortex-a72", session_timeout_s: float = 600, cores: int = 1):
-        self.core, self.cores = find_core(core), cores
+    def __init__(
+        self, core: str = "cortex-a72", session_timeout_s: float = 600, cores: int = 1, traces: Path | None = None
+    ):
+        self.core, self.cores, self.traces = find_core(core), cores, traces
         self.session_timeout_s = session_timeout_s
         self.host: str | None = None
         self.port: int | None = None
@@ -61,6 +63,7 @@ class EmulatedCore:
         prepare()
         command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
         command += ["--session-timeout", f"{self.session_timeout_s:g}", "--cores", str(self.cores)]
+        command += ["--traces", str(self.traces)] if self.traces else []
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the emulator has ended)
         # A session of its own: Ctrl-C reaches this process only, which decides what it still needs the device for.
         self._process = subprocess.Popen(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from ..targets import Core
 from .base import Device, Endpoint
@@ -19,12 +20,12 @@ class EmulatedDevice(Device):
     kind = "modelled"
     machine = "aarch64"
 
-    def __init__(self, core: Core, threads: int = 1):
+    def __init__(self, core: Core, threads: int = 1, traces: Path | None = None):
         self.core = core
         self.name = f"emulated:{core.name}"
         self.model_error_percent = core.model_error_percent
         self.workers = os.cpu_count() or 1
-        self._emulator = EmulatedCore(core.name, cores=threads)
+        self._emulator = EmulatedCore(core.name, cores=threads, traces=traces)
 
     def start(self) -> None:
         self._emulator.start()

@@ -44,10 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tvm_shufflenet.devices.emulator", description=__doc__)
     parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(CORES)}")
     parser.add_argument("--cores", type=int, default=1, help="how many of them share a parallel region")
+    parser.add_argument("--traces", type=Path, help="keep counts here, each with the trace of what was counted")
     parser.add_argument("--session-timeout", type=float, default=600, help="seconds a session may take")
     options = parser.parse_args(arguments)
     try:
-        with Emulator(find_core(options.core), options.session_timeout, options.cores) as emulator:
+        with Emulator(find_core(options.core), options.session_timeout, options.cores, options.traces) as emulator:
             return emulator.run()
     except DeployError as exc:
         print(exc, file=sys.stderr)
@@ -61,8 +62,9 @@ class Emulator:
     and their length would shift the stack and with it the simulated cache conflicts.
     """
 
-    def __init__(self, core: Core, session_timeout_s: float, cores: int = 1):
+    def __init__(self, core: Core, session_timeout_s: float, cores: int = 1, traces: Path | None = None):
         self.core, self.cores = core, cores
+        self.traces = traces and traces.resolve()
         self.session_timeout_s = session_timeout_s
         self._events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
         self._qemu: subprocess.Popen | None = None
@@ -85,7 +87,7 @@ class Emulator:
         """Until something ends it. The result is the process's exit code."""
         os.chdir(self.folder)
         self._start_qemu()
-        CostService(CycleModel(self.core), Path("cost.sock"), Path("counts")).start()
+        CostService(CycleModel(self.core), Path("cost.sock"), Path("counts"), keep=self.traces is not None).start()
         for task in (self._watch_stdout, self._watch_stdin):
             threading.Thread(target=task, daemon=True).start()
         while True:
@@ -106,8 +108,11 @@ class Emulator:
                 return 0
 
     def _start_qemu(self) -> None:
-        for name in ("work", "counts"):
-            os.mkdir(name)
+        os.mkdir("work")
+        if self.traces:
+            os.symlink(self.traces, "counts")
+        else:
+            os.mkdir("counts")
         server = server_binary("aarch64")
         os.symlink(server.parent, "server")  # the program and the libraries it loads
         os.symlink(plugin_library(), "plugin.so")
@@ -119,7 +124,7 @@ class Emulator:
             "-E", "LD_LIBRARY_PATH=./server",
             "-E", "LD_PRELOAD=./heap.so",
             "-E", "TVM_NUM_THREADS=1",
-            "-plugin", plugin_argument(self.core, self.cores),
+            "-plugin", plugin_argument(self.core, self.cores, self.traces is not None),
             f"./server/{server.name}", "--host", "127.0.0.1", "--port", "0", "--work-dir", "work",
             "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", f"{self.session_timeout_s:g}",
             "--modelled-cores", str(self.cores),
@@ -141,10 +146,10 @@ class Emulator:
         self._events.put(("stdin closed", None))
 
 
-def plugin_argument(core: Core, cores: int = 1) -> str:
+def plugin_argument(core: Core, cores: int = 1, trace: bool = False) -> str:
     """The counting plugin with the core's caches, for qemu started in a folder with ``plugin.so`` and ``counts``."""
     caches = f"l1d={_geometry(core.l1d)},l2={_geometry(core.l2)}"
-    return f"./plugin.so,out=counts,{caches},window={core.in_flight},cores={cores}"
+    return f"./plugin.so,out=counts,{caches},window={core.in_flight},cores={cores}" + (",trace=1" if trace else "")
 
 
 def _geometry(cache: Cache) -> str:
@@ -162,8 +167,8 @@ def _die_with_parent() -> None:
 class CostService:
     """Answers ``price PID K`` with ``ok NANOSECONDS`` or ``error TEXT``, one thread per connection."""
 
-    def __init__(self, model: CycleModel, path: Path, counts: Path):
-        self._model, self._counts = model, counts
+    def __init__(self, model: CycleModel, path: Path, counts: Path, keep: bool = False):
+        self._model, self._counts, self._keeps_counts = model, counts, keep
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen(64)
@@ -198,7 +203,8 @@ class CostService:
             text = str(exc) if isinstance(exc, DeployError) else f"{type(exc).__name__}: {exc}"
             return "error " + " ".join(text.split())
         finally:
-            dump.unlink(missing_ok=True)
+            if not self._keeps_counts:
+                dump.unlink(missing_ok=True)
 
     def _keep(self, cost: Cost, dump: Path) -> None:
         folder = self._counts.parent

@@ -67,7 +67,7 @@ class Pipeline:
         steps, histories = steps_of(counts)
         hot = _hottest(steps)
         samples = self._samples(hot, steps, histories)
-        ends = self._ends([sample.window for sample in samples])
+        ends = self.ends([sample.window for sample in samples])
         added: dict[Step, list[int]] = defaultdict(list)
         for sample in samples:
             moments = (0, *ends[sample.window])
@@ -146,7 +146,7 @@ class Pipeline:
 
     # llvm-mca
 
-    def _ends(self, windows: Sequence[Window]) -> dict[Window, tuple[int, ...]]:
+    def ends(self, windows: Sequence[Window]) -> dict[Window, tuple[int, ...]]:
         """When each block of each sequence ends. From memory, else from disk, else from one run over all missing."""
         missing = {}
         for window in windows:

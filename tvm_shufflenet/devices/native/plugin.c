@@ -19,9 +19,9 @@
  * With the counts goes the number of threads that ran between the marks, so that nobody prices more than one of them;
  * one that spent the time waiting in a system call did not run.
  *
- * Arguments: out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE,window=INSTRUCTIONS,cores=N.
- * A fork copies all state, so each forked session counts for
- * itself and writes under its own process id.
+ * Arguments: out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE,window=INSTRUCTIONS,cores=N,trace=1. With the last, the
+ * numbers of the blocks that ran between the marks go to OUT/PID.k.trace, in this order, as 32-bit words.
+ * A fork copies all state, so each forked session counts for itself and writes under its own process id.
  */
 #include <limits.h>
 #include <stdbool.h>
@@ -242,6 +242,9 @@ static void remember_history(struct edge *edge)
 
 static struct stats *stats_of(uint32_t block);
 
+static bool traced;
+static FILE *trace; /* NULL unless it was asked for and counts are being taken */
+
 static void on_execution(unsigned vcpu, void *data)
 {
     uint32_t self = (uint32_t)(uintptr_t)data, from = core->history[(core->steps + HISTORY - 1) % HISTORY];
@@ -260,6 +263,8 @@ static void on_execution(unsigned vcpu, void *data)
     }
     core->history[core->steps++ % HISTORY] = self;
     core->instructions += blocks[self].instructions;
+    if (__builtin_expect(trace != NULL, 0))
+        fwrite(&self, sizeof self, 1, trace);
 }
 
 static char out_folder[PATH_MAX];
@@ -358,8 +363,30 @@ static unsigned threads_that_ran(void)
     return count;
 }
 
+static char unfinished_trace[PATH_MAX + 32];
+
+static void begin_trace(void)
+{
+    if (trace)
+        fclose(trace);
+    snprintf(unfinished_trace, sizeof unfinished_trace, "%s/%d.trace.tmp", out_folder, getpid());
+    trace = fopen(unfinished_trace, "w"); /* the reader reports the missing trace */
+}
+
+static void end_trace(const char *counts)
+{
+    char name[PATH_MAX + 40];
+    snprintf(name, sizeof name, "%s.trace", counts);
+    bool failed = ferror(trace);
+    if (fclose(trace) || failed || rename(unfinished_trace, name))
+        unlink(unfinished_trace);
+    trace = NULL;
+}
+
 static void start(unsigned vcpu)
 {
+    if (traced)
+        begin_trace();
     for (unsigned thread = 0; thread < THREADS; thread++)
         ran[thread] = used[thread] && !waits[thread];
     ran[thread_of(vcpu)] = true; /* it is in this very system call */
@@ -396,6 +423,8 @@ static void dump(unsigned long mark)
 {
     char name[PATH_MAX + 32], temporary[PATH_MAX + 40];
     snprintf(name, sizeof name, "%s/%d.%lu", out_folder, getpid(), mark);
+    if (trace)
+        end_trace(name);
     snprintf(temporary, sizeof temporary, "%s.tmp", name);
     FILE *file = fopen(temporary, "w");
     if (!file)
@@ -487,6 +516,8 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int
             window = strtoul(argv[i] + 7, NULL, 10);
         else if (!strncmp(argv[i], "cores=", 6))
             core_count = atoi(argv[i] + 6);
+        else if (!strncmp(argv[i], "trace=", 6))
+            traced = atoi(argv[i] + 6);
         else
             ok = false;
     }
