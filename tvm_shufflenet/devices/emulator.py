@@ -211,7 +211,8 @@ class CostService:
         temporary = folder / f"{LAST_COST}.{threading.get_ident()}"
         temporary.write_text(json.dumps(dataclasses.asdict(cost)))
         temporary.replace(folder / LAST_COST)
-        dump.replace(folder / LAST_COUNTS)  # a new name costs a trial nothing
+        if not self._keeps_counts:
+            dump.replace(folder / LAST_COUNTS)  # a new name costs a trial nothing
 
 
 if __name__ == "__main__":
