@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import io
 import json
 import sys
@@ -11,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from scripts import load
 
 from tvm_shufflenet.errors import DeviceFailed, PeerFailed, ToolMissing, UnknownName, WrongResult
 from tvm_shufflenet.latency import Latency
@@ -109,10 +109,7 @@ class TestCatalogue:
 
 @pytest.fixture(scope="module")
 def command():
-    spec = importlib.util.spec_from_file_location("benchmark_peers", REPOSITORY / "benchmarks" / "peers.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("peers")
 
 
 class TestCommand:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from scripts import load
 
 from tvm_shufflenet import toolchain
 
@@ -17,14 +16,7 @@ MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 
 @pytest.fixture(scope="module")
 def script():
-    folder = Path(__file__).parents[1] / "benchmarks"
-    sys.path.insert(0, str(folder))  # where it finds timing.py
-    spec = importlib.util.spec_from_file_location("ranking", folder / "ranking.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ranking"] = module  # where its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    sys.path.remove(str(folder))
-    return module
+    return load("ranking")
 
 
 def test_equal_values_share_a_rank(script):

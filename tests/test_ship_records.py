@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
+from scripts import load
 
 from tvm_shufflenet import models, toolchain
 from tvm_shufflenet.errors import BadInput
@@ -28,12 +27,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def script():
-    path = Path(__file__).parents[1] / "benchmarks/ship_records.py"
-    spec = importlib.util.spec_from_file_location("ship_records", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["ship_records"] = module  # where its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load("ship_records")
 
 
 @pytest.fixture

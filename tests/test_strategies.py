@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
+from scripts import load
 
 from tvm_shufflenet import toolchain
 
@@ -23,12 +22,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def script():
-    path = Path(__file__).parents[1] / "benchmarks/strategies.py"
-    spec = importlib.util.spec_from_file_location("strategies", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["strategies"] = module  # where its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
+    return load("strategies")
 
 
 def course(script, operator: str, strategy: str, us: float | None):

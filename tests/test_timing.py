@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import tvm
 from kernels import MACHINES, module
+from scripts import load
 
 from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.devices import find_device
@@ -21,10 +19,7 @@ MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 
 @pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
 def test_an_operator_is_timed_and_one_that_does_not_build_is_an_error():
-    path = Path(__file__).parents[1] / "benchmarks/timing.py"
-    spec = importlib.util.spec_from_file_location("timing", path)
-    timing = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(timing)
+    timing = load("timing")
     target = find_target("cortex-a72")
     with find_device(None, target) as device:
         made = rules.default_schedule(module(Pointwise(1, 16, 4, 4, 16, 16)), MACHINES[0]).mod

@@ -16,13 +16,14 @@ from ..library.symbols import LibraryCode
 from ..targets import Core
 from .counts import Block, Code, Counts
 from .cycles import CycleModel, Loop, LoopTime, Traffic, traffic_of, unit_cycles
+from .pipeline import steps_of
 
 PAGE = 4096  # libraries are loaded at multiples of it
 TELLING = 4  # instructions that make a block worth looking for: shorter ones are found in too many places
 
 
 @dataclass(frozen=True)
-class Share:
+class Portion:
     """What one owner has of one loop: its blocks with their cycles, and ``time``, what these are made of."""
 
     owner: str | None
@@ -38,9 +39,9 @@ class Share:
         return self.time.loop.traffic
 
 
-def attribute(model: CycleModel, counts: Counts, owner: Callable[[int], str | None]) -> list[Share]:
+def attribute(model: CycleModel, counts: Counts, owner: Callable[[int], str | None]) -> list[Portion]:
     """The cycles of everything that was executed, by ``owner`` of an address and by loop."""
-    cycles, at = model.pipeline.cycles(counts), defaultdict(list)
+    cycles, at = model.pipeline.cycles(*steps_of(counts)), defaultdict(list)
     for block in counts.blocks:
         at[block.code].append(block)
     shares = []
@@ -67,7 +68,7 @@ def _dealt_out(total: float, blocks: Sequence[Block], cycles: dict[Code, float])
     return [total * part / whole for part in parts]
 
 
-def _share(core: Core, loop: Loop, owner: str | None, blocks: list[tuple[Block, float]]) -> Share:
+def _share(core: Core, loop: Loop, owner: str | None, blocks: list[tuple[Block, float]]) -> Portion:
     whole, runs = loop.time(core), Counter()
     for block, _ in blocks:
         runs[block.code] += block.count
@@ -75,7 +76,7 @@ def _share(core: Core, loop: Loop, owner: str | None, blocks: list[tuple[Block, 
     parts = [(block, _part(core, (block.code,), traffic_of(block), units, cycles)) for block, cycles in blocks]
     traffic = sum((traffic_of(block) for block, _ in blocks), Traffic())
     own = _part(core, tuple(runs), traffic, units, math.fsum(cycles for _, cycles in blocks))
-    return Share(owner, tuple((block, whole.cycles_of(part)) for block, part in parts), own)
+    return Portion(owner, tuple((block, whole.cycles_of(part)) for block, part in parts), own)
 
 
 def _part(core: Core, codes: tuple[Code, ...], traffic: Traffic, units: dict[str, float], cycles: float) -> LoopTime:

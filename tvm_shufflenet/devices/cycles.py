@@ -35,7 +35,7 @@ from ..targets import Core
 from .block_cache import BlockCache
 from .counts import BEYOND_L2, HIDDEN, MISS_KINDS, STORE, Block, Code, Counts, Share
 from .instructions import accesses_memory, is_fp32_multiply_add, loads
-from .pipeline import Pipeline, steps_of
+from .pipeline import Pipeline, Step, steps_of
 
 OVERLAP_LOST = 0.1
 SAME_LOOP = 0.5  # two blocks run equally often if one follows the other in this share of their runs
@@ -46,7 +46,7 @@ SATURATED = 0.6  # a unit that is busy for this share of a loop's core cycles is
 
 @dataclass(frozen=True)
 class Traffic:
-    """Cache lines that moved, and loads that found nothing and were not expected."""
+    """Cache lines that moved, and how many loads had to wait for L2 and for memory."""
 
     l1_misses: int = 0
     l2_misses: int = 0
@@ -245,7 +245,8 @@ class CycleModel:
 
     def loops(self, counts: Counts) -> list[Loop]:
         """The loops of what was counted. Raises DeviceFailed where llvm-mca fails."""
-        cycles = self.pipeline.cycles(counts)
+        steps, histories = steps_of(counts)
+        cycles = self.pipeline.cycles(steps, histories)
         runs, traffic = Counter(), defaultdict(Traffic)
         for block in counts.blocks:
             runs[block.code] += block.count
@@ -257,7 +258,7 @@ class CycleModel:
                 unit_cycles(self.core, codes, runs),
                 sum((traffic[code] for code in codes), Traffic()),
             )
-            for codes in _loops_of(counts, runs)
+            for codes in _loops_of(steps, runs)
         ]
 
 
@@ -286,7 +287,7 @@ def unit_cycles(core: Core, codes: list[Code], runs: Counter) -> dict[str, float
     }
 
 
-def _loops_of(counts: Counts, runs: Counter) -> list[list[Code]]:
+def _loops_of(steps: dict[Step, float], runs: Counter) -> list[list[Code]]:
     """Blocks grouped by what follows what equally often, in the order of their first run."""
     parent: dict[Code, Code] = {code: code for code in runs}
 
@@ -296,7 +297,6 @@ def _loops_of(counts: Counts, runs: Counter) -> list[list[Code]]:
             code = parent[code]
         return code
 
-    steps, _ = steps_of(counts)
     for (before, after), count in steps.items():
         if before in runs and count >= SAME_LOOP * max(runs[before], runs[after]):
             parent[root(before)] = root(after)

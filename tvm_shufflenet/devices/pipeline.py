@@ -62,9 +62,11 @@ class Pipeline:
         self._known: dict[Window, tuple[int, ...]] = {}
         self._texts: dict[int, str | None] = {}
 
-    def cycles(self, counts: Counts) -> dict[Code, float]:
-        """Cycles by block, all its runs together. Raises DeviceFailed where llvm-mca fails."""
-        steps, histories = steps_of(counts)
+    def cycles(self, steps: dict[Step, float], histories: dict[Step, Window]) -> dict[Code, float]:
+        """Cycles by block, all its runs together, of what ``steps_of`` gives.
+
+        Raises DeviceFailed where llvm-mca fails.
+        """
         hot = _hottest(steps)
         samples = self._samples(hot, steps, histories)
         ends = self.ends([sample.window for sample in samples])

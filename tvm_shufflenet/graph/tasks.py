@@ -46,12 +46,17 @@ class OperatorTask:
     @property
     def arguments(self) -> tuple[tuple[tuple[int, ...], str], ...]:
         """Shape and dtype of each tensor that a call takes, the result's last."""
-        infos = ms.arg_info.ArgInfo.from_prim_func(self.mod["main"])
-        return tuple((tuple(int(dim) for dim in info.shape), str(info.dtype)) for info in infos)
+        return tuple(argument_shapes(self.mod))
 
     def _blocks(self) -> list:
         schedule = Schedule(self.mod)
         return [schedule.get(block) for block in schedule.get_child_blocks(schedule.get_sblock("root"))]
+
+
+def argument_shapes(mod: tvm.IRModule) -> list[tuple[tuple[int, ...], str]]:
+    """Shape and dtype of each argument of a workload."""
+    infos = ms.arg_info.ArgInfo.from_prim_func(mod["main"])
+    return [(tuple(int(dim) for dim in info.shape), str(info.dtype)) for info in infos]
 
 
 def _steps(block) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import toolchain
-from ..devices.attribution import Share, attribute, load_address
+from ..devices.attribution import Portion, attribute, load_address
 from ..devices.counts import Block, Counts
 from ..devices.cycles import CycleModel, Traffic
 from ..devices.instructions import is_fp32_multiply_add
@@ -29,7 +29,7 @@ class Counted:
 
     core: Core
     entries: tuple[OperatorEntry, ...]
-    shares: tuple[Share, ...]
+    shares: tuple[Portion, ...]
     base: int
 
     @classmethod
@@ -65,10 +65,10 @@ class Counted:
             len(blocks) - len(listed),
         )
 
-    def _shares(self, owner: str | None) -> list[Share]:
+    def _shares(self, owner: str | None) -> list[Portion]:
         return [share for share in self.shares if share.owner == owner]
 
-    def _cost(self, entry: OperatorEntry, shares: list[Share]) -> OperatorCost:
+    def _cost(self, entry: OperatorEntry, shares: list[Portion]) -> OperatorCost:
         traffic = sum((share.traffic for share in shares), Traffic())
         cycles, bound, line = math.fsum(share.cycles for share in shares), defaultdict(float), self.core.l1d.line_bytes
         for share in shares:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ..devices.base import Endpoint, first_line
 from ..devices.operands import Operands
 from ..errors import DeployError, DeviceFailed, WrongResult
-from .verification import Reference, argument_shapes, difference
+from .verification import Reference, difference
 
 # TVM's time_evaluator runs a function once before it times it.
 RUNS_TO_TIME_ONE = 2
@@ -101,6 +101,8 @@ def _build(job: Job, library: Path) -> list[tuple[tuple[int, ...], str]]:
         link(objects, Path(output), list(job.link_command), job.machine)
 
     compiled.export_library(str(library), fcompile=link_objects)
+    from ..graph.tasks import argument_shapes
+
     return argument_shapes(module)
 
 

@@ -29,18 +29,11 @@ class Reference:
     allowed: tuple[tuple[float, ...], ...]
 
 
-def argument_shapes(mod) -> list[tuple[tuple[int, ...], str]]:
-    """Shape and dtype of each argument of a workload."""
-    from tvm.s_tir import meta_schedule as ms
-
-    arguments = ms.arg_info.ArgInfo.from_prim_func(mod["main"])
-    return [(tuple(int(dim) for dim in info.shape), str(info.dtype)) for info in arguments]
-
-
 def reference(mod, runs: int) -> Reference:
     """Compile ``mod`` as it is for this machine, run it, and keep what its arguments hold then."""
     import tvm
 
+    from ..graph.tasks import argument_shapes
     from ..targets import find_target
 
     compiled = tvm.compile(mod, find_target("local").tvm())
