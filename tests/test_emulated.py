@@ -10,16 +10,20 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tvm_shufflenet import toolchain
+from tvm_shufflenet.devices.base import Endpoint
 from tvm_shufflenet.devices.counts import read_counts
 from tvm_shufflenet.devices.cycles import Cost
 from tvm_shufflenet.devices.emulated import EmulatedCore
+from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.emulator import LAST_COUNTS, CostService
 from tvm_shufflenet.errors import DeviceFailed, LinkFailed, ToolMissing, UnknownName
+from tvm_shufflenet.targets import find_core
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -160,6 +164,31 @@ class TestTime:
         assert "SIGSEGV" in device.last_error() or "Segmentation" in device.last_error()
 
 
+class TestRehearsal:
+    def test_it_makes_no_difference_what_comes_first(self, matmul):
+        times = []
+        for order in ((16, 64), (64, 16)):
+            with EmulatedDevice(find_core("cortex-a72")) as device:
+                found = {rows: modelled_time(device.endpoint(), matmul(rows), rows) for rows in order}
+            times.append((found[16], found[64]))
+        assert times[0] == times[1]
+
+    def test_it_runs_where_sessions_fork_from_and_they_find_it_done(self):
+        with EmulatedCore() as device:
+            endpoint = Endpoint(device.host, device.port)
+            before = {"rehearsal": 1, "session": 2}
+            for kind, processes in before.items():
+                session = replace(endpoint, rehearsal=kind == "rehearsal").connect(60)
+                assert wait_until(lambda: len(processes_using(device._folder)) == processes)  # noqa: B023
+                del session
+
+    def test_one_that_says_nothing_holds_nobody_up_for_long(self, matmul):
+        with EmulatedCore() as device:
+            idle = Endpoint(device.host, device.port, rehearsal=True).connect(60)
+            assert modelled_time(device, matmul(16), 16) > 0
+            del idle
+
+
 class TestCostService:
     @pytest.fixture
     def service(self, tmp_path):
@@ -239,6 +268,7 @@ class TestLife:
             """
             import json, time, tvm
             from tvm_shufflenet.devices.emulated import EmulatedCore
+from tvm_shufflenet.devices.emulated_device import EmulatedDevice
             device = EmulatedCore().start()
             session = tvm.rpc.connect(device.host, device.port)
             print(device._folder, flush=True)

@@ -129,7 +129,7 @@ _A72 = Core(
     name="cortex-a72", cpu="cortex-a72", mca_cpu="cortex-a72", qemu_cpu="cortex-a72", clock_ghz=1.8,
     l1d=Cache(32 * KIB, 2), l2=Cache(1 * MIB, 16), fp32_macs_per_cycle=4, dispatch_width=3,
     load_ports=1, store_ports=1, separate_ports=True, in_order=False, in_flight=128,
-    l2_latency=15.0, dram_latency_ns=115.0, dram_line_ns=12.1, compute_scale=0.96, model_error_percent=4.8,
+    l2_latency=15.0, dram_latency_ns=115.0, dram_line_ns=12.1, compute_scale=0.96, model_error_percent=4.7,
     source="Raspberry Pi 4B (BCM2711); Cortex-A72 TRM 100095 ch. 6-7; Cortex-A72 Software Optimization Guide UAN0016 "
     "ch. 2: three a cycle, one load and one store pipe; 128 entries. Copies at 2.5 GB/s",
 )  # fmt: skip

@@ -19,7 +19,7 @@ from ..targets import find_core
 from .counts import Counts, read_counts
 from .emulator import LAST_COST, LAST_COUNTS
 from .native.build import server_binary
-from .native.plugin_build import guest_heap_library, plugin_library
+from .native.plugin_build import guest_heap_library, plugin_library, rehearsal_library
 
 PACKAGE_PARENT = str(Path(__file__).parents[2])  # the new process finds this package wherever it is started
 START_LIMIT_S = 60.0  # it takes half a second; a machine under load may need longer
@@ -156,4 +156,5 @@ def prepare() -> None:
         toolchain.require(tool)
     plugin_library()
     guest_heap_library()
+    rehearsal_library()
     server_binary("aarch64")

@@ -9,6 +9,7 @@ from ..targets import Core
 from .base import Device, Endpoint
 from .counts import Counts
 from .emulated import EmulatedCore
+from .rehearsal import rehearse
 
 
 class EmulatedDevice(Device):
@@ -29,6 +30,7 @@ class EmulatedDevice(Device):
 
     def start(self) -> None:
         self._emulator.start()
+        rehearse(self.endpoint())
 
     def endpoint(self) -> Endpoint:
         return Endpoint(self._emulator.host, self._emulator.port)

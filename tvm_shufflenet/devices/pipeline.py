@@ -28,7 +28,7 @@ from ..targets import Core
 from .block_cache import BlockCache
 from .counts import Code, Counts
 
-COVERAGE = 0.99  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
+COVERAGE = 0.98  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
 WINDOW = 640  # instructions of history in one simulated sequence, at most
 LOOKAHEAD = 256  # instructions of a loop that are averaged, at least
 MARGIN = 32  # a sequence has settled this many instructions after the pipeline has filled once
@@ -114,18 +114,19 @@ class Pipeline:
 
     def _whole_periods(self, window: Window, steps: dict[Step, float]) -> Sample:
         """From an earlier occurrence of the window's last step to the end, what runs as often there as it does at all;
-        the last step alone where it occurs once."""
+        where it occurs once, what runs as often as it does."""
         ran = [_step(window, index) for index in range(len(window))]
         last = len(window) - 1
-        same = [index for index in range(self._first_settled(window), last) if ran[index] == ran[last]]
-        if not same:
-            return self._trimmed(window, (last,))
+        first = self._first_settled(window)
+        same = [index for index in range(first, last) if ran[index] == ran[last]]
         long_enough = [index for index in same if sum(map(len, window[index + 1 :])) >= LOOKAHEAD]
-        start = (long_enough or same)[-1 if long_enough else 0]
+        start = (long_enough or same or [first - 1])[-1 if long_enough else 0]
         seen = Counter(ran[start + 1 :])
         periods = steps[ran[last]] / seen[ran[last]]
         # The plugin does not know every step by its count: see steps_of.
         typical = {step for step in seen if step in steps and abs(seen[step] * periods / steps[step] - 1) <= ATYPICAL}
+        if not same:  # a part of one period: only what runs once in it is known to be whole
+            typical = {step for step in typical if seen[step] == 1}
         return self._trimmed(window, tuple(index for index in range(start + 1, last + 1) if ran[index] in typical))
 
     def _trimmed(self, window: Window, indices: tuple[int, ...]) -> Sample:
@@ -222,12 +223,22 @@ class Pipeline:
     def _unsupported_key(self, word: int) -> bytes:
         return hashlib.sha256(self._identity + b"unsupported" + struct.pack("<I", word)).digest()[:16]
 
+    def _texts_on_disk(self, words: set[int]) -> dict[int, str | None]:
+        found = {word: self._cache.get(self._text_key(word)) for word in words}
+        return {word: text.decode() or None for word, text in found.items() if text is not None}
+
+    def _text_key(self, word: int) -> bytes:
+        return hashlib.sha256(self._identity + b"text" + struct.pack("<I", word)).digest()[:16]
+
     def _disassemble(self, words: set[int]) -> None:
         """Learn the text of instruction words; None for what is no instruction."""
         fresh = words - self._texts.keys()
         if not fresh:
             return
-        texts = disassembled(self._llvm_mc, fresh)
+        texts = self._texts_on_disk(fresh)
+        unread = disassembled(self._llvm_mc, fresh - texts.keys())
+        self._cache.put((self._text_key(word), (text or "").encode()) for word, text in unread.items())
+        texts |= unread
         if self.core.in_order:
             texts = {word: PLAIN if text == NOP else text for word, text in texts.items()}
         self._texts.update(texts)
@@ -286,6 +297,8 @@ def _last_blocks(history: Window, instructions: int) -> Window:
 def disassembled(llvm_mc: str, words: Iterable[int]) -> dict[int, str | None]:
     """The text of instruction words; None for what is no instruction. Raises DeviceFailed where llvm-mc fails."""
     fresh = sorted(set(words))
+    if not fresh:
+        return {}
     lines = [" ".join(f"0x{byte:02x}" for byte in struct.pack("<I", word)) for word in fresh]
     command = [llvm_mc, "--disassemble", "-triple=aarch64", "-mattr=+all"]
     done = subprocess.run(command, input="\n".join([*lines, ""]), capture_output=True, text=True)
