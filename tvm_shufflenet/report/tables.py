@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from ..devices.cycles import Cost
     from ..doctor import Finding
     from ..latency import Latency
     from ..library.package import Package
@@ -144,6 +145,16 @@ def print_bench(console: Console, bench: Bench) -> None:
         f"{cold}weights and activations {bench.peak_memory_bytes / 1e6:.2f} MB; largest error against PyTorch "
         f"{bench.max_abs_err:.2g}, {bench.package.manifest.tolerance:.2g} allowed"
     )
+    print_unmodelled(console, bench.cost)
+
+
+def print_unmodelled(console: Console, cost: Cost | None) -> None:
+    """How much of a modelled time is a guess, if any of it is."""
+    if cost and cost.unmodelled_instructions:
+        console.print(
+            f"{cost.unmodelled_instructions} executed instructions are unknown to llvm-mca and taken at a cycle each: "
+            f"{100 * cost.unmodelled_share:.2g} % of the core's cycles"
+        )
 
 
 def print_classes(console: Console, output: np.ndarray, top: int, labels: list[str] | None = None) -> None:
