@@ -109,7 +109,7 @@ def test_a_package_is_three_files(compiled):
 
 def test_the_manifest_says_what_was_compiled_for_what(compiled, local):
     manifest = json.loads((compiled.folder / MANIFEST).read_text())
-    assert (manifest["schema"], manifest["model"], manifest["library"]) == (2, "tiny", "tiny.so")
+    assert (manifest["schema"], manifest["model"], manifest["library"]) == (3, "tiny", "tiny.so")
     assert (manifest["input_shape"], manifest["output_shape"]) == ([1, 6, 8, 8], [1, 5])
     assert (manifest["target"], manifest["machine"], manifest["tuned"]) == ("local", local.machine, True)
     assert manifest["target_config"] == local.tvm_config
@@ -218,7 +218,7 @@ def test_a_garbage_manifest_is_refused(copy, content):
     assert MANIFEST in str(refused.value)
 
 
-@pytest.mark.parametrize("schema", [0, 3, "1", None])
+@pytest.mark.parametrize("schema", [0, 4, "1", None])
 def test_another_schema_is_refused(copy, schema):
     edit(copy, schema=schema)
     with pytest.raises(PackageInvalid, match="has schema"):

@@ -107,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     records_option(source)
     source.add_argument("--untuned", action="store_true", help="TVM's own code, without schedules of ours")
     compile_.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads it will run with (1)")
-    compile_.add_argument("-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write")
+    compile_.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write, or FILE.tar.zst"
+    )
 
     run = command("run", _run, "run a package on an input")
     run.add_argument("package", type=Path, metavar="PACKAGE")
@@ -134,6 +136,10 @@ def _parser() -> argparse.ArgumentParser:
         "--asm-of", action="append", default=[], metavar="OPERATOR", help="the hottest loop of this one instead"
     )
     json_option(profile)
+
+    inspect = command("inspect", _inspect, "check a package and show what is in it")
+    inspect.add_argument("package", type=Path, metavar="PACKAGE")
+    json_option(inspect)
 
     compare = command("compare", _compare, "time tuned against untuned code")
     model_options(compare)
@@ -366,6 +372,15 @@ def _profile(options) -> None:
         _console(options).print(f"device: {device.describe()}")
         result = workflow.profile(package, device, options.threads, options.asm, options.asm_of)
     _report(options, result.to_json(), lambda console: print_profile(console, result))
+
+
+def _inspect(options) -> None:
+    from .library.package import Package
+    from .report.inspection import facts_of, print_inspection
+
+    package = Package(options.package)
+    facts = facts_of(package)
+    _report(options, facts, lambda console: print_inspection(console, facts, package))
 
 
 def _serve(options) -> None:

@@ -396,7 +396,7 @@ def _check_profilable(package: Package, modelled: bool, assembly: bool, assembly
     names = [entry.name for entry in package.manifest.operators]
     if any(entry.arguments is None or entry.multiply_adds is None for entry in package.manifest.operators):
         raise PackageInvalid(
-            f"{package.folder} does not say what its operators take and multiply",
+            f"{package.path} does not say what its operators take and multiply",
             "an earlier version compiled it",
             "compile it again with this version, then profile it",
         )

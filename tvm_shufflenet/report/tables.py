@@ -126,7 +126,7 @@ def _samples(latency: Latency) -> str:
 def print_package(console: Console, package: Package) -> None:
     manifest = package.manifest
     size = package.library.stat().st_size
-    console.print(f"{package.folder}: {manifest.library}, {size / 1e6:.2f} MB for {manifest.machine}", markup=False)
+    console.print(f"{package.path}: {manifest.library}, {size / 1e6:.2f} MB for {manifest.machine}", markup=False)
     counts = {kind: sum(o.schedule == kind for o in manifest.operators) for kind in ("record", "template", "none")}
     console.print(
         f"operators: {counts['record']} scheduled by records, {counts['template']} by a template's default, "
