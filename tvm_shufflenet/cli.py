@@ -148,6 +148,18 @@ def _parser() -> argparse.ArgumentParser:
     records_option(compare)
     json_option(compare)
 
+    deploy = command("deploy", _deploy, "copy a package to a device and measure it there, without TVM")
+    deploy.add_argument("package", type=Path, metavar="PACKAGE")
+    deploy.add_argument("--to", required=True, metavar="WHERE", help="adb[:SERIAL] or ssh://USER@HOST[:PORT]/DIR")
+    deploy.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads to use there (1)")
+    deploy.add_argument("--affinity", metavar="LIST", help="CPUs to bind them to, as 0,2-3 (where the kernel likes)")
+    deploy.add_argument("--warmup", type=_natural, default=5, metavar="N", help="untimed runs first (5)")
+    deploy.add_argument("--repeat", type=_positive, default=30, metavar="N", help="samples (30)")
+    deploy.add_argument(
+        "--ssh-option", action="append", default=[], metavar="K=V", help="an option for ssh, as of ssh -o"
+    )
+    json_option(deploy)
+
     serve = command("serve", _serve, "run the RPC device server on this machine")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     serve.add_argument("--port", type=_natural, default=9090, metavar="P", help="port; 0 for any free one (9090)")
@@ -381,6 +393,20 @@ def _inspect(options) -> None:
     package = Package(options.package)
     facts = facts_of(package)
     _report(options, facts, lambda console: print_inspection(console, facts, package))
+
+
+def _deploy(options) -> None:
+    from .deploy import find_remote
+    from .deploy.deployment import Settings, deploy
+    from .library.package import Package
+    from .report.tables import print_deployed
+
+    package = Package(options.package)
+    remote = find_remote(options.to, package.manifest.model, options.ssh_option)
+    settings = Settings(options.threads, options.warmup, options.repeat, options.affinity)
+    console = _console(options)
+    result = deploy(package, remote, settings, lambda line: console.print(line, markup=False))
+    _report(options, result.to_json(), lambda console: print_deployed(console, result))
 
 
 def _serve(options) -> None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from ..deploy.deployment import Deployed
     from ..devices.cycles import Cost
     from ..doctor import Finding
     from ..latency import Latency
@@ -146,6 +147,24 @@ def print_bench(console: Console, bench: Bench) -> None:
         f"{bench.max_abs_err:.2g}, {bench.package.manifest.tolerance:.2g} allowed"
     )
     print_unmodelled(console, bench.cost)
+
+
+def print_deployed(console: Console, deployed: Deployed) -> None:
+    timing, device = deployed.timing, deployed.timing.device
+    copied = (
+        f"{len(deployed.copied)} files copied, {deployed.sent_bytes / 1e6:.2f} MB, {len(deployed.unchanged)} unchanged"
+    )
+    console.print(f"{deployed.to}, {deployed.folder}: {copied}; all hashes match there", markup=False)
+    known = [f"{key} {device[key]}" for key in ("model", "kernel", "governor") if device.get(key)]
+    console.print(", ".join([*known, f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"]), markup=False)
+    table = _table("measured, ms", "median", "min", "p90", "p99", "samples")
+    latency = timing.latency_us
+    values = [f"{latency[key] / 1e3:.3f}" if key in latency else "" for key in ("median", "min", "p90", "p99")]
+    table.add_row(deployed.package.manifest.model, *values, f"{latency.get('samples', 0):.0f}")
+    console.print(table)
+    cold = f"first inference {timing.cold_us / 1e3:.3f} ms, " if timing.cold_us else ""
+    memory = f"peak memory {timing.peak_memory_bytes / 1e6:.2f} MB, " if timing.peak_memory_bytes else ""
+    console.print(f"{cold}{memory}output as expected; noted in {deployed.package.path}", markup=False)
 
 
 def print_unmodelled(console: Console, cost: Cost | None) -> None:
