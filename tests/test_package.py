@@ -18,6 +18,7 @@ from torch import nn
 from tvm import relax
 
 from tvm_shufflenet import toolchain, workflow
+from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.library import link as linking
 from tvm_shufflenet.library import package as packages
@@ -99,6 +100,18 @@ def test_a_package_answers_as_torch_does(compiled, imported):
     with torch.no_grad():
         expected = Tiny().eval()(torch.from_numpy(reference_input(SHAPE, 0))).numpy()
     np.testing.assert_array_equal(compiled.reference, expected)
+
+
+def test_every_command_takes_an_archive(imported, local, tmp_path):
+    store = RecordStore(tmp_path / "records", local.tvm())
+    package = workflow.compile_package(imported, local, store, tmp_path / "tiny.tar.zst")
+    assert package.path.is_file() and sorted(os.listdir(tmp_path)) == ["tiny.tar.zst"]
+    with find_device("local", local) as device:
+        np.testing.assert_allclose(workflow.run(package, device, imported.input), imported.reference, atol=1e-5)
+        bench = workflow.bench(package, device, 1, 0, 1)
+        assert workflow.profile(Package(package.path), device, 1).operators
+    (timing,) = Package(package.path).manifest.timings
+    assert timing.latency_us == bench.latency.to_json()
 
 
 def test_a_package_is_three_files(compiled):
