@@ -389,13 +389,48 @@ class TestAdb:
 
 
 BAD = ["ssh://", "ssh://host", "ssh://host/", "ssh://host/~/", "ssh://-oProxyCommand=x/dir", "ssh://a b/dir", "ftp://h/d",
-       "ssh://host:port/dir", "ssh://-x@host/dir", "ssh:host/dir", "adb:", "adb:-x", "adb: y", "board", ""]  # fmt: skip
+       "ssh://host:port/dir", "ssh://-x@host/dir", "ssh:host/dir", "ssh://a@b@host/dir",
+       "ssh://[::1/d", "adb:", "adb:-x", "adb: y", "board", ""]  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", BAD)
 def test_words_that_are_no_place(spec):
     with pytest.raises(BadInput):
         find_remote(spec, "tiny")
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("spec", "name", "folder"),
+    [
+        ("ssh://pi@Board.local/home/pi/m", "ssh://pi@Board.local", "/home/pi/m"),
+        ("ssh://Alias:2222/~/my%20models", "ssh://Alias:2222", "./my models"),
+        ("ssh://root@[fe80::1%eth0]:22/d", "ssh://root@[fe80::1%eth0]:22", "/d"),
+    ],
+)
+def test_addresses(spec, name, folder):
+    remote = find_remote(spec, "tiny")
+    assert (remote.name, remote.folder) == (name, folder)
+
+
+@pytest.mark.parametrize("report", ["", "hello", "{}", '{"schema":1,"latency_us":{"median":0,"samples":1}}'])
+@needs_adb
+def test_a_benchmark_that_reports_nothing(make_package, phone, benches, tmp_path, monkeypatch, report):
+    monkeypatch.setitem(benches, True, tmp_path / "silent")
+    whole = {
+        "schema": 1,
+        "model": "tiny",
+        "device": {},
+        "threads": 1,
+        "output": {"checksum": 1, "expected": 1, "ok": True},
+    }
+    report = json.dumps(whole | json.loads(report)) if "latency" in report else report
+    (tmp_path / "silent").write_text(f"#!/bin/sh\necho '{report}'\n")
+    (tmp_path / "silent").chmod(0o755)
+    package = make_package(size=1000)
+    with AdbServer() as server, pytest.raises(DeviceFailed, match=r"answered on adb:.* with no report"):
+        deploy(package, phone(server), Settings())
+    assert not Package(package.path).manifest.timings
 
 
 def test_a_package_without_a_benchmark(tmp_path, make_package):

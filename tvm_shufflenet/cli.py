@@ -253,7 +253,7 @@ def _doctor(options) -> None:
     findings = examine(options.device)
     facts = {"schema": 1, "findings": [finding.to_json() for finding in findings]}
     _report(options, facts, lambda console: print_findings(console, findings))
-    missing = [finding for finding in findings if not finding.ok]
+    missing = [finding for finding in findings if finding.required and not finding.ok]
     if missing:
         raise missing[0].error
 

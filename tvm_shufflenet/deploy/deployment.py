@@ -8,6 +8,7 @@ same hash. The manifest comes last, without latencies, which are the business of
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import tempfile
@@ -65,7 +66,7 @@ class Report(msgspec.Struct, frozen=True):
     model: str
     device: DeviceFacts
     threads: int
-    latency_us: dict[str, float]
+    latency_us: dict[str, float | int]
     output: Output
     affinity: object = None
     cold_us: float | None = None
@@ -280,6 +281,8 @@ def _measure(remote: Remote, bench: str, settings: Settings) -> Report:
         # Old phones append what was written to standard error.
         facts, _ = json.JSONDecoder().raw_decode(text)
         report = msgspec.convert(facts, Report)
+        if not {"median", "samples"} <= report.latency_us.keys() or not all(map(_positive, report.latency_us.values())):
+            raise ValueError(f"not a latency: {report.latency_us}")
     except (ValueError, msgspec.ValidationError) as exc:
         what = f"{bench} answered on {remote.name} with no report: {exc}"
         raise DeviceFailed(what, "it is of another version", "compile the package again") from exc
@@ -291,6 +294,10 @@ def _measure(remote: Remote, bench: str, settings: Settings) -> Report:
             "compile it --untuned, or for the device's own target",
         )
     return report
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
 
 
 def _bench_failed(remote: Remote, bench: str, code: int, words: str) -> DeviceFailed | BadInput:

@@ -12,13 +12,14 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from .. import toolchain
 from ..errors import BadInput, DeviceFailed
 from .remote import Completed, ConnectionLost, Remote, run_program
 
 FORM = "ssh://USER@HOST[:PORT]/DIR, or ssh://USER@HOST/~/DIR for a folder in the home folder"
+ADDRESS = re.compile(r"ssh://([\w.][\w.-]*@)?(\[[\w:.%]+\]|[\w.][\w.-]*)(?::(\d{1,5}))?(/.*)")
 LOST = 255  # ssh's own exit code; everything else is the command's
 CONNECT_LIMIT_S = 30
 UPLOAD_LIMIT_S = 3600
@@ -31,22 +32,17 @@ class Ssh(Remote):
     """Raises BadInput for a ``spec`` that is no such address, ToolMissing without ssh."""
 
     def __init__(self, spec: str, options: Sequence[str] = ()):
-        try:
-            address = urlsplit(spec)
-            host, port = address.hostname or "", address.port
-        except ValueError:
-            host, port = "", None
-        user, path = address.username if host else None, unquote(address.path) if host else ""
-        self.folder = f"./{path[3:]}" if path.startswith("/~/") else path
-        named = re.fullmatch(r"[\w.:%-]+", host) and not host.startswith("-")
-        if not named or (user and not re.fullmatch(r"[\w.][\w.@-]*", user)) or self.folder in ("", "/", "./"):
+        address = ADDRESS.fullmatch(spec)
+        user, host, port, path = address.groups() if address else ("", "", "", "")
+        self.folder = unquote(f".{path[2:]}" if path.startswith("/~/") else path)
+        if self.folder in ("", "/", "./"):
             raise BadInput(f"'{spec}' is no address of a folder", "", f"write {FORM}")
-        self._target = f"{user}@{host}" if user else host
-        self.name = f"ssh://{self._target}" + (f":{port}" if port else "")
-        self._port = port
+        self._host, self._port = host, port
+        self._target = f"{user or ''}{host.strip('[]')}"
+        self.name = f"ssh://{user or ''}{host}" + (f":{port}" if port else "")
         chosen = [word for option in (*OPTIONS, *options) for word in ("-o", option)]
         ssh = toolchain.require(toolchain.find_ssh())
-        self._master = Master([ssh, "-T", *chosen, *(("-p", str(port)) if port else ()), "--", self._target])
+        self._master = Master([ssh, "-T", *chosen, *(("-p", port) if port else ()), "--", self._target])
         weakref.finalize(self, self._master.close)
 
     def shell(self, script: str, limit_s: float = 60) -> Completed:
@@ -96,7 +92,7 @@ class Ssh(Remote):
 
     @property
     def _known_as(self) -> str:
-        host = self._target.rpartition("@")[2]
+        host = self._host.strip("[]")
         return f"'[{host}]:{self._port}'" if self._port else host
 
 

@@ -59,9 +59,9 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
         elif not isinstance(finding.error, ToolMissing):
             console.print(f"failed   {finding.name}: {finding.error.what}; {finding.error.cause}", markup=False)
         else:
-            console.print(
-                f"missing  {finding.name} ({finding.purpose}); install: {finding.error.next_step}", markup=False
-            )
+            word = "missing " if finding.required else "optional"
+            install = finding.error.next_step
+            console.print(f"{word} {finding.name} ({finding.purpose}); install: {install}", markup=False)
 
 
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
