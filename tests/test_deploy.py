@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -185,9 +186,9 @@ class TestSsh:
         assert set(deploy(newer, to(), Settings()).copied) == {"tiny.so", MANIFEST}
         check_there(tmp_path / "device dir", newer)
 
-    def test_an_archive_in_the_home_folder(self, make_package, to, tmp_path, monkeypatch, sshd):
+    def test_an_archive_in_the_home_folder(self, make_package, to):
         package = make_package("tiny.tar.zst", size=1000)
-        folder = Path.home() / ".tvm-shufflenet-test"
+        folder = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".tvm-shufflenet-test"
         try:
             deploy(package, to(Path("/~") / folder.name), Settings())
             check_there(folder, package)
@@ -244,7 +245,7 @@ class TestSsh:
         with pytest.raises(DeviceFailed, match=r"does not let you in.*ssh-copy-id -p"):
             deploy(package, to(key="stranger"), Settings())
 
-    def test_nobody_there(self, package, to, monkeypatch):
+    def test_nobody_there(self, package, to):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         with pytest.raises(DeviceFailed, match=r"no connection to .*refused"):

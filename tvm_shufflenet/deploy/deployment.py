@@ -21,7 +21,7 @@ import msgspec
 
 from ..errors import BadInput, DeviceFailed, PackageInvalid, WrongResult
 from ..library.package import MANIFEST, OperatorTime, Package, Timing, sha256
-from .remote import ConnectionLost, Remote, disk_full
+from .remote import FULL, ConnectionLost, Remote, disk_full
 
 ATTEMPTS = 3  # in a row that bring nothing further
 PAUSE_S = 1.0  # a server that was cut off has closed its file by then
@@ -214,7 +214,8 @@ class Copy:
                     fruitless = 0
                 if fruitless == ATTEMPTS:
                     raise self._gave_up(name, total, exc) from exc
-                self.say(f"connection lost, {name} goes on" + self._resumed(name))
+                goes_on = self._resumed(name)
+                self.say(f"connection lost, {name} goes on{goes_on}" if goes_on else f"{exc.what}: {name} begins anew")
 
     def _finish_or_append(self, name: str, part: str, total: int) -> bool:
         """Append what is missing and give the file its name; False where it is not what it should be."""
@@ -301,6 +302,8 @@ def _positive(value: float) -> bool:
 
 
 def _bench_failed(remote: Remote, bench: str, code: int, words: str) -> DeviceFailed | BadInput:
+    if any(text in words for text in FULL):
+        return disk_full(remote)
     if code == 2:
         return BadInput(f"{bench} refuses these settings: {words}", "", "see --threads, --affinity and --repeat")
     if code in (NOT_EXECUTABLE, NOT_FOUND):
@@ -309,8 +312,6 @@ def _bench_failed(remote: Remote, bench: str, code: int, words: str) -> DeviceFa
             "the folder is on a file system that is mounted noexec, or a policy forbids it",
             "name a folder from which programs may be started",
         )
-    if any(text in words for text in ("No space left", "quota exceeded")):
-        return disk_full(remote)
     if code > SIGNALLED:
         causes = {4: "its CPU lacks instructions that the target has", 9: "its memory is used up"}
         what = f"{bench} was ended on {remote.name} by signal {code - SIGNALLED}: {words}"
