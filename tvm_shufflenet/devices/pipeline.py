@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import toolchain
-from ..errors import DeviceFailed
-from ..targets import Core
+from ..errors import DeviceFailed, ToolMissing
+from ..targets import CORES, Core
 from .block_cache import BlockCache
 from .counts import Code, Counts
 
@@ -201,14 +201,13 @@ class Pipeline:
         for index, words in enumerate(sequences):
             lines = [self._texts[word] for word in words if self._texts[word]]
             regions += [f"// LLVM-MCA-BEGIN {index}", *lines, "// LLVM-MCA-END"]
-        command = [
-            self._llvm_mca, "-mtriple=aarch64", f"-mcpu={self.core.mca_cpu}", "-mattr=+all", "-iterations=1", "-json",
-            "-timeline", "-timeline-max-cycles=0", "-resource-pressure=false", "-instruction-info=false",
+        options = [
+            "-mattr=+all", "-timeline", "-timeline-max-cycles=0", "-resource-pressure=false", "-instruction-info=false",
             "-skip-unsupported-instructions=any", "-call-latency=1",  # without it llvm-mca takes 100 cycles for a call
         ]  # fmt: skip
         self.mca_runs += 1
         # The empty last line matters: llvm-mca fails on a comment that ends the file without a newline.
-        report = json.loads(_run(command, "\n".join([*regions, ""])))
+        report = _simulated(self._llvm_mca, self.core, options, "\n".join([*regions, ""]))
         found = {region["Name"]: region["TimelineView"]["TimelineInfo"] for region in report["CodeRegions"]}
         return [found.get(str(index), []) for index in range(len(sequences))]
 
@@ -310,6 +309,32 @@ def disassembled(llvm_mc: str, words: Iterable[int]) -> dict[int, str | None]:
         raise _tool_failed(command, done.stderr)
     valid = (word for index, word in enumerate(fresh) if index not in invalid)
     return dict.fromkeys(fresh) | dict(zip(valid, texts, strict=True))
+
+
+def check_core(core: Core) -> None:
+    """Raises ToolMissing where the llvm-mca that is found has no model of the core."""
+    _simulated(toolchain.require(toolchain.find_llvm_mca()), core, [], "nop\n")
+
+
+def _simulated(llvm_mca: str, core: Core, options: list[str], text: str) -> dict:
+    """llvm-mca's report of one pass through the text, made with the model that the core's entry names."""
+    command = [llvm_mca, "-mtriple=aarch64", f"-mcpu={core.mca_cpu}", "-iterations=1", "-json", *options]
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    if "is not a recognized processor" in done.stderr:
+        raise _no_model(llvm_mca, core, "it does not know that name")
+    if done.returncode != 0:
+        raise _tool_failed(command, done.stderr)
+    report = json.loads(done.stdout)
+    units = report["TargetInfo"]["Resources"]
+    if not all(unit.startswith(core.mca_units) for unit in units):
+        used = f"{units[0]} and the like" if units else "none"
+        raise _no_model(llvm_mca, core, f"it takes another core's units for it, {used}, where {core.mca_units}* belong")
+    return report
+
+
+def _no_model(llvm_mca: str, core: Core, cause: str) -> ToolMissing:
+    what = f"{llvm_mca} has no model of {core.mca_cpu}, by which {core.name} is priced"
+    return ToolMissing(what, cause, f"{toolchain.find_llvm_mca().install}, or name another of {', '.join(CORES)}")
 
 
 def _run(command: list[str], text: str) -> str:
