@@ -3,6 +3,8 @@
 <model>.so        the library
 reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
 manifest.json     everything else; written last, so that a folder without one is no package
+
+With a standalone library (docs/standalone.md) also lib<model>.so, its header, wrappers, examples and benchmark.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import hashlib
 import os
 import shutil
 import tempfile
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
 
 import msgspec
 import numpy as np
@@ -48,6 +51,18 @@ class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     arguments: tuple[Argument, ...] | None = None
 
 
+class Standalone(msgspec.Struct, frozen=True):
+    """A library that needs no runtime: the version of its C ``interface``, its ``files``, and the memory of an instance
+    beside the weights: ``arena_bytes``, and ``workspace_bytes`` for each thread."""
+
+    interface: int
+    library: str
+    bench: str
+    files: tuple[str, ...]
+    arena_bytes: int
+    workspace_bytes: int
+
+
 class Timing(msgspec.Struct, frozen=True):
     """Latencies of the package on one device, each with its kind of clock."""
 
@@ -80,6 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     tolerance: float
     hashes: dict[str, str]
     timings: tuple[Timing, ...] = ()
+    standalone: Standalone | None = None
 
     @property
     def operators_without_record(self) -> list[str]:
@@ -94,7 +110,7 @@ class Package:
         self.manifest = _read_manifest(self.folder)
         for name in dict.fromkeys((self.manifest.library, REFERENCE, *self.manifest.hashes)):
             path, expected = self.folder / name, self.manifest.hashes.get(name)
-            if Path(name).name != name or not path.is_file():
+            if not _stays_inside(name) or not path.is_file():
                 raise PackageInvalid(
                     f"{self.folder} lacks {name}", "the copy is incomplete", "copy or compile it again"
                 )
@@ -129,6 +145,16 @@ class Package:
                 "compile it for the device's target, or name another --device",
             )
 
+    def check_runnable(self) -> None:
+        """Refuse what TVM's runtime cannot load. Raises PackageInvalid."""
+        standalone = self.manifest.standalone
+        if standalone is not None and standalone.library == self.manifest.library:
+            raise PackageInvalid(
+                f"{self.folder} holds no library for TVM's runtime",
+                "it was compiled with --format standalone",
+                f"run {standalone.bench} on the device, or compile it with --format both",
+            )
+
     def add_timing(self, timing: Timing) -> None:
         """Record a latency in the manifest, in place of an earlier one of the same device and threads."""
         kept = [t for t in self.manifest.timings if (t.device, t.threads) != (timing.device, timing.threads)]
@@ -141,18 +167,32 @@ def reference_input(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def write_package(folder: Path, library: Path, reference: np.ndarray, manifest: Manifest) -> Package:
-    """Write a package beside ``folder`` and swap it in whole; ``manifest.hashes`` are filled in here."""
+def _stays_inside(name: str) -> bool:
+    """Whether ``name`` is a plain path of a file in a package, perhaps in a folder of it."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and str(path) == name
+
+
+def write_package(
+    folder: Path, library: Path, reference: np.ndarray, manifest: Manifest, more: Mapping[str, Path] | None = None
+) -> Package:
+    """Write a package beside ``folder`` and swap it in whole; ``manifest.hashes`` are filled in here.
+
+    ``more`` are further files by their names in the package.
+    """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise PackageInvalid(f"{folder} exists and is no package", "", "name another -o folder")
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        shutil.copyfile(library, draft / manifest.library)
-        os.chmod(draft / manifest.library, 0o755)
+        files = {manifest.library: library, **(more or {})}
+        for name, path in files.items():
+            (draft / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, draft / name)
+            os.chmod(draft / name, 0o755 if _is_elf(path) else 0o644)
         np.save(draft / REFERENCE, reference)
-        hashes = {name: sha256(draft / name) for name in (manifest.library, REFERENCE)}
+        hashes = {name: sha256(draft / name) for name in (*files, REFERENCE)}
         _write_manifest(draft, msgspec.structs.replace(manifest, hashes=hashes))
         os.chmod(draft, 0o755)
         _swap(draft, folder)
@@ -160,6 +200,11 @@ def write_package(folder: Path, library: Path, reference: np.ndarray, manifest: 
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return Package(folder)
+
+
+def _is_elf(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def _swap(draft: Path, folder: Path) -> None:

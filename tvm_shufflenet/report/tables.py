@@ -126,6 +126,10 @@ def print_package(console: Console, package: Package) -> None:
     manifest = package.manifest
     size = package.library.stat().st_size
     console.print(f"{package.folder}: {manifest.library}, {size / 1e6:.2f} MB for {manifest.machine}", markup=False)
+    if manifest.standalone is not None:
+        files = (manifest.standalone.library, manifest.standalone.bench)
+        sizes = ", ".join(f"{name} {(package.folder / name).stat().st_size / 1e6:.2f} MB" for name in files)
+        console.print(f"standalone: {sizes}, with headers, wrappers and examples", markup=False)
     counts = {kind: sum(o.schedule == kind for o in manifest.operators) for kind in ("record", "template", "none")}
     console.print(
         f"operators: {counts['record']} scheduled by records, {counts['template']} by a template's default, "
