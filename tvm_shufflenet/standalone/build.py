@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tvm
 
-from ..errors import LinkFailed
+from ..errors import ImportFailed, LinkFailed
 from ..library.link import CC_VARIABLE, elf_machine
 from ..library.symbols import undefined_symbols
 from ..targets import Target
@@ -94,7 +94,7 @@ def write_sources(program: Program, target: Target, model: str, folder: Path) ->
 def link_library(target: Target, model: str, folder: Path) -> Path:
     """``lib<model>.so``: it exports its interface, and needs no other library, but libm for an operator that calls it.
 
-    Raises LinkFailed.
+    Raises LinkFailed, ImportFailed for an operator that calls TVM's runtime.
     """
     output = folder / f"lib{model}.so"
     sources = _native(*DRIVER, "memory.c")
@@ -102,6 +102,10 @@ def link_library(target: Target, model: str, folder: Path) -> Path:
     shared.append("-Wl,--version-script=exports.map")
     _compile(target, folder, [*shared, *sources, *_MODEL], output)
     missing = undefined_symbols(output)
+    if any(name.lstrip("_").startswith("TVM") for name in missing):
+        raise ImportFailed(
+            f"an operator calls {missing[0]} of TVM's runtime", "TVM has no code for it", "compile it with --format vm"
+        )
     if missing:
         _compile(target, folder, [*shared, *sources, *_MODEL, _stub_of_libm(target, missing, folder)], output)
     return output

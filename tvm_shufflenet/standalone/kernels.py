@@ -22,12 +22,12 @@ from tvm import ir, tirx
 from tvm.ir.instrument import pass_instrument
 from tvm.tirx.build import codegen_build
 
-from ..errors import ImportFailed
+from ..errors import ImportFailed, lines_of
 from ..targets import Target
 from .arena import aligned
 
 PREFIX = "op_"
-STACK_BYTES = 1024  # TVM's own limit for what lies on the stack
+STACK_BYTES = 1024  # what is smaller lies on the stack, as TVM has it
 INT = "int32"
 SETUP = (tirx.DeclBuffer, tirx.Bind, tirx.AllocBuffer)  # statements that cost nothing when every thread does them
 
@@ -61,14 +61,22 @@ class Kernel:
 
 
 def compile_kernels(module: tvm.IRModule, target: Target, output: Path) -> dict[str, Kernel]:
-    """Compile every PrimFunc of ``module`` into the object file ``output``; the kernels by the names they had."""
+    """Compile every PrimFunc of ``module`` into the object file ``output``; the kernels by the names they had.
+
+    Raises ImportFailed for operators that need TVM's runtime.
+    """
     functions, kernels = {}, {}
     for name, function in _lowered(module, target).items():
         kernels[name], phases = _plain(name, function)
         functions |= phases
     finalize = tvm.tirx.get_default_tir_pipeline(target.tvm())[1]()
     finished = finalize(tirx.transform.ConvertSSA()(tvm.IRModule(functions)))
-    codegen_build(finished, target.tvm()).write_to_file(str(output), "o")
+    try:
+        codegen_build(finished, target.tvm()).write_to_file(str(output), "o")
+    except tvm.error.InternalError as exc:
+        raise ImportFailed(
+            "an operator does not compile without TVM's runtime", lines_of(exc)[0], "compile it with --format vm"
+        ) from exc
     return kernels
 
 
@@ -171,7 +179,7 @@ class _Part:
 
     def _allocation(self, allocation: tirx.AllocBuffer, _mutator) -> tirx.Stmt:
         buffer = allocation.buffer
-        if _bytes(buffer) <= STACK_BYTES and buffer.scope() == "global":
+        if _bytes(buffer) < STACK_BYTES and buffer.scope() == "global":
             return allocation
         return self._given(allocation, self.private, self._private_handles)
 

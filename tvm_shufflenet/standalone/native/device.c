@@ -80,6 +80,15 @@ static bool about_processor(int cpu, const char *file, char *text) {
   return read_line(path, text);
 }
 
+/* Those that the machine has, whether this process may use them or not. */
+static int processors(void) {
+  char path[64];
+  for (int count = 0;; count++) {
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d", count);
+    if (access(path, F_OK) != 0) return count > 0 ? count : (int)sysconf(_SC_NPROCESSORS_ONLN);
+  }
+}
+
 static int first_processor(void) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) != 0) return 0;
@@ -135,8 +144,7 @@ void print_device_json(void) {
   printf(", ");
   print_fact("governor", known, text);
   printf(", \"cores\": [");
-  long cores = sysconf(_SC_NPROCESSORS_CONF);
-  for (int cpu = 0; cpu < cores; cpu++) {
+  for (int cpu = 0, count = processors(); cpu < count; cpu++) {
     if (cpu > 0) printf(", ");
     print_core(cpu);
   }
@@ -148,7 +156,7 @@ void print_device(void) {
   printf("%s, ", device_model(text) ? text : "a machine without a name");
   printf("%s, ", kernel(text) ? text : "kernel unknown");
   printf("governor %s, ", governor(text) ? text : "unknown");
-  printf("%ld processors\n", sysconf(_SC_NPROCESSORS_CONF));
+  printf("%d processors\n", processors());
 }
 
 void print_processors_json(void) {
