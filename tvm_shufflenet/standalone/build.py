@@ -23,12 +23,24 @@ from .source import NATIVE, identifier, render
 
 DRIVER = ("driver.c", "pool.c", "system_linux.c")
 BENCH = ("bench.c", "device.c", "samples.c")
+MODEL = ("model.c", "weights.S", "kernels.o")
 WARNINGS = ("-Wall", "-Wextra")
 # The driver is its own C library: no stack protector, which wants one, and none of zig's sanitizers.
 FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-fno-sanitize=all", *WARNINGS)
 # Android keeps a register for itself; and its newest phones have pages of 16 KB.
 MACHINE_FLAGS = {"aarch64": ("-ffixed-x18",), "x86_64": ()}
 LAYOUT = ("-Wl,-z,max-page-size=16384", "-Wl,--gc-sections", "-s")
+
+# Templates of what a package holds beside the binaries, and its names there.
+SHIPPED = {
+    "model.h.j2": "{model}.h",
+    "model.hpp.j2": "{model}.hpp",
+    "model.py.j2": "{model}.py",
+    "examples/example.c.j2": "examples/example.c",
+    "examples/example.cpp.j2": "examples/example.cpp",
+    "examples/example.py.j2": "examples/example.py",
+    "cmake/config.cmake.j2": "cmake/{name}-config.cmake",
+}
 
 
 @dataclass(frozen=True)
@@ -64,23 +76,12 @@ def build_standalone(
     (folder / "reference_outputs.bin").write_bytes(b"".join(np.ascontiguousarray(each).tobytes() for each in answers))
     bench = link_bench(target, model, tolerance, folder)
     files = {library.name: library, bench.name: bench}
-    for template, name in _SHIPPED.items():
+    for template, name in SHIPPED.items():
         path = folder / name.format(model=model, name=identifier(model))
         path.parent.mkdir(exist_ok=True)
         path.write_text(render(template, model, program, target=target.name))
         files[str(path.relative_to(folder))] = path
     return Standalone(library, bench, files, program)
-
-
-_SHIPPED = {
-    "model.h.j2": "{model}.h",
-    "model.hpp.j2": "{model}.hpp",
-    "model.py.j2": "{model}.py",
-    "examples/example.c.j2": "examples/example.c",
-    "examples/example.cpp.j2": "examples/example.cpp",
-    "examples/example.py.j2": "examples/example.py",
-    "cmake/config.cmake.j2": "cmake/{name}-config.cmake",
-}
 
 
 def write_sources(program: Program, target: Target, model: str, folder: Path) -> None:
@@ -97,21 +98,18 @@ def link_library(target: Target, model: str, folder: Path) -> Path:
     Raises LinkFailed, ImportFailed for an operator that calls TVM's runtime.
     """
     output = folder / f"lib{model}.so"
-    sources = _native(*DRIVER, "memory.c")
+    sources = native(*DRIVER, "memory.c")
     shared = ["-shared", "-nostdlib", "-ffreestanding", f"-Wl,-soname,{output.name}", *LAYOUT]
     shared.append("-Wl,--version-script=exports.map")
-    _compile(target, folder, [*shared, *sources, *_MODEL], output)
+    compile_c(target, folder, [*shared, *sources, *MODEL], output)
     missing = undefined_symbols(output)
     if any(name.lstrip("_").startswith("TVM") for name in missing):
         raise ImportFailed(
             f"an operator calls {missing[0]} of TVM's runtime", "TVM has no code for it", "compile it with --format vm"
         )
     if missing:
-        _compile(target, folder, [*shared, *sources, *_MODEL, _stub_of_libm(target, missing, folder)], output)
+        compile_c(target, folder, [*shared, *sources, *MODEL, _stub_of_libm(target, missing, folder)], output)
     return output
-
-
-_MODEL = ("model.c", "weights.S", "kernels.o")
 
 
 def _stub_of_libm(target: Target, functions: Sequence[str], folder: Path) -> str:
@@ -120,7 +118,7 @@ def _stub_of_libm(target: Target, functions: Sequence[str], folder: Path) -> str
     (folder / "stub.c").write_text("".join(f"void {name}(void) {{}}\n" for name in functions))
     name = "libm.so" if target.triple.endswith("android") else "libm.so.6"
     stub = ["-shared", "-nostdlib", "-fno-builtin", "-fvisibility=default", "-w", f"-Wl,-soname,{name}"]
-    _compile(target, folder, [*stub, "stub.c"], folder / "stub" / "libm.so")
+    compile_c(target, folder, [*stub, "stub.c"], folder / "stub" / "libm.so")
     return str(Path("stub", "libm.so"))
 
 
@@ -128,12 +126,13 @@ def link_bench(target: Target, model: str, tolerance: float, folder: Path) -> Pa
     """``<model>_bench``: a static program for any kernel of the target's machine. Raises LinkFailed."""
     output = folder / f"{model}_bench"
     (folder / "tolerance.c").write_text(f"const double reference_tolerance = {tolerance!r};\n")
-    sources = [*_native(*DRIVER, *BENCH), "tolerance.c", "reference.S", *_MODEL]
-    _compile(target, folder, ["-static", *LAYOUT, *sources, "-lm"], output)
+    sources = [*native(*DRIVER, *BENCH), "tolerance.c", "reference.S", *MODEL]
+    compile_c(target, folder, ["-static", *LAYOUT, *sources, "-lm"], output)
     return output
 
 
-def _native(*names: str) -> list[str]:
+def native(*names: str) -> list[str]:
+    """Paths of C that is the same for every model."""
     return [str(NATIVE / name) for name in names]
 
 
@@ -143,7 +142,8 @@ def compiler(target: Target) -> list[str]:
     return shlex.split(override) if override else [require(find_zig()), "cc", "-target", f"{target.machine}-linux-musl"]
 
 
-def _compile(target: Target, folder: Path, arguments: Sequence[str], output: Path) -> None:
+def compile_c(target: Target, folder: Path, arguments: Sequence[str], output: Path) -> None:
+    """Compile and link what is in ``folder``. Raises LinkFailed."""
     command = [*compiler(target), *FLAGS, *MACHINE_FLAGS[target.machine], f"-I{NATIVE}", "-I.", *arguments]
     try:
         done = subprocess.run([*command, "-o", str(output)], cwd=folder, capture_output=True, text=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import keyword
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from .program import Copy, Place, Program, Step
@@ -103,8 +102,3 @@ def _copy(copy: Copy) -> dict:
 def _address(place: Place) -> str:
     region = {"arena": "ARENA", "weights": "WEIGHTS", "inputs": "INPUT", "outputs": "OUTPUT"}[place.region]
     return f"{region}({place.offset})"
-
-
-def files(names: Sequence[str]) -> list[Path]:
-    """The C of every model, from ``native``."""
-    return [NATIVE / name for name in names]
