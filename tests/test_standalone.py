@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.cli import main
 from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.devices.pipeline import disassembled
 from tvm_shufflenet.errors import ImportFailed, LinkFailed, PackageInvalid
 from tvm_shufflenet.library.package import Package
 from tvm_shufflenet.library.symbols import undefined_symbols
@@ -158,6 +160,19 @@ def test_it_needs_nothing_and_shows_its_interface_alone(both, arm):
         shown = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
         assert sorted(line.split()[-1] for line in shown.stdout.splitlines()) == sorted(source.symbols("small"))
         assert b"libc.so" not in library.read_bytes()
+
+
+@pytest.mark.skipif(toolchain.find_llvm_mc().path is None, reason="no disassembler")
+def test_it_leaves_the_register_alone_that_android_keeps(arm):
+    """x18 holds the shadow stack of whoever calls from Android's own libraries."""
+    section, code = ".text", arm.folder / "libsmall.so"
+    content = subprocess.run(["readelf", "-SW", code], capture_output=True, text=True, check=True).stdout
+    fields = next(line for line in content.splitlines() if f" {section} " in line).split(section)[1].split()
+    offset, size = int(fields[2], 16), int(fields[3], 16)
+    words = set(np.frombuffer(code.read_bytes()[offset : offset + size], "<u4").tolist())
+    texts = disassembled(toolchain.find_llvm_mc().path, words)
+    assert len(words) > 1000 and any(text and re.search(r"\b[xw]17\b", text) for text in texts.values())
+    assert not [text for text in texts.values() if text and re.search(r"\b[xw]18\b", text)]
 
 
 def test_it_is_its_weights_and_little_more(both, arm):

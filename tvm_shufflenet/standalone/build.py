@@ -27,8 +27,9 @@ MODEL = ("model.c", "weights.S", "kernels.o")
 WARNINGS = ("-Wall", "-Wextra")
 # The driver is its own C library: no stack protector, which wants one, and none of zig's sanitizers.
 FLAGS = ("-std=c11", "-O2", "-fPIC", "-fvisibility=hidden", "-fno-stack-protector", "-fno-sanitize=all", *WARNINGS)
-# Android keeps a register for itself; and its newest phones have pages of 16 KB.
-MACHINE_FLAGS = {"aarch64": ("-ffixed-x18",), "x86_64": ()}
+# Android keeps register x18 for itself; zig leaves out the flag that other compilers have for it.
+KEEP_X18, ZIG_KEEPS_X18 = ("-ffixed-x18",), ("-Xclang", "-target-feature", "-Xclang", "+reserve-x18")
+# Android's newest phones have pages of 16 KB.
 LAYOUT = ("-Wl,-z,max-page-size=16384", "-Wl,--gc-sections", "-s")
 
 # Templates of what a package holds beside the binaries, and its names there.
@@ -138,13 +139,16 @@ def native(*names: str) -> list[str]:
 
 def compiler(target: Target) -> list[str]:
     """The C compiler for ``target``: TVM_SHUFFLENET_CC where set, else zig, whose musl makes static programs."""
-    override = os.environ.get(CC_VARIABLE)
-    return shlex.split(override) if override else [require(find_zig()), "cc", "-target", f"{target.machine}-linux-musl"]
+    override, is_arm = os.environ.get(CC_VARIABLE), target.machine == "aarch64"
+    if override:
+        return [*shlex.split(override), *(KEEP_X18 if is_arm else ())]
+    zig = [require(find_zig()), "cc", "-target", f"{target.machine}-linux-musl"]
+    return [*zig, *(ZIG_KEEPS_X18 if is_arm else ())]
 
 
 def compile_c(target: Target, folder: Path, arguments: Sequence[str], output: Path) -> None:
     """Compile and link what is in ``folder``. Raises LinkFailed."""
-    command = [*compiler(target), *FLAGS, *MACHINE_FLAGS[target.machine], f"-I{NATIVE}", "-I.", *arguments]
+    command = [*compiler(target), *FLAGS, f"-I{NATIVE}", "-I.", *arguments]
     try:
         done = subprocess.run([*command, "-o", str(output)], cwd=folder, capture_output=True, text=True)
     except OSError as exc:

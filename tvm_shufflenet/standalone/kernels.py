@@ -13,7 +13,7 @@ memory that each thread has its own of.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tvm
@@ -65,7 +65,7 @@ def compile_kernels(module: tvm.IRModule, target: Target, output: Path) -> dict[
 
     Raises ImportFailed for operators that need TVM's runtime.
     """
-    functions, kernels = {}, {}
+    functions, kernels, target = {}, {}, _portable(target)
     for name, function in _lowered(module, target).items():
         kernels[name], phases = _plain(name, function)
         functions |= phases
@@ -78,6 +78,11 @@ def compile_kernels(module: tvm.IRModule, target: Target, output: Path) -> dict[
             "an operator does not compile without TVM's runtime", lines_of(exc)[0], "compile it with --format vm"
         ) from exc
     return kernels
+
+
+def _portable(target: Target) -> Target:
+    """``target`` without the register that Android and others keep for themselves: one library serves them all."""
+    return replace(target, mattr=(*target.mattr, "+reserve-x18")) if target.is_arm else target
 
 
 @pass_instrument
