@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -18,9 +19,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tvm
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from networks import answer
+from networks import answer, machine_of
+from test_views import STEP, Program
 from torch import nn
 from tvm import relax
 from tvm.script import ir as I
@@ -33,6 +35,7 @@ from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.devices.pipeline import disassembled
 from tvm_shufflenet.errors import ImportFailed, LinkFailed, PackageInvalid
+from tvm_shufflenet.graph import frontend
 from tvm_shufflenet.library.package import Package
 from tvm_shufflenet.library.symbols import undefined_symbols
 from tvm_shufflenet.models import Model, randomise_batch_norms
@@ -198,6 +201,17 @@ def test_a_package_without_a_vm_library_says_how_to_run_it(small, tmp_path, caps
         package.check_runnable()
     assert main(["run", str(package.folder)]) == 2
     assert "small_bench" in capsys.readouterr().err
+
+
+def test_the_command_line_compiles_both(tmp_path, capsys):
+    factory = "import torch\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(6, 8, 1), torch.nn.ReLU())\n"
+    (tmp_path / "tiny.py").write_text(factory)
+    model = ["--model", f"{tmp_path}/tiny.py:make", "--input-shape", "1,6,8,8"]
+    assert main(["compile", *model, "--target", "local", "--format", "both", "-o", str(tmp_path / "package")]) == 0
+    package = Package(tmp_path / "package")
+    assert package.manifest.standalone.library in capsys.readouterr().out
+    bench = package.folder / package.manifest.standalone.bench
+    assert subprocess.run([bench, "--repeat", "1"], capture_output=True).returncode == 0
 
 
 def test_a_compiler_that_fails_is_named(small, tmp_path, monkeypatch):
@@ -566,6 +580,23 @@ def test_several_inputs_and_outputs(tmp_path, threads):
     with wrapper.Network(threads) as network:
         for got, expected in zip(network(x, y), (k, x, np.full(3, 7, np.float32), k, d.reshape(4, 4)), strict=True):
             np.testing.assert_array_equal(got, expected)
+
+
+@settings(deadline=None, max_examples=4, derandomize=True)
+@given(steps=st.lists(STEP, min_size=5, max_size=12))
+def test_a_random_program_answers_as_the_vm(steps):
+    """Splits, shuffles and concatenations that became views and results in place: nothing needed is overwritten."""
+    net = Program([("pointwise", 0, 0), *steps]).eval()
+    with torch.no_grad():
+        assume(net(torch.zeros(1, 8, 4, 4)).shape[1] <= 64)
+    module = workflow.fused(frontend.to_relax(frontend.export(net, (1, 8, 4, 4))), HOST)
+    data = np.random.default_rng(len(steps)).standard_normal((1, 8, 4, 4), dtype=np.float32)
+    expected = answer(machine_of(module), tvm.runtime.tensor(data))
+    with tempfile.TemporaryDirectory() as folder:
+        _, wrapper = library_of(module, "random", Path(folder) / "built")
+        with wrapper.Network(2) as network:
+            for _ in range(2):
+                np.testing.assert_allclose(network(data), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_no_kernel_is_refused():
