@@ -184,9 +184,13 @@ class _Part:
 
     def _allocation(self, allocation: tirx.AllocBuffer, _mutator) -> tirx.Stmt:
         buffer = allocation.buffer
-        if _bytes(buffer) < STACK_BYTES and buffer.scope() == "global":
+        if _bytes(buffer) >= STACK_BYTES:
+            return self._given(allocation, self.private, self._private_handles)
+        if buffer.scope() == "global":
             return allocation
-        return self._given(allocation, self.private, self._private_handles)
+        # TVM takes small tiles in scope "local" from its runtime; on the stack they become registers.
+        tile = tirx.decl_buffer(buffer.ty.shape, str(buffer.ty.dtype.dtype), f"{buffer.name}_tile")
+        return tirx.SeqStmt([tirx.AllocBuffer(tile), tirx.DeclBuffer(buffer, data=tile.data)])
 
     @staticmethod
     def _given(allocation: tirx.AllocBuffer, sizes: list[int], handles: list[tirx.Var]) -> tirx.Stmt:
