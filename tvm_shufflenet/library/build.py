@@ -15,6 +15,7 @@ from ..graph import pipeline
 from ..graph.tasks import OperatorTask, operator_tasks
 from ..schedules import rules
 from ..targets import Target
+from . import alternate
 from .link import link
 
 # A time no record has: a default schedule only stands in where there is none.
@@ -73,6 +74,8 @@ def build_tuned(
     operators = tuple(_of_task(task, _choose(task, target, machine, database)) for task in operator_tasks(fused))
     with target.tvm(), database:
         scheduled = transform.MetaScheduleApplyDatabase()(fused)
+    if target.core is not None:
+        scheduled = alternate.AlternateTraversal(threads)(scheduled)
     return _finish(scheduled, operators, target, output, linker)
 
 
@@ -101,7 +104,7 @@ def _of_task(task: OperatorTask, operator: Operator) -> Operator:
 def _finish(module: tvm.IRModule, operators, target: Target, output: Path, linker: list[str]) -> Built:
     """Compile and link. Raises LinkFailed."""
     # Compiled, not interpreted: 0.2 us an operator instead of 0.5.
-    executable = relax.build(module, target.tvm(), exec_mode="compiled")
+    executable = relax.build(module, target.tvm(), tir_pipeline=alternate.PIPELINE, exec_mode="compiled")
 
     def link_objects(path, objects, **_options):
         link(objects, Path(path), linker, target.machine)
