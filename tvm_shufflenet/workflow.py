@@ -193,7 +193,9 @@ def compare(
     linker = linker_command(target)
     with _work_folder() as folder:
         records = best_records(imported, target, store, device.clock, threads=threads)
-        tuned = build_tuned(imported.module, target, records, folder / "tuned.so", linker, threads)
+        tuned = build_tuned(
+            imported.module, target, records, folder / "tuned.so", linker, threads, store.neighbours(threads)
+        )
         untuned = build_untuned(imported.module, target, folder / "untuned.so", linker)
         samples, error = {"untuned": (), "tuned": ()}, 0.0
         # In turn and more than once, so that a machine that slows down slows both; one session at a time, since a
@@ -247,7 +249,7 @@ def compile_package(
     imported: Imported, target: Target, store: RecordStore | None, output: Path, threads: int = 1
 ) -> Package:
     """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads,
-    but its operators are cut into work for ``threads``: by the records for so many, or by a template's default."""
+    but its operators are cut into work for ``threads``: by the records for so many, or what stands in for them."""
     plan = make_plan(imported.model, target, store)
     linker = list(plan.linker)
     with _work_folder() as folder:
@@ -256,7 +258,7 @@ def compile_package(
             built = build_untuned(imported.module, target, library, linker)
         else:
             database = best_records(imported, target, store, MEASURED, default_clock(target), threads=threads)
-            built = build_tuned(imported.module, target, database, library, linker, threads)
+            built = build_tuned(imported.module, target, database, library, linker, threads, store.neighbours(threads))
         return write_package(output, library, imported.reference, _manifest(plan, imported, built))
 
 

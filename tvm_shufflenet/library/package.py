@@ -33,7 +33,8 @@ class Argument(msgspec.Struct, frozen=True):
 
 
 class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One distinct operator: ``schedule`` is ``record``, ``template`` (its default) or ``none`` (TVM's plain loops).
+    """One distinct operator: ``schedule`` is ``record``, ``near record`` (of a workload nearly the same), ``template``
+    (its default) or ``none`` (TVM's plain loops).
 
     A record was ``tuned_for`` a CPU, perhaps another than the target's: a shipped record of one like it.
     ``multiply_adds`` and ``arguments`` are those of one call, None in packages of schema 1.
