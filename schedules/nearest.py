@@ -21,8 +21,8 @@ from . import rules
 # Shape and dtype of each tensor that an operator takes.
 Arguments = Sequence[tuple[Sequence[int], str]]
 
-# As a distance. Left out one by one, records for Cortex-A72 foretell a better schedule than the template's default up to
-# here, and a worse one from 0.3 on.
+# As a distance. Left out one by one, records for Cortex-A72 foretell a better schedule than the template's default up
+# to here, and a worse one from 0.3 on.
 NEAR = 0.2
 SAMPLE, POSTPROCESSING = "SampleCategorical", "EnterPostproc"
 

@@ -15,6 +15,7 @@ import numpy as np
 import tvm
 
 from .devices.base import Device
+from .devices.cycles import Cost
 from .devices.network import Network
 from .errors import BadInput, PackageInvalid, UnknownName, WrongResult
 from .graph.frontend import check_single_tensor
@@ -319,7 +320,8 @@ def run(package: Package, device: Device, data: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Bench:
-    """Latency of a package on a device. ``cold_us`` is the first inference in a new session."""
+    """Latency of a package on a device. ``cold_us`` is the first inference in a new session, ``cost`` what a modelled
+    latency is made of."""
 
     package: Package
     device: dict
@@ -327,6 +329,7 @@ class Bench:
     latency: Latency
     cold_us: float | None
     max_abs_err: float
+    cost: Cost | None = None
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -345,6 +348,7 @@ class Bench:
             "peak_memory_bytes": self.peak_memory_bytes,
             "max_abs_err": self.max_abs_err,
             "tolerance": self.package.manifest.tolerance,
+            "unmodelled": self.cost and self.cost.unmodelled(),
         }
 
 
@@ -356,7 +360,8 @@ def bench(package: Package, device: Device, threads: int, warmup: int, repeats: 
         cold_us = network.cold_us()
         error = check(network, data, package.reference, package.manifest.tolerance, package.manifest.library)
         latency = network.latency(repeats, warmup)
-    result = Bench(package, device.to_json(), threads, latency, cold_us, error)
+    cost = device.last_cost() if device.kind == "modelled" else None
+    result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost)
     package.add_timing(Timing(result.device, threads, latency.to_json()))
     return result
 
@@ -373,8 +378,6 @@ def profile(
     Raises PackageInvalid for a package that lacks what this needs, BadInput for assembly of what no plugin counted.
     """
     manifest, modelled = package.manifest, device.kind == "modelled"
-    if modelled and threads > 1:
-        raise BadInput("an operator's cycles are taken apart on one core", f"--threads {threads}", "use --threads 1")
     _check_profilable(package, modelled, assembly or bool(assembly_of), assembly_of)
     code = read_code(package.library, [entry.name for entry in manifest.operators]) if modelled else None
     with Network(device, package.library) as network:
@@ -386,8 +389,8 @@ def profile(
     operators = counted.operators()
     names = list(assembly_of) or [cost.entry.name for cost in operators[: int(assembly)]]
     return Profile(
-        manifest, device.to_json(), threads, latency, operators, error,
-        counted.runtime(), device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)),
+        manifest, device.to_json(), threads, latency, operators, error, counted.runtime(),
+        device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), device.last_cost(),
     )  # fmt: skip
 
 
@@ -395,7 +398,7 @@ def _check_profilable(package: Package, modelled: bool, assembly: bool, assembly
     names = [entry.name for entry in package.manifest.operators]
     if any(entry.arguments is None or entry.multiply_adds is None for entry in package.manifest.operators):
         raise PackageInvalid(
-            f"{package.folder} does not say what its operators take and multiply",
+            f"{package.path} does not say what its operators take and multiply",
             "an earlier version compiled it",
             "compile it again with this version, then profile it",
         )
