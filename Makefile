@@ -24,6 +24,7 @@ demo: all
 	$(BIN)/tvm-shufflenet bench demo/shufflenet
 
 test: all
+	-@sh tools/system-packages.sh tests
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/installed

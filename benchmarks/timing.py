@@ -12,7 +12,6 @@ from tvm_shufflenet.tuning.trial import Job, run_trial
 
 def seconds(mod: tvm.IRModule, target: Target, device: Device) -> float:
     """The least time of many runs; on a modelled clock of one, which all others repeat. Raises RuntimeError."""
-    modelled = device.kind == "modelled"
     job = Job(
         tvm.ir.save_json(mod),
         target.tvm_config,
@@ -20,8 +19,8 @@ def seconds(mod: tvm.IRModule, target: Target, device: Device) -> float:
         target.machine,
         device.endpoint(),
         number=1,
-        repeat=1 if modelled else 40,
-        min_repeat_ms=0 if modelled else 3,
+        repeat=40,
+        min_repeat_ms=3,
         session_seconds=120.0,
     )
     outcome = run_trial(job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -24,7 +25,7 @@ from tvm_shufflenet.devices.counts import (
 )
 from tvm_shufflenet.devices.cycles import LAUNCH_US, OVERLAP_LOST, CycleModel, Traffic, traffic_of
 from tvm_shufflenet.devices.instructions import accesses_memory, loads
-from tvm_shufflenet.errors import DeviceFailed, UnknownName
+from tvm_shufflenet.errors import DeviceFailed, ToolMissing, UnknownName
 from tvm_shufflenet.targets import CORES, find_core
 
 TOOLS = [toolchain.find_qemu(), toolchain.find_llvm_mca(), toolchain.find_llvm_mc(), toolchain.find_zig()]
@@ -355,6 +356,8 @@ class TestCost:
         assert together.total_cycles == pytest.approx(
             a72.price(alone).total_cycles + slowest.total_cycles + launches, rel=1e-3
         )
+        (region,) = a72.regions(Counts(1, alone.blocks, alone.arrivals, tuple(shares)))
+        assert (region.slowest.core, region.address, region.waiting_cycles) == (1, 0x1000, 0)
         assert together.multiply_adds == 1000 * 16 * 4 and together.bound_cycles["launch"] == launches
         assert sum(together.bound_cycles.values()) == pytest.approx(together.total_cycles)
 
@@ -411,7 +414,7 @@ class TestCost:
         assert (known.unmodelled_instructions, mixed.unmodelled_instructions) == (0, 10)
         assert mixed.core_cycles == pytest.approx(known.core_cycles + 10 * a72.core.compute_scale)
         assert only.core_cycles == pytest.approx(20 * a72.core.compute_scale)
-        assert (only.unmodelled_instructions, only.unmodelled_share) == (20, pytest.approx(1 / a72.core.compute_scale))
+        assert only.unmodelled() == {"instructions": 20, "share_of_core_cycles": pytest.approx(1)}
 
     def test_what_the_cores_model_lacks_is_counted_too(self, tmp_path):
         """llvm-mca disassembles it, but has no timing of it for this core: now, and when it comes from the cache."""
@@ -440,9 +443,28 @@ class TestCost:
         with pytest.raises(DeviceFailed, match="nothing was executed"):
             a72.price(executed())
 
+    def test_a_guest_that_ran_two_threads_is_refused(self, a72, tmp_path):
+        marks = run(compiled(TWO_THREADS, tmp_path), tmp_path / "out")
+        assert a72.price(marks[1]).nanoseconds > 0
+        with pytest.raises(DeviceFailed, match="ran on 2 threads"):
+            a72.price(marks[2])
+
     def test_unknown_core(self):
-        with pytest.raises(UnknownName, match="cortex-a72"):
+        with pytest.raises(UnknownName, match=r"nearest: cortex-a7.*one of .*rk3588"):
             find_core("cortex-a27")
+
+    @pytest.mark.parametrize(
+        ("name", "cause"),
+        [("cortex-a76", "another core's units for it, A57UnitB"), ("cortex-a99", "does not know that name")],
+    )
+    def test_a_core_that_llvm_mca_lacks_is_not_priced_as_another(self, name, cause, tmp_path):
+        core = replace(find_core("cortex-a76"), mca_cpu=name)
+        for refused in (
+            lambda: pipeline.check_core(core),
+            lambda: CycleModel(core, tmp_path / "cache").price(executed((1, (NOP,)))),
+        ):
+            with pytest.raises(ToolMissing, match=rf"no model of {name}.*{cause}.*cortex-a53"):
+                refused()
 
 
 class TestRuns:
@@ -498,6 +520,16 @@ class TestDump:
             whole.write_text("".join(lines[:kept]))
             with pytest.raises(DeviceFailed, match="cannot be read"):
                 read_counts(whole)
+
+    def test_a_truncated_trace_is_an_error(self, program, tmp_path):
+        run(program, tmp_path / "out", ",trace=1")
+        whole = next((tmp_path / "out").glob("*.1"))
+        trace = whole.with_name(whole.name + ".trace")
+        ran = trace.read_bytes()
+        for kept in (len(ran) - 1, len(ran) - 4, len(ran) // 8 * 4, 0):
+            trace.write_bytes(ran[:kept])
+            with pytest.raises(DeviceFailed, match="trace"):
+                read_trace(whole)
 
     def test_a_missing_dump_is_an_error(self, tmp_path):
         with pytest.raises(DeviceFailed, match="cannot be read"):

@@ -10,19 +10,35 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tvm_shufflenet import toolchain
+from tvm_shufflenet.devices.base import Endpoint
 from tvm_shufflenet.devices.counts import read_counts
 from tvm_shufflenet.devices.cycles import Cost
 from tvm_shufflenet.devices.emulated import EmulatedCore
+from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.emulator import LAST_COUNTS, CostService
+from tvm_shufflenet.devices.native.plugin_build import plugin_library
 from tvm_shufflenet.errors import DeviceFailed, LinkFailed, ToolMissing, UnknownName
+from tvm_shufflenet.targets import CORES, find_core
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
+
+
+STARTS_A_THREAD = """
+#include <pthread.h>
+static void *spin(void *unused) { for (volatile int i = 0; i < 1000; i++); return unused; }
+int __tvm_ffi_main(void *self, const void *arguments, int count, void *result) {
+    pthread_t thread;
+    pthread_create(&thread, 0, spin, 0);
+    return pthread_join(thread, 0);
+}
+"""
 
 
 def processes_using(folder: str) -> list[int]:
@@ -146,6 +162,18 @@ class TestTime:
             module["main"](*arguments)
             np.testing.assert_allclose(arguments[2].numpy(), a @ b, rtol=1e-5)
 
+    def test_a_library_that_starts_threads_of_its_own_has_no_time(self, device, tmp_path):
+        import tvm
+
+        (tmp_path / "threads.c").write_text(STARTS_A_THREAD)
+        command = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-gnu.2.28", "-shared", "-fPIC", "-O1"]
+        subprocess.run([*command, "-o", tmp_path / "threads.so", tmp_path / "threads.c"], check=True)
+        session = tvm.rpc.connect(device.host, device.port, session_timeout=60)
+        session.upload(str(tmp_path / "threads.so"))
+        module = session.load_module("threads.so")
+        with pytest.raises(Exception, match="ran on 2 threads; likely cause: it starts threads of its own"):
+            module.time_evaluator("main", session.cpu(), number=1, repeat=1)()
+
     def test_a_session_that_crashes_leaves_the_device_usable(self, device, matmul):
         import tvm
 
@@ -158,6 +186,31 @@ class TestTime:
         assert device.alive()
         assert modelled_time(device, matmul(16), 16) > 0
         assert "SIGSEGV" in device.last_error() or "Segmentation" in device.last_error()
+
+
+class TestRehearsal:
+    def test_it_makes_no_difference_what_comes_first(self, matmul):
+        times = []
+        for order in ((16, 64), (64, 16)):
+            with EmulatedDevice(find_core("cortex-a72")) as device:
+                found = {rows: modelled_time(device.endpoint(), matmul(rows), rows) for rows in order}
+            times.append((found[16], found[64]))
+        assert times[0] == times[1]
+
+    def test_it_runs_where_sessions_fork_from_and_they_find_it_done(self):
+        with EmulatedCore() as device:
+            endpoint = Endpoint(device.host, device.port)
+            before = {"rehearsal": 1, "session": 2}
+            for kind, processes in before.items():
+                session = replace(endpoint, rehearsal=kind == "rehearsal").connect(60)
+                assert wait_until(lambda: len(processes_using(device._folder)) == processes)  # noqa: B023
+                del session
+
+    def test_one_that_says_nothing_holds_nobody_up_for_long(self, matmul):
+        with EmulatedCore() as device:
+            idle = Endpoint(device.host, device.port, rehearsal=True).connect(60)
+            assert modelled_time(device, matmul(16), 16) > 0
+            del idle
 
 
 class TestCostService:
@@ -239,6 +292,7 @@ class TestLife:
             """
             import json, time, tvm
             from tvm_shufflenet.devices.emulated import EmulatedCore
+from tvm_shufflenet.devices.emulated_device import EmulatedDevice
             device = EmulatedCore().start()
             session = tvm.rpc.connect(device.host, device.port)
             print(device._folder, flush=True)
@@ -296,7 +350,7 @@ class TestFailure:
     def test_a_qemu_with_another_plugin_interface(self, monkeypatch, tmp_path):
         refusal = "plugin requires API version 1, but this QEMU supports only a minimum version of 2"
         monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _qemu(tmp_path, f"echo '{refusal}' >&2; exit 1"))
-        with pytest.raises(ToolMissing, match=r"newer than .*TVM_SHUFFLENET_QEMU"):
+        with pytest.raises(ToolMissing, match=r"another interface .*TVM_SHUFFLENET_QEMU"):
             EmulatedCore().start()
 
     @pytest.mark.parametrize("version", ["5.2.0", "11.0.50", ""])
@@ -311,6 +365,23 @@ class TestFailure:
         monkeypatch.setattr("tvm_shufflenet.devices.emulated.START_LIMIT_S", 1.0)
         with pytest.raises(DeviceFailed, match="did not come up within 1 s"):
             EmulatedCore().start()
+
+    @pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda _: b"", lambda _: b"text"])
+    def test_a_plugin_that_does_not_load(self, damage, monkeypatch, tmp_path):
+        plugin = plugin_library()
+        for path in toolchain.cache_dir().iterdir():
+            (tmp_path / path.name).symlink_to(path)
+        (tmp_path / plugin.name).unlink()
+        (tmp_path / plugin.name).write_bytes(damage(plugin.read_bytes()))
+        monkeypatch.setenv("TVM_SHUFFLENET_CACHE", str(tmp_path))
+        with pytest.raises(ToolMissing, match=rf"(?s)plugin .*cannot be loaded.* damaged.*remove {tmp_path}"):
+            EmulatedCore().start()
+
+    def test_a_core_that_llvm_mca_lacks(self, monkeypatch):
+        lacking = replace(CORES["cortex-a76"], mca_cpu="cortex-a76")
+        monkeypatch.setitem(CORES, "cortex-a76", lacking)
+        with pytest.raises(ToolMissing, match="no model of cortex-a76"):
+            EmulatedCore("cortex-a76").start()
 
     def test_a_plugin_that_does_not_build(self, monkeypatch, tmp_path):
         monkeypatch.setenv("TVM_SHUFFLENET_CACHE", str(tmp_path))

@@ -18,6 +18,7 @@ from torch import nn
 from tvm import relax
 
 from tvm_shufflenet import toolchain, workflow
+from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.library import link as linking
 from tvm_shufflenet.library import package as packages
@@ -101,6 +102,18 @@ def test_a_package_answers_as_torch_does(compiled, imported):
     np.testing.assert_array_equal(compiled.reference, expected)
 
 
+def test_every_command_takes_an_archive(imported, local, tmp_path):
+    store = RecordStore(tmp_path / "records", local.tvm())
+    package = workflow.compile_package(imported, local, store, tmp_path / "tiny.tar.zst")
+    assert package.path.is_file() and sorted(os.listdir(tmp_path)) == ["tiny.tar.zst"]
+    with find_device("local", local) as device:
+        np.testing.assert_allclose(workflow.run(package, device, imported.input), imported.reference, atol=1e-5)
+        bench = workflow.bench(package, device, 1, 0, 1)
+        assert workflow.profile(Package(package.path), device, 1).operators
+    (timing,) = Package(package.path).manifest.timings
+    assert timing.latency_us == bench.latency.to_json()
+
+
 def test_a_package_is_three_files(compiled):
     assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, REFERENCE, "tiny.so"])
     assert os.access(compiled.library, os.X_OK)
@@ -109,7 +122,7 @@ def test_a_package_is_three_files(compiled):
 
 def test_the_manifest_says_what_was_compiled_for_what(compiled, local):
     manifest = json.loads((compiled.folder / MANIFEST).read_text())
-    assert (manifest["schema"], manifest["model"], manifest["library"]) == (2, "tiny", "tiny.so")
+    assert (manifest["schema"], manifest["model"], manifest["library"]) == (3, "tiny", "tiny.so")
     assert (manifest["input_shape"], manifest["output_shape"]) == ([1, 6, 8, 8], [1, 5])
     assert (manifest["target"], manifest["machine"], manifest["tuned"]) == ("local", local.machine, True)
     assert manifest["target_config"] == local.tvm_config
@@ -218,7 +231,7 @@ def test_a_garbage_manifest_is_refused(copy, content):
     assert MANIFEST in str(refused.value)
 
 
-@pytest.mark.parametrize("schema", [0, 3, "1", None])
+@pytest.mark.parametrize("schema", [0, 4, "1", None])
 def test_another_schema_is_refused(copy, schema):
     edit(copy, schema=schema)
     with pytest.raises(PackageInvalid, match="has schema"):

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 import struct
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,9 +17,9 @@ from torch import nn
 
 from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.devices import find_device
-from tvm_shufflenet.devices.attribution import attribute, load_address
-from tvm_shufflenet.devices.counts import BEYOND_L2, Arrival, Block, Counts
-from tvm_shufflenet.devices.cycles import CycleModel
+from tvm_shufflenet.devices.attribution import Attributed, attribute, load_address
+from tvm_shufflenet.devices.counts import BEYOND_L2, Arrival, Block, Counts, Share
+from tvm_shufflenet.devices.cycles import LAUNCH_US, Cost, CycleModel
 from tvm_shufflenet.devices.instructions import is_fp32_multiply_add
 from tvm_shufflenet.devices.kernels import EMBEDDED, without_network
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, UnknownName, WrongResult
@@ -212,8 +213,7 @@ class TestAttribution:
             OperatorEntry("second", 1, "none", multiply_adds=0, arguments=()),
             OperatorEntry("idle", 1, "none", multiply_adds=0, arguments=()),
         ]
-        shares = tuple(attribute(model, self.COUNTS, owner))
-        counted = Counted(A72, tuple(entries), shares, base=0)
+        counted = Counted(A72, tuple(entries), Attributed.of(model, self.COUNTS, owner), base=0)
         second, first, idle = counted.operators()
         assert (second.entry.name, first.entry.name, idle.entry.name) == ("second", "first", "idle")
         assert (first.work.bound, second.work.bound, idle.work.bound) == ("compute", "DRAM", "nothing")
@@ -229,6 +229,33 @@ class TestAttribution:
         assert listed.instructions[0] == "fmla v0.4s, v30.4s, v31.4s" and listed.instructions[-1].startswith("b.ne")
         with pytest.raises(DeviceFailed, match="idle did not run"):
             counted.hottest_loop("idle")
+
+    def test_a_parallel_region_is_its_operator_s(self, model):
+        """Its time is the slowest share's, and the wait; its lines are those of all shares."""
+        alone = counts_of(block((NOP,) * 5, 100, 0x9000))
+        runs = (100, 900, 400)
+        shares = tuple(
+            Share(0x1000, core, 3, counts_of(block(LOOP, count, 0x1100, misses=missing(10))))
+            for core, count in enumerate(runs)
+        )
+        streaming = counts_of(block(LOADS, 100, 0x2100, misses=tuple(9000 if kind == 3 else 0 for kind in range(8))))
+        shares += tuple(Share(0x2000, core, 1, streaming) for core in range(2))
+        counts = replace(alone, shares=shares)
+        entries = [
+            OperatorEntry(name, 1, "none", multiply_adds=16 * 1400, arguments=()) for name in ("first", "second")
+        ]
+        counted = Counted(A72, tuple(entries), Attributed.of(model, counts, owner), base=0)
+        second, first = counted.operators()
+        assert math.fsum(row.work.cycles for row in (first, second, counted.runtime())) == pytest.approx(
+            model.price(counts).total_cycles, rel=1e-12
+        )
+        launch = LAUNCH_US * 1000 * A72.clock_ghz
+        assert first.work.cycles == pytest.approx(model.price(shares[1].counts).total_cycles + 3 * launch)
+        assert first.work.bound_cycles["launch"] == 3 * launch and first.work.l2_misses == 30
+        # Two cores' lines go one after the other, at half the pace of one's.
+        assert second.work.cycles > 18_000 * A72.dram_line_ns * A72.clock_ghz and second.work.bound == "DRAM"
+        assert second.work.l2_bytes == 64 * 18_000
+        assert counted.hottest_loop("first").blocks[0].runs == 900
 
     def test_assembly_shows_overlapping_blocks_once(self):
         entry = block((NOP, NOP, *LOOP), 2, 0x1000)
@@ -362,9 +389,19 @@ class TestModelled:
 
     def test_the_device_knows_what_it_counted_last(self, emulated, modelled):
         cost, counts = emulated.last_cost(), emulated.last_counts()
-        assert counts.instructions == cost["instructions"]
+        assert counts.instructions == cost.instructions
         with find_device("emulated", find_target("arm64")) as fresh, pytest.raises(DeviceFailed, match="timed nothing"):
             fresh.last_counts()
+
+    def test_a_bench_and_a_profile_say_how_much_is_a_guess(self, modelled, arm, emulated):
+        bench = workflow.bench(arm, emulated, 1, 0, 1)
+        told = bench.to_json()["unmodelled"]
+        assert told == {
+            "instructions": bench.cost.unmodelled_instructions,
+            "share_of_core_cycles": pytest.approx(0, abs=0.02),
+        }
+        assert bench.cost.nanoseconds == round(1e3 * bench.latency.median_us)
+        assert modelled.to_json()["unmodelled"]["share_of_core_cycles"] == pytest.approx(0, abs=0.02)
 
     def test_a_stripped_library_is_refused(self, arm, emulated, tmp_path):
         library = stripped(arm.library.read_bytes())
@@ -381,6 +418,28 @@ class TestModelled:
         monkeypatch.setattr(Package, "reference", wrong)
         with pytest.raises(WrongResult, match="off by 1 from PyTorch"):
             workflow.profile(arm, emulated, 1)
+
+
+@needs_tools
+def test_on_several_cores_an_operator_s_time_is_its_slowest_share_s(imported, tmp_path):
+    target = find_target("arm64")
+    store = RecordStore(tmp_path / "records", target.tvm())
+    package = workflow.compile_package(imported, target, store, tmp_path / "parallel", threads=2)
+    with find_device("emulated:cortex-a72", target, 2) as device:
+        profile = workflow.profile(package, device, 2, assembly=True)
+    assert profile.sum_us == pytest.approx(profile.latency.median_us, abs=1e-3)
+    launching = [row for row in profile.operators if "launch" in row.work.bound_cycles]
+    facts = profile.to_json()
+    assert launching and (facts["threads"], facts["peak_macs_per_cycle"]) == (2, 8)
+    assert all(sum(row.work.bound_cycles.values()) == pytest.approx(row.work.cycles) for row in profile.operators)
+    assert sum(row.work.l1_misses for row in profile.rows) == profile.cost.l1_misses  # those of both cores
+    assert "2 threads" in printed(profile) and "of 8 multiply-adds a cycle" in printed(profile)
+
+
+@needs_tools
+def test_instructions_that_llvm_mca_does_not_know_are_told(imported, tmp_path):
+    """Code for a newer core, on one whose model lacks some of its instructions: QEMU's A76 runs it, llvm-mca's A55 has
+    no timing for all of it."""
 
 
 def test_on_a_measured_device_each_operator_is_timed_by_itself(local):
@@ -428,7 +487,7 @@ def profile_of(*rows: OperatorCost, manifest, kind: str = "modelled", **more) ->
     device = {"name": "emulated:cortex-a72", "kind": kind, "model_error_percent": 3.8}
     if kind == "modelled":
         runtime = OperatorCost(OperatorEntry("runtime", 1, "runtime", multiply_adds=0), 1.0, work())
-        more = {"runtime": runtime, "peak": 4} | more
+        more = {"runtime": runtime, "core_peak": 4} | more
     return Profile(manifest, device, 1, Latency((100.0,), kind), rows, 1e-6, **more)
 
 
@@ -473,6 +532,14 @@ class TestPrint:
         assert "none of these operators is ours" in printed(profile_of(plain, manifest=local.manifest))
         many = [cost(f"plain{index}", 1.0, schedule="none", work=work()) for index in range(9)]
         assert "plain5 and 3 more; they cost 9.0 us" in sentences(profile_of(ours, *many, manifest=local.manifest))
+
+    def test_what_llvm_mca_does_not_know_is_told_with_its_share(self, local):
+        guessed = Cost(800.0, 0.0, 800.0, 1, 500, 20, 0, 0, unmodelled_cycles=20.0)
+        profile = profile_of(cost("dense", work=work()), manifest=local.manifest, cost=guessed)
+        assert "20 executed instructions are unknown to llvm-mca and taken at a cycle each: 2.5 %" in sentences(profile)
+        assert profile.to_json()["unmodelled"] == {"instructions": 20, "share_of_core_cycles": 0.025}
+        known = replace(profile, cost=replace(guessed, unmodelled_instructions=0))
+        assert "unknown to llvm-mca" not in sentences(known)
 
     def test_how_it_was_had(self, local):
         measured = sentences(profile_of(cost("dense"), manifest=local.manifest, kind="measured"))

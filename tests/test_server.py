@@ -222,6 +222,11 @@ def test_server_info(server, arch):
     assert info["pid"] in server.sessions()
 
 
+def test_a_rehearsal_is_an_ordinary_session_where_the_clock_is_real(server):
+    session = rpc.connect("127.0.0.1", server.port, " -rehearsal")
+    assert json.loads(session.get_function("tvm_shufflenet.server_info")())["pid"] in server.sessions()
+
+
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "int8", "uint8", "int32", "int64"])
 def test_random_inputs(server, dtype):
     session = server.connect()

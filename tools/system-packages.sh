@@ -1,9 +1,18 @@
 #!/bin/sh
-# Installs the Debian packages that the emulated device needs, when it may; prints the exact command when it may not.
+# Installs the Debian packages that the emulated device needs, and with "tests" those that only tests need, when it may;
+# prints the exact command when it may not.
 set -eu
 
+tests=
+if [ "${1:-}" = tests ]; then
+    tests="openssh-client adb"
+    # The tests start an sshd of their own. Where systemd runs, the package would start and keep one, which nobody asked
+    # for: there the tests that need it are skipped until somebody installs it.
+    [ -d /run/systemd/system ] || tests="$tests openssh-server"
+fi
+
 missing=
-for package in qemu-user libc6-arm64-cross libstdc++6-arm64-cross gcc libc6-dev; do
+for package in qemu-user libc6-arm64-cross libstdc++6-arm64-cross gcc libc6-dev $tests; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 

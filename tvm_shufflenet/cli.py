@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         default="vm",
         help="a library for TVM's runtime, one without any runtime, or both (vm)",
     )
-    compile_.add_argument("-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write")
+    compile_.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write, or FILE.tar.zst"
+    )
 
     run = command("run", _run, "run a package on an input")
     run.add_argument("package", type=Path, metavar="PACKAGE")
@@ -141,12 +143,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     json_option(profile)
 
+    inspect = command("inspect", _inspect, "check a package and show what is in it")
+    inspect.add_argument("package", type=Path, metavar="PACKAGE")
+    json_option(inspect)
+
     compare = command("compare", _compare, "time tuned against untuned code")
     model_options(compare)
     device_options(compare)
     compare.add_argument("--repeat", type=_positive, default=10, metavar="N", help="samples (10)")
     records_option(compare)
     json_option(compare)
+
+    deploy = command("deploy", _deploy, "copy a package to a device and measure it there, without TVM")
+    deploy.add_argument("package", type=Path, metavar="PACKAGE")
+    deploy.add_argument("--to", required=True, metavar="WHERE", help="adb[:SERIAL] or ssh://USER@HOST[:PORT]/DIR")
+    deploy.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads to use there (1)")
+    deploy.add_argument("--affinity", metavar="LIST", help="CPUs to bind them to, as 0,2-3 (where the kernel likes)")
+    deploy.add_argument("--warmup", type=_natural, default=5, metavar="N", help="untimed runs first (5)")
+    deploy.add_argument("--repeat", type=_positive, default=30, metavar="N", help="samples (30)")
+    deploy.add_argument(
+        "--ssh-option", action="append", default=[], metavar="K=V", help="an option for ssh, as of ssh -o"
+    )
+    json_option(deploy)
 
     serve = command("serve", _serve, "run the RPC device server on this machine")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
@@ -241,7 +259,7 @@ def _doctor(options) -> None:
     findings = examine(options.device)
     facts = {"schema": 1, "findings": [finding.to_json() for finding in findings]}
     _report(options, facts, lambda console: print_findings(console, findings))
-    missing = [finding for finding in findings if not finding.ok]
+    missing = [finding for finding in findings if finding.required and not finding.ok]
     if missing:
         raise missing[0].error
 
@@ -379,6 +397,29 @@ def _profile(options) -> None:
         _console(options).print(f"device: {device.describe()}")
         result = workflow.profile(package, device, options.threads, options.asm, options.asm_of)
     _report(options, result.to_json(), lambda console: print_profile(console, result))
+
+
+def _inspect(options) -> None:
+    from .library.package import Package
+    from .report.inspection import facts_of, print_inspection
+
+    package = Package(options.package)
+    facts = facts_of(package)
+    _report(options, facts, lambda console: print_inspection(console, facts, package))
+
+
+def _deploy(options) -> None:
+    from .deploy import find_remote
+    from .deploy.deployment import Settings, deploy
+    from .library.package import Package
+    from .report.tables import print_deployed
+
+    package = Package(options.package)
+    remote = find_remote(options.to, package.manifest.model, options.ssh_option)
+    settings = Settings(options.threads, options.warmup, options.repeat, options.affinity)
+    console = _console(options)
+    result = deploy(package, remote, settings, lambda line: console.print(line, markup=False))
+    _report(options, result.to_json(), lambda console: print_deployed(console, result))
 
 
 def _serve(options) -> None:

@@ -6,19 +6,21 @@ import importlib.metadata
 from dataclasses import dataclass
 
 from .errors import DeployError, ToolMissing
-from .toolchain import FFI_VERSION, TVM_VERSION, all_tools, cache_dir
+from .toolchain import FFI_VERSION, TVM_VERSION, Tool, all_tools, cache_dir, find_adb, find_ssh
 
 PACKAGES = {"apache-tvm": TVM_VERSION, "apache-tvm-ffi": FFI_VERSION, "torch": None, "xgboost": None}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; ``error`` is what is wrong with it, if anything."""
+    """One thing that was looked at; ``error`` is what is wrong with it, if anything. What is not ``required`` serves
+    one command only."""
 
     name: str
     purpose: str
     found: str | None
     error: DeployError | None = None
+    required: bool = True
 
     @property
     def ok(self) -> bool:
@@ -26,19 +28,24 @@ class Finding:
 
     def to_json(self) -> dict:
         facts = {"name": self.name, "purpose": self.purpose, "found": self.found, "ok": self.ok}
+        facts["required"] = self.required
         return facts if self.ok else facts | {"install": self.error.next_step, "problem": self.error.what}
 
 
 def examine(device: str | None = None) -> list[Finding]:
     """Python packages, programs, the cache folder, and ``device`` if one is named: it is started and asked."""
     findings = [_package(name, version) for name, version in PACKAGES.items()]
-    for tool in all_tools():
-        error = None if tool.path else ToolMissing(f"{tool.name} is missing ({tool.purpose})", "", tool.install)
-        findings.append(Finding(tool.name, tool.purpose, tool.path, error))
+    findings += [_tool(tool) for tool in all_tools()]
+    findings += [_tool(tool, required=False) for tool in (find_ssh(), find_adb())]
     findings.append(Finding("cache", "built servers and plugins", str(cache_dir())))
     if device is not None:
         findings.append(_device(device))
     return findings
+
+
+def _tool(tool: Tool, required: bool = True) -> Finding:
+    error = None if tool.path else ToolMissing(f"{tool.name} is missing ({tool.purpose})", "", tool.install)
+    return Finding(tool.name, tool.purpose, tool.path, error, required)
 
 
 def _package(name: str, wanted: str | None) -> Finding:

@@ -24,19 +24,21 @@ class Cache:
 class Core:
     """A Cortex-A core on a board, as the emulated device models it (devices/cycles.py). Sources are beside each entry.
 
-    ``cpu`` is Arm's name, ``mca_cpu`` the scheduling model that llvm-mca uses, ``qemu_cpu`` the model that QEMU
-    executes. ``fp32_macs_per_cycle``, ``dispatch_width`` and the ports are the units' limits; a core without
-    ``separate_ports`` loads or stores in a cycle, not both. ``in_flight`` is how many instructions are under way at
-    once: the reorder buffer, or an in-order pipeline's depth times its width. ``l2_latency`` (cycles) and
-    ``dram_latency_ns`` are what a load waits beyond an L1 hit, ``dram_line_ns`` how long a line takes to or from memory
-    in a stream of them. ``compute_scale`` corrects llvm-mca's cycles. ``model_error_percent`` is the mean error of
-    modelled latencies of networks that the fit left out, None where there was nothing to compare with: "not
-    calibrated".
+    ``cpu`` is Arm's name, ``mca_cpu`` the one that selects llvm-mca's scheduling model and ``mca_units`` what that
+    model's execution units are called, for llvm-mca prices a core that it has no model of by another's without a word.
+    ``qemu_cpu`` is the model that QEMU executes. ``fp32_macs_per_cycle``, ``dispatch_width`` and the ports are the
+    units' limits; a core without ``separate_ports`` loads or stores in a cycle, not both. ``in_flight`` is how many
+    instructions are under way at once: the reorder buffer, or an in-order pipeline's depth times its width.
+    ``l2_latency`` (cycles) and ``dram_latency_ns`` are what a load waits beyond an L1 hit, ``dram_line_ns`` how long a
+    line takes to or from memory in a stream of them. ``compute_scale`` corrects llvm-mca's cycles.
+    ``model_error_percent`` is the mean error of modelled latencies of networks that the fit left out, None where there
+    was nothing to compare with: "not calibrated".
     """
 
     name: str
     cpu: str
     mca_cpu: str
+    mca_units: str
     qemu_cpu: str
     clock_ghz: float
     l1d: Cache
@@ -111,7 +113,8 @@ KIB, MIB = 1024, 1024 * 1024
 # a line then takes 0.75 to 0.95 of the time that such a copy, which reads and writes, spends on one; boards without
 # latencies to fit take theirs from their copy bandwidth: 0.85 * 64 bytes / (2 * bandwidth).
 _A53 = Core(
-    name="cortex-a53", cpu="cortex-a53", mca_cpu="cortex-a55", qemu_cpu="cortex-a53", clock_ghz=1.4,
+    name="cortex-a53", cpu="cortex-a53", mca_cpu="cortex-a55", mca_units="CortexA55Unit", qemu_cpu="cortex-a53",
+    clock_ghz=1.4,
     l1d=Cache(32 * KIB, 4), l2=Cache(512 * KIB, 16), fp32_macs_per_cycle=4, dispatch_width=2,
     load_ports=1, store_ports=1, separate_ports=False, in_order=True, in_flight=16,
     l2_latency=10.0, dram_latency_ns=142.0, dram_line_ns=19.4, compute_scale=0.97, model_error_percent=5.1,
@@ -126,15 +129,17 @@ _A55 = replace(
     "at 2.98 GB/s (Quartz64); latency of memory as Raspberry Pi 3B+",
 )  # fmt: skip
 _A72 = Core(
-    name="cortex-a72", cpu="cortex-a72", mca_cpu="cortex-a72", qemu_cpu="cortex-a72", clock_ghz=1.8,
+    name="cortex-a72", cpu="cortex-a72", mca_cpu="cortex-a72", mca_units="A57Unit", qemu_cpu="cortex-a72",
+    clock_ghz=1.8,
     l1d=Cache(32 * KIB, 2), l2=Cache(1 * MIB, 16), fp32_macs_per_cycle=4, dispatch_width=3,
     load_ports=1, store_ports=1, separate_ports=True, in_order=False, in_flight=128,
-    l2_latency=15.0, dram_latency_ns=115.0, dram_line_ns=12.1, compute_scale=0.96, model_error_percent=4.8,
+    l2_latency=15.0, dram_latency_ns=115.0, dram_line_ns=12.1, compute_scale=0.96, model_error_percent=4.7,
     source="Raspberry Pi 4B (BCM2711); Cortex-A72 TRM 100095 ch. 6-7; Cortex-A72 Software Optimization Guide UAN0016 "
     "ch. 2: three a cycle, one load and one store pipe; 128 entries. Copies at 2.5 GB/s",
 )  # fmt: skip
 _A76 = Core(
-    name="cortex-a76", cpu="cortex-a76", mca_cpu="neoverse-n1", qemu_cpu="neoverse-n1", clock_ghz=2.4,
+    name="cortex-a76", cpu="cortex-a76", mca_cpu="neoverse-n1", mca_units="N1Unit", qemu_cpu="neoverse-n1",
+    clock_ghz=2.4,
     l1d=Cache(64 * KIB, 4), l2=Cache(512 * KIB, 8), fp32_macs_per_cycle=8, dispatch_width=4,
     load_ports=2, store_ports=2, separate_ports=False, in_order=False, in_flight=128,
     l2_latency=9.0, dram_latency_ns=40.0, dram_line_ns=4.9, compute_scale=1.0, model_error_percent=None,
@@ -263,5 +268,5 @@ def _resolved(target: Target) -> Target:
 def find_core(name: str) -> Core:
     """The modelled core called ``name``. Raises UnknownName with the nearest ones."""
     if name not in CORES:
-        raise UnknownName("core", name, CORES, "tvm-shufflenet targets")
+        raise UnknownName("core", name, CORES, f"name one of {', '.join(CORES)}")
     return CORES[name]

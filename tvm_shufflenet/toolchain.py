@@ -142,6 +142,14 @@ def find_host_cc() -> Tool:
     return Tool("C compiler", "builds the counting plugin", path, apt("gcc", "libc6-dev"))
 
 
+def find_ssh() -> Tool:
+    return Tool("ssh", "reaches a board to deploy to", shutil.which("ssh"), apt("openssh-client"))
+
+
+def find_adb() -> Tool:
+    return Tool("adb", "reaches a phone to deploy to", shutil.which("adb"), apt("adb"))
+
+
 def require(tool: Tool) -> str:
     """The tool's path. Raises ToolMissing, with the install command, where there is none."""
     if tool.path is None:

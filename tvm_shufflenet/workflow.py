@@ -15,6 +15,7 @@ import numpy as np
 import tvm
 
 from .devices.base import Device
+from .devices.cycles import Cost
 from .devices.network import Network
 from .errors import BadInput, PackageInvalid, UnknownName, WrongResult
 from .graph.frontend import check_single_tensor
@@ -203,7 +204,9 @@ def compare(
     linker = linker_command(target)
     with _work_folder() as folder:
         records = best_records(imported, target, store, device.clock, threads=threads)
-        tuned = build_tuned(imported.module, target, records, folder / "tuned.so", linker, threads)
+        tuned = build_tuned(
+            imported.module, target, records, folder / "tuned.so", linker, threads, store.neighbours(threads)
+        )
         untuned = build_untuned(imported.module, target, folder / "untuned.so", linker)
         samples, error = {"untuned": (), "tuned": ()}, 0.0
         # In turn and more than once, so that a machine that slows down slows both; one session at a time, since a
@@ -265,7 +268,7 @@ def compile_package(
     formats: Sequence[str] = FORMATS["vm"],
 ) -> Package:
     """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads,
-    but its operators are cut into work for ``threads``: by the records for so many, or by a template's default.
+    but its operators are cut into work for ``threads``: by the records for so many, or what stands in for them.
 
     ``formats`` are of ``vm``, a library for TVM's runtime, and ``standalone``, one without.
     """
@@ -274,7 +277,7 @@ def compile_package(
         scheduled = schedule_untuned(imported.module, target)
     else:
         database = best_records(imported, target, store, MEASURED, default_clock(target), threads=threads)
-        scheduled = schedule_tuned(imported.module, target, database, threads)
+        scheduled = schedule_tuned(imported.module, target, database, threads, store.neighbours(threads))
     with _work_folder() as folder:
         libraries, files, standalone = [], {}, None
         if "vm" in formats:
@@ -367,7 +370,8 @@ def run(package: Package, device: Device, data: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Bench:
-    """Latency of a package on a device. ``cold_us`` is the first inference in a new session."""
+    """Latency of a package on a device. ``cold_us`` is the first inference in a new session, ``cost`` what a modelled
+    latency is made of."""
 
     package: Package
     device: dict
@@ -375,6 +379,7 @@ class Bench:
     latency: Latency
     cold_us: float | None
     max_abs_err: float
+    cost: Cost | None = None
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -393,6 +398,7 @@ class Bench:
             "peak_memory_bytes": self.peak_memory_bytes,
             "max_abs_err": self.max_abs_err,
             "tolerance": self.package.manifest.tolerance,
+            "unmodelled": self.cost and self.cost.unmodelled(),
         }
 
 
@@ -404,7 +410,8 @@ def bench(package: Package, device: Device, threads: int, warmup: int, repeats: 
         cold_us = network.cold_us()
         error = check(network, data, package.reference, package.manifest.tolerance, package.manifest.library)
         latency = network.latency(repeats, warmup)
-    result = Bench(package, device.to_json(), threads, latency, cold_us, error)
+    cost = device.last_cost() if device.kind == "modelled" else None
+    result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost)
     package.add_timing(Timing(result.device, threads, latency.to_json()))
     return result
 
@@ -421,8 +428,6 @@ def profile(
     Raises PackageInvalid for a package that lacks what this needs, BadInput for assembly of what no plugin counted.
     """
     manifest, modelled = package.manifest, device.kind == "modelled"
-    if modelled and threads > 1:
-        raise BadInput("an operator's cycles are taken apart on one core", f"--threads {threads}", "use --threads 1")
     _check_profilable(package, modelled, assembly or bool(assembly_of), assembly_of)
     code = read_code(package.library, [entry.name for entry in manifest.operators]) if modelled else None
     with Network(device, package.library) as network:
@@ -434,8 +439,8 @@ def profile(
     operators = counted.operators()
     names = list(assembly_of) or [cost.entry.name for cost in operators[: int(assembly)]]
     return Profile(
-        manifest, device.to_json(), threads, latency, operators, error,
-        counted.runtime(), device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)),
+        manifest, device.to_json(), threads, latency, operators, error, counted.runtime(),
+        device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), device.last_cost(),
     )  # fmt: skip
 
 
@@ -443,7 +448,7 @@ def _check_profilable(package: Package, modelled: bool, assembly: bool, assembly
     names = [entry.name for entry in package.manifest.operators]
     if any(entry.arguments is None or entry.multiply_adds is None for entry in package.manifest.operators):
         raise PackageInvalid(
-            f"{package.folder} does not say what its operators take and multiply",
+            f"{package.path} does not say what its operators take and multiply",
             "an earlier version compiled it",
             "compile it again with this version, then profile it",
         )

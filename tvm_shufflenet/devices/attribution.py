@@ -39,8 +39,36 @@ class Portion:
         return self.time.loop.traffic
 
 
+@dataclass(frozen=True)
+class Attributed:
+    """The cycles of a run: ``portions`` of what core 0 ran by itself and of the slowest share of each parallel region,
+    by owner and loop; what the shares of an owner's regions ``waited`` beside that, for the common memory and for each
+    other; and the ``traffic`` of all cores."""
+
+    portions: tuple[Portion, ...]
+    waited: dict[str | None, Counter]
+    traffic: dict[str | None, Traffic]
+
+    @classmethod
+    def of(cls, model: CycleModel, counts: Counts, owner: Callable[[int], str | None]) -> Attributed:
+        """Everything that was executed, by ``owner`` of an address: a region's is that of its code."""
+        portions, waited = attribute(model, counts, owner), defaultdict(Counter)
+        for region in model.regions(counts):
+            portions += attribute(model, region.slowest.counts, owner)
+            waited[owner(region.address)] += Counter({"DRAM": region.waiting_cycles, "launch": region.launch_cycles})
+        traffic: dict[str | None, Traffic] = defaultdict(Traffic)
+        for block in everything(counts):
+            traffic[owner(block.address)] += traffic_of(block)
+        return cls(tuple(portions), dict(waited), dict(traffic))
+
+
+def everything(counts: Counts) -> list[Block]:
+    """What all cores executed."""
+    return [block for each in (counts, *(share.counts for share in counts.shares)) for block in each.blocks]
+
+
 def attribute(model: CycleModel, counts: Counts, owner: Callable[[int], str | None]) -> list[Portion]:
-    """The cycles of everything that was executed, by ``owner`` of an address and by loop."""
+    """The cycles of everything that one core executed by itself, by ``owner`` of an address and by loop."""
     cycles, at = model.pipeline.cycles(*steps_of(counts)), defaultdict(list)
     for block in counts.blocks:
         at[block.code].append(block)
@@ -87,7 +115,7 @@ def _part(core: Core, codes: tuple[Code, ...], traffic: Traffic, units: dict[str
 def load_address(code: LibraryCode, counts: Counts) -> int:
     """Where the library was loaded: there, what was executed is what stands in it. Raises DeviceFailed."""
     votes: Counter[int] = Counter()
-    for block in counts.blocks:
+    for block in everything(counts):
         if len(block.code) >= TELLING:
             votes.update(_places(code, block))
     if not votes:

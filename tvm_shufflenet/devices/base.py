@@ -16,13 +16,15 @@ class Endpoint:
     """Where to ask for a session; small and picklable, so that worker processes can ask too.
 
     With a ``key`` the address is a tracker's and any free device of that key answers; without, a server's. ``threads``
-    are set in each session, None where the server was started with the right number.
+    are set in each session, None where the server was started with the right number. With ``rehearsal`` an emulated
+    core serves the session in its main process, so that those which follow begin with its code translated.
     """
 
     host: str
     port: int
     key: str | None = None
     threads: int | None = None
+    rehearsal: bool = False
 
     def connect(self, session_seconds: float):
         """A new RPCSession that the server ends after ``session_seconds``. Raises DeviceFailed."""
@@ -40,7 +42,8 @@ class Endpoint:
         from tvm import rpc
 
         if self.key is None:
-            return rpc.connect(self.host, self.port, session_timeout=int(seconds))
+            key = " -rehearsal" if self.rehearsal else ""  # an option to our server, as TVM's own -timeout is
+            return rpc.connect(self.host, self.port, key, session_timeout=int(seconds))
         tracker = rpc.connect_tracker(self.host, self.port)
         if not any(server["key"] == f"server:{self.key}" for server in tracker.summary()["server_info"]):
             raise ValueError(f"no device has registered as '{self.key}' at the tracker")

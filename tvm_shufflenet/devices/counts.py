@@ -84,10 +84,13 @@ def read_trace(dump: Path) -> list[Code]:
 
     One core's code only. Raises DeviceFailed as ``read_counts`` does.
     """
-    code = {block.number: block.code for block in read_counts(dump).blocks}
+    blocks = read_counts(dump).blocks
+    code = {block.number: block.code for block in blocks}
     numbers = array("I")
     try:
         numbers.frombytes(trace_file(dump).read_bytes())
+        if len(numbers) != (ran := sum(block.count for block in blocks)):
+            raise ValueError(f"it holds {len(numbers)} of {ran} blocks")
         return [code[number] for number in numbers]
     except (OSError, ValueError, KeyError) as exc:
         what = f"the emulated core's trace beside {dump.name} cannot be read: {exc}"

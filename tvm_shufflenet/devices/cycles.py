@@ -143,7 +143,8 @@ class LoopTime:
 @dataclass(frozen=True)
 class Cost:
     """A modelled time. ``memory_cycles`` are those that memory adds to the core's; ``unmodelled_instructions`` were
-    unknown to llvm-mca and are taken at one cycle each. ``bound_cycles`` are the total by what set the pace."""
+    unknown to llvm-mca and are taken at one of its cycles each, which makes ``unmodelled_cycles`` of the core's.
+    ``bound_cycles`` are the total by what set the pace."""
 
     core_cycles: float
     memory_cycles: float
@@ -156,12 +157,17 @@ class Cost:
     l1_writebacks: int = 0
     l2_writebacks: int = 0
     multiply_adds: int = 0
+    unmodelled_cycles: float = 0.0
     bound_cycles: dict[str, float] = field(default_factory=dict)
 
     @property
     def unmodelled_share(self) -> float:
         """How much of the core's cycles are such guesses."""
-        return self.unmodelled_instructions / self.core_cycles if self.core_cycles else 0.0
+        return self.unmodelled_cycles / self.core_cycles if self.core_cycles else 0.0
+
+    def unmodelled(self) -> dict:
+        """What the reports' JSON says of them."""
+        return {"instructions": self.unmodelled_instructions, "share_of_core_cycles": self.unmodelled_share}
 
 
 @dataclass(frozen=True)
@@ -171,7 +177,23 @@ class Section:
     cycles: float
     core_cycles: float
     dram_cycles: float
+    unmodelled_cycles: float
     bound_cycles: Counter
+
+
+@dataclass(frozen=True)
+class Region:
+    """A parallel region, all its launches together: its time is that of the ``slowest`` share, and what the shares wait
+    for the common memory and for each other beside that."""
+
+    slowest: Share
+    time: Section
+    waiting_cycles: float
+    launch_cycles: float
+
+    @property
+    def address(self) -> int:
+        return self.slowest.region
 
 
 class CycleModel:
@@ -192,7 +214,7 @@ class CycleModel:
         if not counts.blocks:
             raise DeviceFailed("nothing was executed between the timer's start and stop")
         alone = self._section(counts)
-        regions = [self._region(shares) for shares in _by_region(counts.shares)]
+        regions = [region.time for region in self.regions(counts)]
         everything = [counts, *(share.counts for share in counts.shares)]
         moved = sum((traffic_of(block) for each in everything for block in each.blocks), Traffic())
         total = alone.cycles + sum(region.cycles for region in regions)
@@ -209,6 +231,7 @@ class CycleModel:
             moved.l1_writebacks,
             moved.l2_writebacks,
             sum(_multiply_adds(each) for each in everything),
+            alone.unmodelled_cycles + sum(region.unmodelled_cycles for region in regions),
             dict(sum((section.bound_cycles for section in [alone, *regions]), Counter())),
         )
 
@@ -222,26 +245,31 @@ class CycleModel:
             math.fsum(time.cycles for time in times),
             math.fsum(time.core_cycles for time in times),
             math.fsum(time.dram_cycles for time in times),
+            self.core.compute_scale * self.pipeline.unmodelled(counts),
             bound_cycles,
         )
 
-    def _region(self, shares: list[Share]) -> Section:
-        """A parallel region, all its launches together: it ends with its slowest share.
+    def regions(self, counts: Counts) -> list[Region]:
+        """The parallel regions of what was counted. Raises DeviceFailed where llvm-mca fails."""
+        return [self._region(shares) for shares in _by_region(counts.shares)]
 
-        One core's stream of lines keeps the memory of these boards busy, so the lines of all cores go one after the
+    def _region(self, shares: list[Share]) -> Region:
+        """One core's stream of lines keeps the memory of these boards busy, so the lines of all cores go one after the
         other: a region takes no less than that.
         """
         sections = [self._section(share.counts) for share in shares]
-        slowest = max(sections, key=lambda section: section.cycles)
+        slowest, share = max(zip(sections, shares, strict=True), key=lambda pair: pair[0].cycles)
         dram_cycles = math.fsum(section.dram_cycles for section in sections)
+        waiting_cycles = max(0.0, dram_cycles - slowest.cycles)
         launch_cycles = shares[0].launches * LAUNCH_US * 1e3 * self.core.clock_ghz
-        bound_cycles = Counter({"DRAM": dram_cycles}) if dram_cycles > slowest.cycles else slowest.bound_cycles
-        return Section(
-            max(slowest.cycles, dram_cycles) + launch_cycles,
+        time = Section(
+            slowest.cycles + waiting_cycles + launch_cycles,
             slowest.core_cycles,
             dram_cycles,
-            bound_cycles + Counter({"launch": launch_cycles}),
+            slowest.unmodelled_cycles,
+            slowest.bound_cycles + Counter({"DRAM": waiting_cycles, "launch": launch_cycles}),
         )
+        return Region(share, time, waiting_cycles, launch_cycles)
 
     def loops(self, counts: Counts) -> list[Loop]:
         """The loops of what was counted. Raises DeviceFailed where llvm-mca fails."""

@@ -8,6 +8,7 @@ import json
 import os
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,11 +16,13 @@ from pathlib import Path
 
 from .. import toolchain
 from ..errors import DeviceFailed, ToolMissing
-from ..targets import find_core
+from ..targets import Core, find_core
 from .counts import Counts, read_counts
+from .cycles import Cost
 from .emulator import LAST_COST, LAST_COUNTS
 from .native.build import server_binary
-from .native.plugin_build import guest_heap_library, plugin_library
+from .native.plugin_build import guest_heap_library, plugin_library, rehearsal_library
+from .pipeline import check_core
 
 PACKAGE_PARENT = str(Path(__file__).parents[2])  # the new process finds this package wherever it is started
 START_LIMIT_S = 60.0  # it takes half a second; a machine under load may need longer
@@ -60,7 +63,7 @@ class EmulatedCore:
         if self.alive():
             return self
         self.stop()
-        prepare()
+        prepare(self.core)
         command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
         command += ["--session-timeout", f"{self.session_timeout_s:g}", "--cores", str(self.cores)]
         command += ["--traces", str(self.traces)] if self.traces else []
@@ -103,10 +106,10 @@ class EmulatedCore:
             shutil.rmtree(self._folder, ignore_errors=True)  # still there only if the emulator was killed outright
         self.host = self.port = self._folder = None
 
-    def last_cost(self) -> dict:
-        """The fields of ``cycles.Cost`` of the latest modelled time. Raises DeviceFailed where there was none."""
+    def last_cost(self) -> Cost:
+        """What the latest modelled time is made of. Raises DeviceFailed where there was none."""
         try:
-            return json.loads((Path(self._folder or "") / LAST_COST).read_text())
+            return Cost(**json.loads((Path(self._folder or "") / LAST_COST).read_text()))
         except (OSError, ValueError) as exc:
             raise DeviceFailed(f"the emulated {self.core.name} has timed nothing yet") from exc
 
@@ -143,17 +146,25 @@ class EmulatedCore:
         if "API version" in lines or "unknown option 'plugin'" in lines:
             return ToolMissing(
                 f"{toolchain.find_qemu().path} refuses the counting plugin: {lines}",
-                "a QEMU newer than 8.1, whose plugin interface is another, or one built without plugins",
-                "install qemu-user 7.2, or name one in TVM_SHUFFLENET_QEMU",
+                "it was built without plugins, or for another interface than its version has",
+                f"{toolchain.apt('qemu-user')}, or name a QEMU with plugins in TVM_SHUFFLENET_QEMU",
+            )
+        if "Could not load plugin" in lines or f"ended with status {-signal.SIGBUS}" in lines:  # SIGBUS: cut short
+            return ToolMissing(
+                f"the counting plugin or the device server cannot be loaded: {lines}",
+                "their files are damaged, were built on another machine, or lie where nothing may be executed",
+                f"remove {toolchain.cache_dir()}, which is built again, or name another one in TVM_SHUFFLENET_CACHE",
             )
         what = f"did not come up within {START_LIMIT_S:.0f} s" if running else "ended while starting"
         return DeviceFailed(f"the emulated {self.core.name} {what}" + (f":\n{lines}" if lines else ""))
 
 
-def prepare() -> None:
+def prepare(core: Core) -> None:
     """Checks and builds what an emulated core needs, so that starting one is quick. Raises ToolMissing, LinkFailed."""
     for tool in (toolchain.find_qemu(), toolchain.find_sysroot(), toolchain.find_llvm_mca(), toolchain.find_llvm_mc()):
         toolchain.require(tool)
+    check_core(core)
     plugin_library()
     guest_heap_library()
+    rehearsal_library()
     server_binary("aarch64")

@@ -8,7 +8,9 @@ from pathlib import Path
 from ..targets import Core
 from .base import Device, Endpoint
 from .counts import Counts
+from .cycles import Cost
 from .emulated import EmulatedCore
+from .rehearsal import rehearse
 
 
 class EmulatedDevice(Device):
@@ -29,6 +31,7 @@ class EmulatedDevice(Device):
 
     def start(self) -> None:
         self._emulator.start()
+        rehearse(self.endpoint())
 
     def endpoint(self) -> Endpoint:
         return Endpoint(self._emulator.host, self._emulator.port)
@@ -36,8 +39,8 @@ class EmulatedDevice(Device):
     def alive(self) -> bool:
         return self._emulator.alive() and super().alive()
 
-    def last_cost(self) -> dict:
-        """What the latest modelled time is made of: the fields of ``cycles.Cost``."""
+    def last_cost(self) -> Cost:
+        """What the latest modelled time is made of."""
         return self._emulator.last_cost()
 
     def last_counts(self) -> Counts:

@@ -53,7 +53,7 @@ class Operands:
     def __init__(self, session, device, shapes):
         import tvm
 
-        self._fill, self._digest = (_function(session, name) for name in ("fill", "digest"))
+        self._fill, self._digest = (server_function(session, name) for name in ("fill", "digest"))
         self.tensors = []
         for seed, (shape, dtype) in enumerate(shapes):
             if dtype == "float32" and self._fill:
@@ -72,7 +72,7 @@ class Operands:
         return digest(tensor.numpy())
 
 
-def _function(session, name: str):
+def server_function(session, name: str):
     """A function of our server, None where the server is another one."""
     try:
         return session.get_function(f"tvm_shufflenet.{name}")

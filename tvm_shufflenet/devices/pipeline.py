@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import toolchain
-from ..errors import DeviceFailed
-from ..targets import Core
+from ..errors import DeviceFailed, ToolMissing
+from ..targets import CORES, Core
 from .block_cache import BlockCache
 from .counts import Code, Counts
 
-COVERAGE = 0.99  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
+COVERAGE = 0.98  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
 WINDOW = 640  # instructions of history in one simulated sequence, at most
 LOOKAHEAD = 256  # instructions of a loop that are averaged, at least
 MARGIN = 32  # a sequence has settled this many instructions after the pipeline has filled once
@@ -114,18 +114,19 @@ class Pipeline:
 
     def _whole_periods(self, window: Window, steps: dict[Step, float]) -> Sample:
         """From an earlier occurrence of the window's last step to the end, what runs as often there as it does at all;
-        the last step alone where it occurs once."""
+        where it occurs once, what runs as often as it does."""
         ran = [_step(window, index) for index in range(len(window))]
         last = len(window) - 1
-        same = [index for index in range(self._first_settled(window), last) if ran[index] == ran[last]]
-        if not same:
-            return self._trimmed(window, (last,))
+        first = self._first_settled(window)
+        same = [index for index in range(first, last) if ran[index] == ran[last]]
         long_enough = [index for index in same if sum(map(len, window[index + 1 :])) >= LOOKAHEAD]
-        start = (long_enough or same)[-1 if long_enough else 0]
+        start = (long_enough or same or [first - 1])[-1 if long_enough else 0]
         seen = Counter(ran[start + 1 :])
         periods = steps[ran[last]] / seen[ran[last]]
         # The plugin does not know every step by its count: see steps_of.
         typical = {step for step in seen if step in steps and abs(seen[step] * periods / steps[step] - 1) <= ATYPICAL}
+        if not same:  # a part of one period: only what runs once in it is known to be whole
+            typical = {step for step in typical if seen[step] == 1}
         return self._trimmed(window, tuple(index for index in range(start + 1, last + 1) if ran[index] in typical))
 
     def _trimmed(self, window: Window, indices: tuple[int, ...]) -> Sample:
@@ -200,14 +201,13 @@ class Pipeline:
         for index, words in enumerate(sequences):
             lines = [self._texts[word] for word in words if self._texts[word]]
             regions += [f"// LLVM-MCA-BEGIN {index}", *lines, "// LLVM-MCA-END"]
-        command = [
-            self._llvm_mca, "-mtriple=aarch64", f"-mcpu={self.core.mca_cpu}", "-mattr=+all", "-iterations=1", "-json",
-            "-timeline", "-timeline-max-cycles=0", "-resource-pressure=false", "-instruction-info=false",
+        options = [
+            "-mattr=+all", "-timeline", "-timeline-max-cycles=0", "-resource-pressure=false", "-instruction-info=false",
             "-skip-unsupported-instructions=any", "-call-latency=1",  # without it llvm-mca takes 100 cycles for a call
         ]  # fmt: skip
         self.mca_runs += 1
         # The empty last line matters: llvm-mca fails on a comment that ends the file without a newline.
-        report = json.loads(_run(command, "\n".join([*regions, ""])))
+        report = _simulated(self._llvm_mca, self.core, options, "\n".join([*regions, ""]))
         found = {region["Name"]: region["TimelineView"]["TimelineInfo"] for region in report["CodeRegions"]}
         return [found.get(str(index), []) for index in range(len(sequences))]
 
@@ -222,12 +222,22 @@ class Pipeline:
     def _unsupported_key(self, word: int) -> bytes:
         return hashlib.sha256(self._identity + b"unsupported" + struct.pack("<I", word)).digest()[:16]
 
+    def _texts_on_disk(self, words: set[int]) -> dict[int, str | None]:
+        found = {word: self._cache.get(self._text_key(word)) for word in words}
+        return {word: text.decode() or None for word, text in found.items() if text is not None}
+
+    def _text_key(self, word: int) -> bytes:
+        return hashlib.sha256(self._identity + b"text" + struct.pack("<I", word)).digest()[:16]
+
     def _disassemble(self, words: set[int]) -> None:
         """Learn the text of instruction words; None for what is no instruction."""
         fresh = words - self._texts.keys()
         if not fresh:
             return
-        texts = disassembled(self._llvm_mc, fresh)
+        texts = self._texts_on_disk(fresh)
+        unread = disassembled(self._llvm_mc, fresh - texts.keys())
+        self._cache.put((self._text_key(word), (text or "").encode()) for word, text in unread.items())
+        texts |= unread
         if self.core.in_order:
             texts = {word: PLAIN if text == NOP else text for word, text in texts.items()}
         self._texts.update(texts)
@@ -286,6 +296,8 @@ def _last_blocks(history: Window, instructions: int) -> Window:
 def disassembled(llvm_mc: str, words: Iterable[int]) -> dict[int, str | None]:
     """The text of instruction words; None for what is no instruction. Raises DeviceFailed where llvm-mc fails."""
     fresh = sorted(set(words))
+    if not fresh:
+        return {}
     lines = [" ".join(f"0x{byte:02x}" for byte in struct.pack("<I", word)) for word in fresh]
     command = [llvm_mc, "--disassemble", "-triple=aarch64", "-mattr=+all"]
     done = subprocess.run(command, input="\n".join([*lines, ""]), capture_output=True, text=True)
@@ -297,6 +309,32 @@ def disassembled(llvm_mc: str, words: Iterable[int]) -> dict[int, str | None]:
         raise _tool_failed(command, done.stderr)
     valid = (word for index, word in enumerate(fresh) if index not in invalid)
     return dict.fromkeys(fresh) | dict(zip(valid, texts, strict=True))
+
+
+def check_core(core: Core) -> None:
+    """Raises ToolMissing where the llvm-mca that is found has no model of the core."""
+    _simulated(toolchain.require(toolchain.find_llvm_mca()), core, [], "nop\n")
+
+
+def _simulated(llvm_mca: str, core: Core, options: list[str], text: str) -> dict:
+    """llvm-mca's report of one pass through the text, made with the model that the core's entry names."""
+    command = [llvm_mca, "-mtriple=aarch64", f"-mcpu={core.mca_cpu}", "-iterations=1", "-json", *options]
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    if "is not a recognized processor" in done.stderr:
+        raise _no_model(llvm_mca, core, "it does not know that name")
+    if done.returncode != 0:
+        raise _tool_failed(command, done.stderr)
+    report = json.loads(done.stdout)
+    units = report["TargetInfo"]["Resources"]
+    if not all(unit.startswith(core.mca_units) for unit in units):
+        used = f"{units[0]} and the like" if units else "none"
+        raise _no_model(llvm_mca, core, f"it takes another core's units for it, {used}, where {core.mca_units}* belong")
+    return report
+
+
+def _no_model(llvm_mca: str, core: Core, cause: str) -> ToolMissing:
+    what = f"{llvm_mca} has no model of {core.mca_cpu}, by which {core.name} is priced"
+    return ToolMissing(what, cause, f"{toolchain.find_llvm_mca().install}, or name another of {', '.join(CORES)}")
 
 
 def _run(command: list[str], text: str) -> str:

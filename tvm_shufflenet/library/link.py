@@ -62,7 +62,11 @@ def link(objects: list[str], output: Path, command: list[str], machine: str) -> 
 def elf_machine(path: Path) -> str:
     """Machine name in the ELF header of ``path``. Raises PackageInvalid where it is no 64-bit ELF file."""
     with open(path, "rb") as library:
-        header = library.read(20)
+        return elf_machine_of(library.read(20), path)
+
+
+def elf_machine_of(header: bytes, path: Path) -> str:
+    """As ``elf_machine``, of a file that begins with ``header``."""
     if len(header) < 20 or header[:4] != b"\x7fELF" or header[4] != 2:
         raise PackageInvalid(
             f"{path} is not a 64-bit ELF library", "it is damaged or something else", "compile it again"

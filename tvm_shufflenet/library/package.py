@@ -4,7 +4,8 @@
 reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
 manifest.json     everything else; written last, so that a folder without one is no package
 
-With a standalone library (docs/standalone.md) also lib<model>.so, its header, wrappers, examples and benchmark.
+With a standalone library (docs/standalone.md) also lib<model>.so, its header, wrappers, examples and benchmark. All
+of it in one ``.tar.zst`` is a package too (archive.py). docs/package.md describes both.
 """
 
 from __future__ import annotations
@@ -13,19 +14,22 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from ..errors import PackageInvalid
-from .link import elf_machine
+from .archive import is_archive, pack, safe_name, survey, unpack
+from .licences import Licence, licences_of
+from .link import elf_machine_of
 
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npy"
-SCHEMA = 2
-READABLE = (1, 2)  # 1 lacks what an operator takes and multiplies
+SCHEMA = 3
+READABLE = (1, 2, 3)  # 1 lacks what an operator takes and multiplies, 2 the licences
+HEADER_BYTES = 64
 
 
 class Argument(msgspec.Struct, frozen=True):
@@ -36,7 +40,8 @@ class Argument(msgspec.Struct, frozen=True):
 
 
 class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One distinct operator: ``schedule`` is ``record``, ``template`` (its default) or ``none`` (TVM's plain loops).
+    """One distinct operator: ``schedule`` is ``record``, ``near record`` (of a workload nearly the same), ``template``
+    (its default) or ``none`` (TVM's plain loops).
 
     A record was ``tuned_for`` a CPU, perhaps another than the target's: a shipped record of one like it.
     ``multiply_adds`` and ``arguments`` are those of one call, None in packages of schema 1.
@@ -63,12 +68,31 @@ class Standalone(msgspec.Struct, frozen=True):
     workspace_bytes: int
 
 
-class Timing(msgspec.Struct, frozen=True):
-    """Latencies of the package on one device, each with its kind of clock."""
+class OperatorTime(msgspec.Struct, frozen=True):
+    """An operator's median latency, in microseconds."""
+
+    name: str
+    median_us: float
+
+
+class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Latencies of the package on one device, each with its kind of clock.
+
+    One that was deployed to says which CPUs the threads were bound to (``affinity``), what the first inference took and
+    what the process needed, and has its model, kernel, governor and cores in ``device``.
+    """
 
     device: dict
     threads: int
     latency_us: dict
+    affinity: str | None = None
+    cold_us: float | None = None
+    peak_memory_bytes: int | None = None
+    operators: tuple[OperatorTime, ...] = ()
+
+    @property
+    def setting(self) -> tuple:
+        return self.device, self.threads, self.affinity
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -96,6 +120,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     hashes: dict[str, str]
     timings: tuple[Timing, ...] = ()
     standalone: Standalone | None = None
+    licences: tuple[Licence, ...] = ()
 
     @property
     def operators_without_record(self) -> list[str]:
@@ -103,26 +128,48 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
 
 
 class Package:
-    """A package that has been read and checked. Raises PackageInvalid where a file is missing, damaged or foreign."""
+    """A package that has been read and checked. Raises PackageInvalid where a file is missing, damaged or foreign.
 
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
+    ``path`` is what was named, ``folder`` where the files are: an archive's are unpacked for as long as this object
+    lives, once the whole of it was found to be in order.
+    """
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self._unpacked = None
+        if is_archive(self.path) and self.path.is_file():
+            self._open_archive()
+        else:
+            self._open_folder()
+
+    def _open_folder(self) -> None:
+        self.folder = self.path
         self.manifest = _read_manifest(self.folder)
-        for name in dict.fromkeys((self.manifest.library, REFERENCE, *self.manifest.hashes)):
-            path, expected = self.folder / name, self.manifest.hashes.get(name)
-            if not _stays_inside(name) or not path.is_file():
-                raise PackageInvalid(
-                    f"{self.folder} lacks {name}", "the copy is incomplete", "copy or compile it again"
-                )
-            if sha256(path) != expected:
-                raise PackageInvalid(f"{path} has changed since it was compiled", "a damaged copy", "compile it again")
-        found = elf_machine(self.library)
-        if found != self.manifest.machine:
-            raise PackageInvalid(
-                f"{self.library} is built for {found}, its manifest says {self.manifest.machine}",
-                "the library was replaced",
-                "compile it again",
-            )
+        inside = self.folder.resolve()
+
+        def look(name: str) -> tuple[str, bytes] | None:
+            path = self.folder / name
+            if not path.is_file() or not path.resolve().is_relative_to(inside):
+                return None
+            with open(path, "rb") as file:
+                return sha256(path), file.read(HEADER_BYTES)
+
+        _check_files(self.path, self.manifest, look)
+
+    def _open_archive(self) -> None:
+        text, members = survey(self.path, MANIFEST)
+        if text is None:
+            raise _no_package(self.path)
+        self.manifest = _decode(self.path / MANIFEST, text)
+        strangers = members.keys() - self.manifest.hashes.keys() - {MANIFEST}
+        if strangers:
+            what = f"{self.path} holds {min(strangers)}, which its manifest does not name"
+            raise PackageInvalid(what, "it was changed after it was compiled", "copy or compile it again")
+        found = {name: (member.sha256, member.head) for name, member in members.items()}
+        _check_files(self.path, self.manifest, found.get)
+        self._unpacked = tempfile.TemporaryDirectory(prefix="tvm-shufflenet-")
+        self.folder = Path(self._unpacked.name)
+        unpack(self.path, self.folder)
 
     @property
     def library(self) -> Path:
@@ -140,7 +187,7 @@ class Package:
         """Refuse before anything is uploaded. Raises PackageInvalid."""
         if machine != self.manifest.machine:
             raise PackageInvalid(
-                f"{self.folder} is built for {self.manifest.machine}, {device} is {machine}",
+                f"{self.path} is built for {self.manifest.machine}, {device} is {machine}",
                 f"it was compiled for target '{self.manifest.target}'",
                 "compile it for the device's target, or name another --device",
             )
@@ -157,9 +204,11 @@ class Package:
 
     def add_timing(self, timing: Timing) -> None:
         """Record a latency in the manifest, in place of an earlier one of the same device and threads."""
-        kept = [t for t in self.manifest.timings if (t.device, t.threads) != (timing.device, timing.threads)]
+        kept = [t for t in self.manifest.timings if t.setting != timing.setting]
         self.manifest = msgspec.structs.replace(self.manifest, timings=(*kept, timing))
         _write_manifest(self.folder, self.manifest)
+        if self._unpacked is not None:
+            pack(self.folder, (MANIFEST, *sorted(self.manifest.hashes)), self.path)
 
 
 def reference_input(shape: tuple[int, ...], seed: int) -> np.ndarray:
@@ -167,39 +216,50 @@ def reference_input(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def _stays_inside(name: str) -> bool:
-    """Whether ``name`` is a plain path of a file in a package, perhaps in a folder of it."""
-    path = PurePosixPath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and str(path) == name
-
-
 def write_package(
-    folder: Path, library: Path, reference: np.ndarray, manifest: Manifest, more: Mapping[str, Path] | None = None
+    path: Path, library: Path, reference: np.ndarray, manifest: Manifest, more: Mapping[str, Path] | None = None
 ) -> Package:
-    """Write a package beside ``folder`` and swap it in whole; ``manifest.hashes`` are filled in here.
+    """Write a package beside ``path`` and swap it in whole: a folder, or an archive where the name is one's.
 
-    ``more`` are further files by their names in the package.
+    ``more`` are further files by their names in the package. ``manifest.hashes`` and ``licences`` are filled in here.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and not (folder / MANIFEST).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PackageInvalid(f"{folder} exists and is no package", "", "name another -o folder")
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not _may_replace(path):
+        raise PackageInvalid(f"{path} exists and is no package", "", "name another -o PACKAGE")
+    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
         files = {manifest.library: library, **(more or {})}
-        for name, path in files.items():
-            (draft / name).parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, draft / name)
-            os.chmod(draft / name, 0o755 if _is_elf(path) else 0o644)
+        for name, source in files.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, draft / name)
+            os.chmod(draft / name, 0o755 if _is_elf(source) else 0o644)
         np.save(draft / REFERENCE, reference)
         hashes = {name: sha256(draft / name) for name in (*files, REFERENCE)}
-        _write_manifest(draft, msgspec.structs.replace(manifest, hashes=hashes))
+        licences = licences_of(sorted(hashes), manifest.linker)
+        _write_manifest(draft, msgspec.structs.replace(manifest, hashes=hashes, licences=licences))
         os.chmod(draft, 0o755)
-        _swap(draft, folder)
+        if is_archive(path):
+            pack(draft, (MANIFEST, *sorted(hashes)), path)
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            _swap(draft, path)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    return Package(folder)
+    return Package(path)
+
+
+def _may_replace(path: Path) -> bool:
+    """Whether what is there may go: an older package of the same form, or an empty folder for a folder."""
+    if is_archive(path) != path.is_file():
+        return False
+    if not path.is_file():
+        return (path / MANIFEST).exists() or not any(path.iterdir())
+    try:
+        return survey(path, MANIFEST)[0] is not None
+    except PackageInvalid:
+        return False
 
 
 def _is_elf(path: Path) -> bool:
@@ -221,20 +281,48 @@ def _swap(draft: Path, folder: Path) -> None:
     shutil.rmtree(older, ignore_errors=True)
 
 
+def _check_files(path: Path, manifest: Manifest, look: Callable[[str], tuple[str, bytes] | None]) -> None:
+    """Compare what a manifest says of its files with what ``look`` finds: a file's hash and how it begins, or None."""
+    for name in dict.fromkeys((manifest.library, REFERENCE, *manifest.hashes)):
+        found = look(name) if safe_name(name) and name != MANIFEST else None
+        if found is None:
+            raise PackageInvalid(f"{path} lacks {name}", "the copy is incomplete", "copy or compile it again")
+        if found[0] != manifest.hashes.get(name):
+            raise PackageInvalid(
+                f"{path / name} has changed since it was compiled", "a damaged copy", "compile it again"
+            )
+    machine = elf_machine_of(look(manifest.library)[1], path / manifest.library)
+    if machine != manifest.machine:
+        raise PackageInvalid(
+            f"{path / manifest.library} is built for {machine}, its manifest says {manifest.machine}",
+            "the library was replaced",
+            "compile it again",
+        )
+
+
+def _no_package(path: Path) -> PackageInvalid:
+    return PackageInvalid(f"{path} is not a package", f"no {MANIFEST} in it", "tvm-shufflenet compile ... -o PACKAGE")
+
+
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         text = path.read_bytes()
     except OSError as exc:
-        raise PackageInvalid(
-            f"{folder} is not a package", f"no {MANIFEST} in it", "tvm-shufflenet compile ... -o PACKAGE"
-        ) from exc
+        raise _no_package(folder) from exc
+    return _decode(path, text)
+
+
+def _decode(path: Path, text: bytes) -> Manifest:
+    """The manifest in ``text``, which was read from ``path``. Raises PackageInvalid for anything else."""
     try:
         schema = msgspec.json.decode(text).get("schema")
         if schema not in READABLE:
-            known = " and ".join(map(str, READABLE))
+            newer = isinstance(schema, int) and schema > SCHEMA
             raise PackageInvalid(
-                f"{path} has schema {schema}, this version reads {known}", "", "use a matching version"
+                f"{path} has schema {schema}, this version reads {', '.join(map(str, READABLE))}",
+                "a newer version compiled it" if newer else "",
+                "use that version, or compile it again with this one",
             )
         return msgspec.json.decode(text, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, AttributeError) as exc:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .. import toolchain
-from ..devices.attribution import Portion, attribute, load_address
+from ..devices.attribution import Attributed, Portion, load_address
 from ..devices.counts import Block, Counts
 from ..devices.cycles import CycleModel, Traffic
 from ..devices.instructions import is_fp32_multiply_add
@@ -25,61 +25,67 @@ LISTED = 0.01  # a block with less of its loop's cycles is not worth reading
 
 @dataclass(frozen=True)
 class Counted:
-    """One inference, dealt out to the operators of the library that it ran."""
+    """One inference, dealt out to the operators of the library that it ran. On several cores an operator's time is that
+    of its slowest shares, its lines are those of all."""
 
     core: Core
     entries: tuple[OperatorEntry, ...]
-    shares: tuple[Portion, ...]
+    ran: Attributed
     base: int
 
     @classmethod
     def of(cls, core: Core, entries: Sequence[OperatorEntry], code: LibraryCode, counts: Counts) -> Counted:
         base = load_address(code, counts)
-        shares = attribute(CycleModel(core), counts, lambda address: code.owner(address - base))
-        return cls(core, tuple(entries), tuple(shares), base)
+        ran = Attributed.of(CycleModel(core), counts, lambda address: code.owner(address - base))
+        return cls(core, tuple(entries), ran, base)
 
     def operators(self) -> tuple[OperatorCost, ...]:
         """By falling cost; one that took no time at all is there too."""
-        costs = (self._cost(entry, self._shares(entry.name)) for entry in self.entries)
+        costs = (self._cost(entry, entry.name) for entry in self.entries)
         return tuple(sorted(costs, key=lambda cost: -cost.time_us))
 
     def runtime(self) -> OperatorCost:
         """The VM, TVM's runtime and the C library."""
-        return self._cost(RUNTIME, self._shares(None))
+        return self._cost(RUNTIME, None)
 
     def hottest_loop(self, operator: str) -> HotLoop:
-        """The loop of ``operator`` that takes longest, as assembly. Raises DeviceFailed where it did not run."""
-        shares = self._shares(operator)
-        if not shares:
+        """The loop of ``operator`` that takes longest, on one core, as assembly. Raises DeviceFailed where it did not
+        run."""
+        portions = self._portions(operator)
+        if not portions:
             raise DeviceFailed(f"operator {operator} did not run")
-        hottest = max(shares, key=lambda share: share.cycles)
+        hottest = max(portions, key=lambda portion: portion.cycles)
         blocks = assembly(hottest.blocks, self.base)
         listed = tuple(block for block in blocks if block.cycles >= LISTED * hottest.cycles)
         return HotLoop(
             operator,
             hottest.cycles,
-            hottest.cycles / math.fsum(share.cycles for share in shares),
+            hottest.cycles / self._cycles(operator),
             sum(_multiply_adds(block) for block, _ in hottest.blocks) / hottest.cycles,
             hottest.time.bound,
             listed,
             len(blocks) - len(listed),
         )
 
-    def _shares(self, owner: str | None) -> list[Portion]:
-        return [share for share in self.shares if share.owner == owner]
+    def _portions(self, owner: str | None) -> list[Portion]:
+        return [portion for portion in self.ran.portions if portion.owner == owner]
 
-    def _cost(self, entry: OperatorEntry, shares: list[Portion]) -> OperatorCost:
-        traffic = sum((share.traffic for share in shares), Traffic())
-        cycles, bound, line = math.fsum(share.cycles for share in shares), defaultdict(float), self.core.l1d.line_bytes
-        for share in shares:
-            bound[share.time.bound] += share.cycles
+    def _cycles(self, owner: str | None) -> float:
+        waited = self.ran.waited.get(owner, Counter())
+        return math.fsum((*(portion.cycles for portion in self._portions(owner)), *waited.values()))
+
+    def _cost(self, entry: OperatorEntry, owner: str | None) -> OperatorCost:
+        traffic, bound = self.ran.traffic.get(owner, Traffic()), Counter(self.ran.waited.get(owner))
+        cycles, line = self._cycles(owner), self.core.l1d.line_bytes
+        for portion in self._portions(owner):
+            bound[portion.time.bound] += portion.cycles
         work = Work(
             cycles,
             traffic.l1_misses,
             traffic.l2_misses,
             line * (traffic.l1_misses + traffic.l1_writebacks),
             line * traffic.dram_lines,
-            dict(bound),
+            {by: cycles for by, cycles in bound.items() if cycles},
         )
         return OperatorCost(entry, cycles / self.core.clock_ghz / 1e3, work)
 

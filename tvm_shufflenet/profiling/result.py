@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+from ..devices.cycles import Cost
 from ..latency import Kind, Latency
 from ..library.package import Manifest, OperatorEntry
 
@@ -79,7 +80,8 @@ class HotLoop:
 @dataclass(frozen=True)
 class Profile:
     """``operators`` by falling cost. ``runtime`` is everything that is no operator's, None where it was not counted;
-    ``peak`` the multiply-adds that the core can do in a cycle, None where that is not known."""
+    ``core_peak`` the multiply-adds that a core can do in a cycle and ``cost`` what the latency is made of, None where
+    that is not known."""
 
     manifest: Manifest
     device: dict
@@ -88,8 +90,14 @@ class Profile:
     operators: tuple[OperatorCost, ...]
     max_abs_err: float
     runtime: OperatorCost | None = None
-    peak: int | None = None
+    core_peak: int | None = None
     assembly: tuple[HotLoop, ...] = ()
+    cost: Cost | None = None
+
+    @property
+    def peak(self) -> int | None:
+        """Multiply-adds that the cores of all threads can do in a cycle."""
+        return self.core_peak and self.core_peak * self.threads
 
     @property
     def kind(self) -> Kind:
@@ -132,6 +140,7 @@ class Profile:
             "runtime": self._row(self.runtime) if self.runtime else None,
             "plain": {"operators": [row.entry.name for row in self.plain], "time_us": self.plain_us},
             "assembly": [asdict(loop) for loop in self.assembly],
+            "unmodelled": self.cost and self.cost.unmodelled(),
             "max_abs_err": self.max_abs_err,
             "tolerance": self.manifest.tolerance,
         }

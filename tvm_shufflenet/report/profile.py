@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from ..profiling.result import HOW
+from .tables import print_unmodelled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,7 +29,7 @@ def print_profile(console: Console, profile: Profile) -> None:
     _print_sum(console, profile)
     _print_plain(console, profile)
     for loop in profile.assembly:
-        _print_loop(console, loop, profile.peak)
+        _print_loop(console, loop, profile.core_peak)
     console.print(f"largest error against PyTorch {profile.max_abs_err:.2g}, {profile.manifest.tolerance:.2g} allowed")
 
 
@@ -122,6 +123,7 @@ def _print_sum(console: Console, profile: Profile) -> None:
     error = profile.device["model_error_percent"]
     quality = "not calibrated" if error is None else f"about {error:.0f} % off on average"
     console.print(f"modelled: the clock of the emulated core is a model, {quality}")
+    print_unmodelled(console, profile.cost)
 
 
 def _print_plain(console: Console, profile: Profile) -> None:

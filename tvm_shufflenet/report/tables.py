@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from ..deploy.deployment import Deployed
+    from ..devices.cycles import Cost
     from ..doctor import Finding
     from ..latency import Latency
     from ..library.package import Package
@@ -57,9 +60,9 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
         elif not isinstance(finding.error, ToolMissing):
             console.print(f"failed   {finding.name}: {finding.error.what}; {finding.error.cause}", markup=False)
         else:
-            console.print(
-                f"missing  {finding.name} ({finding.purpose}); install: {finding.error.next_step}", markup=False
-            )
+            word = "missing " if finding.required else "optional"
+            install = finding.error.next_step
+            console.print(f"{word} {finding.name} ({finding.purpose}); install: {install}", markup=False)
 
 
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
@@ -125,15 +128,15 @@ def _samples(latency: Latency) -> str:
 def print_package(console: Console, package: Package) -> None:
     manifest = package.manifest
     size = package.library.stat().st_size
-    console.print(f"{package.folder}: {manifest.library}, {size / 1e6:.2f} MB for {manifest.machine}", markup=False)
+    console.print(f"{package.path}: {manifest.library}, {size / 1e6:.2f} MB for {manifest.machine}", markup=False)
     if manifest.standalone is not None:
         files = (manifest.standalone.library, manifest.standalone.bench)
         sizes = ", ".join(f"{name} {(package.folder / name).stat().st_size / 1e6:.2f} MB" for name in files)
         console.print(f"standalone: {sizes}, with headers, wrappers and examples", markup=False)
-    counts = {kind: sum(o.schedule == kind for o in manifest.operators) for kind in ("record", "template", "none")}
+    counts = Counter(operator.schedule for operator in manifest.operators)
     console.print(
-        f"operators: {counts['record']} scheduled by records, {counts['template']} by a template's default, "
-        f"{counts['none']} plain"
+        f"operators: {counts['record']} scheduled by records, {counts['near record']} after a near one, "
+        f"{counts['template']} by a template's default, {counts['none']} plain"
     )
 
 
@@ -148,6 +151,34 @@ def print_bench(console: Console, bench: Bench) -> None:
         f"{cold}weights and activations {bench.peak_memory_bytes / 1e6:.2f} MB; largest error against PyTorch "
         f"{bench.max_abs_err:.2g}, {bench.package.manifest.tolerance:.2g} allowed"
     )
+    print_unmodelled(console, bench.cost)
+
+
+def print_deployed(console: Console, deployed: Deployed) -> None:
+    timing, device = deployed.timing, deployed.timing.device
+    copied = (
+        f"{len(deployed.copied)} files copied, {deployed.sent_bytes / 1e6:.2f} MB, {len(deployed.unchanged)} unchanged"
+    )
+    console.print(f"{deployed.to}, {deployed.folder}: {copied}; all hashes match there", markup=False)
+    known = [f"{key} {device[key]}" for key in ("model", "kernel", "governor") if device.get(key)]
+    console.print(", ".join([*known, f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"]), markup=False)
+    table = _table("measured, ms", "median", "min", "p90", "p99", "samples")
+    latency = timing.latency_us
+    values = [f"{latency[key] / 1e3:.3f}" if key in latency else "" for key in ("median", "min", "p90", "p99")]
+    table.add_row(deployed.package.manifest.model, *values, f"{latency.get('samples', 0):.0f}")
+    console.print(table)
+    cold = f"first inference {timing.cold_us / 1e3:.3f} ms, " if timing.cold_us else ""
+    memory = f"peak memory {timing.peak_memory_bytes / 1e6:.2f} MB, " if timing.peak_memory_bytes else ""
+    console.print(f"{cold}{memory}output as expected; noted in {deployed.package.path}", markup=False)
+
+
+def print_unmodelled(console: Console, cost: Cost | None) -> None:
+    """How much of a modelled time is a guess, if any of it is."""
+    if cost and cost.unmodelled_instructions:
+        console.print(
+            f"{cost.unmodelled_instructions} executed instructions are unknown to llvm-mca and taken at a cycle each: "
+            f"{100 * cost.unmodelled_share:.2g} % of the core's cycles"
+        )
 
 
 def print_classes(console: Console, output: np.ndarray, top: int, labels: list[str] | None = None) -> None:

@@ -23,6 +23,7 @@ from tvm.ir.instrument import pass_instrument
 from tvm.tirx.build import codegen_build
 
 from ..errors import ImportFailed, lines_of
+from ..library import alternate
 from ..targets import Target
 from .arena import aligned
 
@@ -100,7 +101,7 @@ def _lowered(module: tvm.IRModule, target: Target) -> dict[str, tirx.PrimFunc]:
     found = {name: function for name, function in module.functions_items() if isinstance(function, tirx.PrimFunc)}
     named = {name: function.with_attr("global_symbol", name.name_hint) for name, function in found.items()}
     host = target.tvm()
-    lower = tvm.tirx.get_default_tir_pipeline(host)[0]
+    lower = tvm.tirx.get_tir_pipeline(alternate.PIPELINE)[0]
     with tvm.transform.PassContext(instruments=[_StopBeforePacking()]):
         lowered = lower(tirx.transform.BindTarget(host.with_host(host))(tvm.IRModule(named)))
     return {name.name_hint: lowered[name.name_hint] for name in found}

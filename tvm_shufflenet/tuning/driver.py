@@ -30,7 +30,7 @@ from ..schedules import rules
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from .records import RecordStore, Trial, trace_hash, workload_hash
-from .trial import RUNS_TO_TIME_ONE, Cause, Job, Outcome
+from .trial import Cause, Job, Outcome
 from .verification import Reference, reference
 from .workers import Workers
 
@@ -321,10 +321,8 @@ class Tuner:
         return [ms.MeasureCandidate(schedule, record.args_info)]
 
     def _job(self, task: Task, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
-        # A modelled clock repeats itself to the digit, so one run says all; a real one needs many.
-        modelled = self.device.kind == "modelled"
         if task.reference is None:
-            task.reference = reference(task.mod, RUNS_TO_TIME_ONE if modelled else 1)
+            task.reference = reference(task.mod)
         return Job(
             tvm.ir.save_json(candidate.sch.mod),
             self.target.tvm_config,
@@ -332,8 +330,8 @@ class Tuner:
             self.target.machine,
             endpoint,
             number=1,
-            repeat=1 if modelled else 3,
-            min_repeat_ms=0 if modelled else 15,
+            repeat=3,
+            min_repeat_ms=15,
             session_seconds=SESSION_SECONDS,
             reference=task.reference,
         )

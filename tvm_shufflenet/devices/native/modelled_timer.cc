@@ -6,6 +6,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 #include <tvm/ffi/memory.h>
+#include <tvm/ffi/error.h>
 #include <tvm/ffi/object.h>
 #include <unistd.h>
 
@@ -100,20 +101,31 @@ std::string AskCostService(const std::string& request) {
   _exit(1);
 }
 
-class ModelledTimerNode : public tvm::runtime::TimerNode {
+// The marker is the last thing Start does and the first that Stop does, so that nothing else is counted.
+class Measurement {
  public:
-  // The marker is the last thing Start does and the first that Stop does, so that nothing else is counted.
-  void Start() override { syscall(SYS_getpriority, kMarker, 0L); }
+  void Start() { syscall(SYS_getpriority, kMarker, 0L); }
 
-  void Stop() override {
+  void Stop() {
     syscall(SYS_getpriority, kMarker, measurements + 1);
     k_ = ++measurements;
   }
 
+  int64_t Nanoseconds(char* message, size_t capacity) const { return Price(k_, message, capacity); }
+
+ private:
+  long k_ = 0;
+};
+
+class ModelledTimerNode : public tvm::runtime::TimerNode {
+ public:
+  void Start() override { measurement_.Start(); }
+  void Stop() override { measurement_.Stop(); }
+
   // The exception of ThrowInTVM passes through this frame: nothing here may need a destructor.
   int64_t SyncAndGetElapsedNanos() override {
     static char message[1024];
-    int64_t nanoseconds = Price(k_, message, sizeof(message));
+    int64_t nanoseconds = measurement_.Nanoseconds(message, sizeof(message));
     if (nanoseconds < 0) ThrowInTVM(message);
     return nanoseconds;
   }
@@ -121,11 +133,22 @@ class ModelledTimerNode : public tvm::runtime::TimerNode {
   TVM_FFI_DECLARE_OBJECT_INFO_FINAL("tvm_shufflenet.ModelledTimer", ModelledTimerNode, tvm::runtime::TimerNode);
 
  private:
-  long k_ = 0;
+  Measurement measurement_;
 };
 
 }  // namespace
 
 void UseCostSocket(const std::string& path) { cost_socket = path; }
+
+int64_t NanosecondsOf(const std::function<void()>& work) {
+  Measurement measurement;
+  measurement.Start();
+  work();
+  measurement.Stop();
+  char message[1024];
+  int64_t nanoseconds = measurement.Nanoseconds(message, sizeof(message));
+  if (nanoseconds < 0) TVM_FFI_THROW(RuntimeError) << message;
+  return nanoseconds;
+}
 
 tvm::ffi::Any ModelledTimer() { return tvm::runtime::Timer(tvm::ffi::make_object<ModelledTimerNode>()); }

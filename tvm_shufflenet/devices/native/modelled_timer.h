@@ -3,6 +3,7 @@
 
 #include <tvm/ffi/any.h>
 
+#include <functional>
 #include <string>
 
 // The AF_UNIX socket of the service that prices executed code. Set once, before the first timer.
@@ -10,3 +11,6 @@ void UseCostSocket(const std::string& path);
 
 // A new tvm::runtime::Timer, not started.
 tvm::ffi::Any ModelledTimer();
+
+// What `work` takes on the modelled core, in nanoseconds. Throws where it cannot be priced.
+int64_t NanosecondsOf(const std::function<void()>& work);

@@ -245,8 +245,12 @@ static struct stats *stats_of(uint32_t block);
 static bool traced;
 static FILE *trace; /* NULL unless it was asked for and counts are being taken */
 
+static bool counting; /* between the marks; outside, only the caches are kept up to date */
+
 static void on_execution(unsigned vcpu, void *data)
 {
+    if (!counting)
+        return;
     uint32_t self = (uint32_t)(uintptr_t)data, from = core->history[(core->steps + HISTORY - 1) % HISTORY];
     now = stats_of(self);
     if (!now->count++)
@@ -396,7 +400,10 @@ static void start(unsigned vcpu)
             if (sections[i]->chunks[k])
                 madvise(sections[i]->chunks[k], CHUNK * sizeof(struct stats), MADV_DONTNEED); /* reads as zero again */
     }
+    for (unsigned i = 0; i < core_count; i++)
+        cores[i].instructions += window; /* a first miss is in nobody's shadow */
     enter(0, 0);
+    counting = true;
 }
 
 /* Lines of text, ended by a line that holds the number of blocks, so that a reader can tell a whole dump. */
@@ -421,6 +428,7 @@ static void dump_block(FILE *file, uint32_t self)
 
 static void dump(unsigned long mark)
 {
+    counting = false;
     char name[PATH_MAX + 32], temporary[PATH_MAX + 40];
     snprintf(name, sizeof name, "%s/%d.%lu", out_folder, getpid(), mark);
     if (trace)
@@ -440,6 +448,7 @@ static void dump(unsigned long mark)
         written += section->executed_blocks;
     }
     section = sections[0];
+    now = stats_of(0);
     fprintf(file, "end %u\n", written);
     bool failed = ferror(file);
     if (fclose(file) || failed || rename(temporary, name))
@@ -497,7 +506,6 @@ static bool make_core(struct core *made, const char *geometry)
 {
     made->l1d = allocate(sizeof *made->l1d);
     made->streams = allocate(STREAMS * sizeof *made->streams);
-    made->instructions = window; /* the first miss has nothing before it */
     return make_cache(made->l1d, geometry);
 }
 

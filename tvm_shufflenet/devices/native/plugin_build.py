@@ -1,4 +1,4 @@
-"""The two helpers of the emulated device that are built at first use: the counting plugin, and the guest's heap."""
+"""Helpers of the emulated device that are built at first use: the counting plugin, the guest's heap, its rehearsal."""
 
 from __future__ import annotations
 
@@ -43,9 +43,18 @@ def _plugin_api(version: tuple[int, int]) -> int:
 
 def guest_heap_library() -> Path:
     """The heap that is preloaded into the device server, as an arm64 shared library. Raises ToolMissing, LinkFailed."""
+    return _guest_library("guest_heap")
+
+
+def rehearsal_library() -> Path:
+    """What a rehearsal runs (devices/rehearsal.py), as an arm64 shared library. Raises ToolMissing, LinkFailed."""
+    return _guest_library("rehearsal")
+
+
+def _guest_library(name: str) -> Path:
     zig = toolchain.find_zig()
     command = [toolchain.require(zig), "cc", "-target", "aarch64-linux-gnu.2.28", "-fno-builtin"]
-    return _shared_library("guest_heap", command, zig.install)
+    return _shared_library(name, command, zig.install)
 
 
 def _shared_library(name: str, command: list[str], install: str) -> Path:

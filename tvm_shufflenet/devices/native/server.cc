@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 
 #include <algorithm>
@@ -39,6 +40,7 @@ constexpr int32_t kMaxKeyBytes = 4096;
 constexpr double kHandshakeS = 2;
 constexpr double kHangUpS = 2;  // a session whose client has gone may finish its call for so long
 constexpr size_t kMaxHandshakes = 64;
+constexpr int kRehearsalS = 5;  // a rehearsing client that says nothing for so long is hung up on
 
 int wakeup[2];  // signal handlers write here, which ends poll()
 
@@ -135,6 +137,8 @@ class Server {
   void Receive(Handshake& handshake);
   bool Answer(Handshake& handshake);
   void StartSession(const Handshake& handshake, double timeout_s);
+  bool IsRehearsal(const std::vector<std::string>& client_options) const;
+  void Rehearse(const Handshake& handshake);
   [[noreturn]] void BecomeSession(int fd, const std::string& folder, pid_t parent);
   void StopOverdueSessions();
   void ReapSessions();
@@ -333,11 +337,33 @@ bool Server::Answer(Handshake& handshake) {
 
   std::string server_key = "server:" + options_.key;
   if (SendWhole(handshake.fd, WireInt(kRPCSuccess) + WireInt(server_key.size()) + server_key)) {
+    if (IsRehearsal(client_options)) {
+      Rehearse(handshake);
+      return true;
+    }
     StartSession(handshake, SessionTimeout(client_options, options_.session_timeout_s));
   } else {
     close(handshake.fd);
   }
   return true;
+}
+
+// Only an emulated core's owner may ask for it: what it runs could end this process, and others wait meanwhile.
+bool Server::IsRehearsal(const std::vector<std::string>& client_options) const {
+  bool asked = std::find(client_options.begin(), client_options.end(), "-rehearsal") != client_options.end();
+  return asked && !options_.cost_socket.empty();
+}
+
+void Server::Rehearse(const Handshake& handshake) {
+  std::string folder = work_dir_ + "/rehearsal-XXXXXX";
+  if (mkdtemp(folder.data())) {
+    SetBlocking(handshake.fd, true);
+    timeval limit{kRehearsalS, 0};
+    setsockopt(handshake.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+    RehearseSession(handshake.fd, {folder, options_.cost_socket, options_.modelled_cores});
+    RemoveFolder(folder);
+  }
+  close(handshake.fd);
 }
 
 void Server::StartSession(const Handshake& handshake, double timeout_s) {

@@ -12,6 +12,10 @@ struct SessionConfig {
 // Serves the client on `fd` until it leaves. Runs in a process of its own and ends it.
 [[noreturn]] void ServeSession(int fd, const SessionConfig& config);
 
+// Serves the client on `fd` in this process, and returns when it has left. Sessions that are forked afterwards find all
+// code of the way of a session translated: under an emulator that is most of what a short one takes.
+void RehearseSession(int fd, const SessionConfig& config);
+
 // Tells the client on `fd`, which waits for the result of a call, that its session is over and why.
 void SendSessionError(int fd, const std::string& message);
 

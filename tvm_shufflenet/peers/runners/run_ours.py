@@ -1,5 +1,6 @@
 """Our own library on one of our devices: it is run and timed as by ``tvm-shufflenet bench``."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class Ours(Engine):
     def count(self, warmup: int) -> dict:
         """The modelled clock warms up by one inference itself."""
         self.network.latency(1)
-        return {"cost": self.device.last_cost()}
+        return {"cost": asdict(self.device.last_cost())}
 
 
 serve(Ours)

@@ -1,0 +1,451 @@
+"""Deploying: over a real ssh to a real sshd, and over the real adb client, with the connection cut halfway."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from adb_server import SERIAL, AdbServer
+from cut_proxy import CutProxy
+from test_archive import manifest
+
+from tvm_shufflenet import toolchain
+from tvm_shufflenet.cli import main
+from tvm_shufflenet.deploy import adb, deployment, find_remote
+from tvm_shufflenet.deploy.deployment import Settings, deploy
+from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, ToolMissing, WrongResult
+from tvm_shufflenet.library.package import MANIFEST, Package, write_package
+from tvm_shufflenet.targets import host_machine
+
+HERE = Path(__file__).parent
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+needs_sshd = pytest.mark.skipif(not SSHD or not shutil.which("ssh"), reason="missing: openssh-server")
+needs_adb = pytest.mark.skipif(not shutil.which("adb"), reason="missing: adb")
+pytestmark = pytest.mark.skipif(toolchain.find_zig().path is None, reason="missing: zig")
+SIZE = 9_000_000  # of the library, which is what takes time to copy
+ELF_CODES = {"x86_64": 62, "aarch64": 183}
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory):
+    """Whether the output is right -> a static program that says so."""
+    folder = tmp_path_factory.mktemp("benches")
+    for ok in (True, False):
+        target = f"{host_machine()}-linux-musl"
+        command = [toolchain.find_zig().path, "cc", "-target", target, "-static", "-s", "-O1", f"-DOK={int(ok)}"]
+        subprocess.run([*command, "-o", folder / str(ok), HERE / "bench_stand_in.c"], check=True)
+    return {ok: folder / str(ok) for ok in (True, False)}
+
+
+@pytest.fixture
+def make_package(benches, tmp_path):
+    def make(name: str = "tiny", machine: str = host_machine(), size: int = SIZE, ok: bool = True) -> Package:
+        library = tmp_path / "library"
+        header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, ELF_CODES[machine])
+        library.write_bytes(header + np.random.default_rng(0).bytes(size))
+        more = {"tiny_bench": benches[ok], "examples/run.c": HERE / "bench_stand_in.c"}
+        return write_package(tmp_path / name, library, np.ones((1, 2), "float32"), manifest(machine=machine), more)
+
+    return make
+
+
+@pytest.fixture
+def package(make_package):
+    return make_package()
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+    monkeypatch.setattr(deployment, "PAUSE_S", 0.2)
+
+
+def check_there(folder: Path, package: Package) -> None:
+    """The folder is the package, without what was measured, and without leftovers."""
+    there = Package(folder)
+    assert there.manifest.hashes == package.manifest.hashes and there.manifest.timings == ()
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    assert files == sorted([*package.manifest.hashes, MANIFEST])
+    assert os.access(folder / "tiny_bench", os.X_OK)
+
+
+def check_timing(package: Package, device: str, threads: int = 1) -> None:
+    (timing,) = Package(package.path).manifest.timings
+    assert timing.device["name"] == device and timing.device["kind"] == "measured" and timing.threads == threads
+    assert (timing.device["model"], timing.device["governor"]) == ("A board", "performance")
+    assert timing.device["kernel"] == os.uname().release and timing.device["cores"] == [{"id": 0, "max_mhz": 1800}]
+    assert timing.latency_us["median"] == 1500.5 and timing.latency_us["kind"] == "measured"
+    assert (timing.cold_us, timing.peak_memory_bytes) == (9000, 7_000_000)
+    assert [(operator.name, operator.median_us) for operator in timing.operators] == [("dense", 100)]
+
+
+# ssh
+
+
+class Sshd:
+    """sshd as this user, on a free port of this machine, with keys of its own."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        for name in ("host", "other-host", "user", "stranger"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        shutil.copy(folder / "user.pub", folder / "authorized")
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        (folder / "config").write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nPidFile none\nStrictModes no\n"
+            f"AuthorizedKeysFile {folder}/authorized\nPasswordAuthentication no\nPermitRootLogin yes\nUsePAM no\n"
+            "SetEnv SHLVL=1\n"  # else bash takes the time to read the user's .bashrc for every command
+        )
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(exist_ok=True)  # where sshd of root locks itself in; its package makes it
+        command = [SSHD, "-D", "-e", "-f", folder / "config"]
+        self._process = subprocess.Popen(command, stderr=open(folder / "log", "w"), start_new_session=True)  # noqa: SIM115
+        self._wait()
+
+    def _wait(self) -> None:
+        for _ in range(100):
+            try:
+                return socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.05)
+        pytest.fail((self.folder / "log").read_text())
+
+    def know(self, *ports: int, key: str = "host") -> None:
+        public = " ".join((self.folder / f"{key}.pub").read_text().split()[:2])
+        (self.folder / "known").write_text("".join(f"[127.0.0.1]:{port} {public}\n" for port in ports))
+
+    def options(self, key: str = "user") -> list[str]:
+        return [f"IdentityFile={self.folder}/{key}", f"UserKnownHostsFile={self.folder}/known", "IdentitiesOnly=yes",
+                "GlobalKnownHostsFile=/dev/null"]  # fmt: skip
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait(10)
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory):
+    server = Sshd(tmp_path_factory.mktemp("sshd"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def to(sshd, tmp_path):
+    """A folder on the device that the server and what leads to it make of this machine."""
+
+    def make(folder: Path = tmp_path / "device dir", port: int = sshd.port, key: str = "user", known: bool = True):
+        if known:
+            sshd.know(sshd.port, port)
+        return find_remote(f"ssh://{getpass.getuser()}@127.0.0.1:{port}{folder}", "tiny", sshd.options(key))
+
+    return make
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A small file system of its own, mounted with ``options``."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True)
+        if done.returncode != 0:
+            pytest.skip("this user may not mount")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", folder], capture_output=True)
+
+
+@needs_sshd
+class TestSsh:
+    def test_only_what_changed_is_copied(self, package, make_package, to, tmp_path, sshd):
+        done = deploy(package, to(), Settings(threads=2))
+        assert set(done.copied) == {*package.manifest.hashes, MANIFEST} and not done.unchanged
+        assert done.copied[-1] == MANIFEST and done.sent_bytes > SIZE
+        check_there(tmp_path / "device dir", package)
+        check_timing(package, f"ssh://{getpass.getuser()}@127.0.0.1:{sshd.port}", 2)
+        again = deploy(package, to(), Settings(threads=2))
+        assert not again.copied and not again.sent_bytes and len(Package(package.path).manifest.timings) == 1
+        (tmp_path / "device dir" / "examples" / "run.c").write_text("edited there")
+        assert deploy(package, to(), Settings(threads=2)).copied == ("examples/run.c",)
+        newer = make_package("newer", size=10_000)
+        assert set(deploy(newer, to(), Settings()).copied) == {"tiny.so", MANIFEST}
+        check_there(tmp_path / "device dir", newer)
+
+    def test_an_archive_in_the_home_folder(self, make_package, to):
+        package = make_package("tiny.tar.zst", size=1000)
+        folder = Path(pwd.getpwuid(os.getuid()).pw_dir) / ".tvm-shufflenet-test"
+        try:
+            deploy(package, to(Path("/~") / folder.name), Settings())
+            check_there(folder, package)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        assert len(Package(package.path).manifest.timings) == 1
+
+    def test_a_cut_connection_goes_on_where_it_ended(self, package, to, sshd, tmp_path):
+        lines = []
+        with CutProxy(sshd.port, cuts=(SIZE // 2, SIZE // 4)) as proxy:
+            done = deploy(package, to(port=proxy.port), Settings(), lines.append)
+            assert not proxy.cuts, "it was never cut"
+        check_there(tmp_path / "device dir", package)
+        assert sum("connection lost, tiny.so goes on, from" in line for line in lines) == 2
+        # What ssh had sent and the other side had not read is sent again; the rest is not.
+        assert SIZE <= done.sent_bytes < 1.01 * SIZE + 200_000 and proxy.sent_bytes < 1.6 * SIZE
+        check_timing(package, f"ssh://{getpass.getuser()}@127.0.0.1:{proxy.port}")
+
+    def test_another_command_goes_on_where_a_cut_one_ended(self, package, to, sshd, tmp_path):
+        with CutProxy(sshd.port, cuts=(2 * SIZE // 3,), for_good=True) as proxy:
+            again = r"no connection to .*MB of tiny\.so.*there.*next: run the same command again"
+            with pytest.raises(DeviceFailed) as error:
+                deploy(package, to(port=proxy.port), Settings())
+        assert re.search(again, str(error.value))
+        assert not (tmp_path / "device dir" / "tiny.so").exists() and not Package(package.path).manifest.timings
+        done = deploy(package, to(), Settings())
+        assert 0 < done.sent_bytes < 0.7 * SIZE
+        check_there(tmp_path / "device dir", package)
+
+    def test_what_arrived_damaged_is_sent_again(self, package, to, tmp_path):
+        remote = to()
+        deploy(package, remote, Settings())
+        part = tmp_path / "device dir" / f".{package.manifest.hashes['tiny.so'][:16]}.part"
+        for damaged in (b"x" * 1000, b"x" * (SIZE + 1000)):
+            (tmp_path / "device dir" / "tiny.so").unlink()
+            part.write_bytes(damaged)
+            deploy(package, remote, Settings())
+            check_there(tmp_path / "device dir", package)
+
+    def test_a_host_key_is_never_accepted_silently(self, package, to, sshd, tmp_path):
+        (sshd.folder / "known").write_text("")
+        with pytest.raises(DeviceFailed, match=r"is not known here; nothing was sent.*fingerprint: ssh -p"):
+            deploy(package, to(known=False), Settings())
+        assert (sshd.folder / "known").read_text() == ""
+        sshd.know(sshd.port, key="other-host")
+        with pytest.raises(DeviceFailed, match=r"another than the one known for it; nothing was sent.*ssh-keygen -R"):
+            deploy(package, to(known=False), Settings())
+        loose = find_remote(f"ssh://127.0.0.1:{sshd.port}/tmp", "tiny", [*sshd.options(), "StrictHostKeyChecking=no"])
+        with pytest.raises(DeviceFailed, match="nothing was sent"):
+            deploy(package, loose, Settings())
+        assert not (tmp_path / "device dir").exists()
+
+    def test_a_key_that_is_not_authorised(self, package, to):
+        with pytest.raises(DeviceFailed, match=r"does not let you in.*ssh-copy-id -p"):
+            deploy(package, to(key="stranger"), Settings())
+
+    def test_nobody_there(self, package, to):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with pytest.raises(DeviceFailed, match=r"no connection to .*refused"):
+            deploy(package, to(port=port), Settings())
+
+    def test_a_disk_that_is_too_small_is_told_before_anything_is_copied(self, package, to, mounted):
+        folder = mounted("size=4m")
+        with pytest.raises(DeviceFailed, match=r"is full: 9\.\d MB are needed, 4\.2 MB are there"):
+            deploy(package, to(folder / "tiny"), Settings())
+        assert not [path for path in folder.rglob("*") if path.is_file()]
+
+    def test_a_disk_that_fills_up_meanwhile(self, package, to, mounted, monkeypatch):
+        """As on a device whose ``df`` is wrong, or beside another program that writes."""
+        folder = mounted("size=4m")
+        monkeypatch.setattr(deployment.Copy, "_check_room", lambda *_: None)
+        with pytest.raises(DeviceFailed, match=r"the disk of .* is full"):
+            deploy(package, to(folder / "tiny"), Settings())
+        assert not [path for path in folder.rglob("*") if path.suffix == ".part"]
+        assert not Package(package.path).manifest.timings
+
+    def test_a_folder_from_which_nothing_may_be_executed(self, make_package, to, mounted):
+        folder, package = mounted("size=20m,noexec"), make_package(size=1000)
+        with pytest.raises(DeviceFailed, match=r"may not execute .*tiny_bench.*noexec"):
+            deploy(package, to(folder / "tiny"), Settings())
+        assert not Package(package.path).manifest.timings
+
+    def test_a_folder_that_cannot_be_written(self, make_package, to):
+        with pytest.raises(DeviceFailed, match="cannot write to /proc/nowhere"):
+            deploy(make_package(size=1000), to(Path("/proc/nowhere")), Settings())
+
+    def test_another_machine_s_package_is_refused_before_anything_is_copied(self, make_package, to, tmp_path):
+        other = make_package(machine=next(machine for machine in ELF_CODES if machine != host_machine()), size=1000)
+        with pytest.raises(PackageInvalid, match=f"ssh://.* is {host_machine()}"):
+            deploy(other, to(), Settings())
+        assert not (tmp_path / "device dir").exists()
+
+    def test_a_wrong_output_is_no_latency(self, make_package, to):
+        package = make_package(size=1000, ok=False)
+        with pytest.raises(WrongResult, match="checksum beef, expected 00ff"):
+            deploy(package, to(), Settings())
+        assert not Package(package.path).manifest.timings
+
+    def test_settings_that_the_benchmark_refuses(self, make_package, to):
+        with pytest.raises(BadInput, match="refuses these settings: what is --affinity"):
+            deploy(make_package(size=1000), to(), Settings(affinity="big"))
+
+    def test_as_a_command(self, make_package, sshd, tmp_path, capsys):
+        sshd.know(sshd.port)
+        package = make_package("tiny.tar.zst", size=1000)
+        options = [word for option in sshd.options() for word in ("--ssh-option", option)]
+        where = f"ssh://{getpass.getuser()}@127.0.0.1:{sshd.port}{tmp_path}/there"
+        command = ["deploy", str(package.path), "--to", where, *options, "--repeat", "7", "--affinity", "0"]
+        assert main([*command, "--json", "-"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["schema"], facts["latency_us"]["samples"], facts["affinity"]) == (1, 7, "0")
+        assert facts["device"]["model"] == "A board" and facts["output"]["ok"] and MANIFEST in facts["copied"]
+        assert main(command) == 0
+        shown = capsys.readouterr().out
+        assert "0 files copied" in shown and "1.500" in shown and "governor performance" in shown
+        assert main([*command[:4], "--to", where, "--ssh-option", "UserKnownHostsFile=/dev/null"]) == 4
+        assert "is not known here" in capsys.readouterr().err
+
+
+# adb
+
+
+@pytest.fixture
+def phone(monkeypatch, tmp_path):
+    monkeypatch.setattr(adb, "HOME", str(tmp_path / "phone"))
+    monkeypatch.setattr(adb, "CHUNK_BYTES", 1 << 20)
+
+    def attached(server: AdbServer, serial: str | None = SERIAL):
+        monkeypatch.setenv("ANDROID_ADB_SERVER_PORT", str(server.port))
+        return find_remote(f"adb:{serial}" if serial else "adb", "tiny")
+
+    return attached
+
+
+@needs_adb
+class TestAdb:
+    @pytest.mark.parametrize("shell_v2", [True, False], ids=["newer phone", "older phone"])
+    def test_only_what_changed_is_copied(self, package, phone, tmp_path, shell_v2):
+        with AdbServer(shell_v2) as server:
+            done = deploy(package, phone(server, None), Settings())
+            assert set(done.copied) == {*package.manifest.hashes, MANIFEST}
+            check_there(tmp_path / "phone" / "tiny", package)
+            check_timing(package, f"adb:{SERIAL}")
+            pushed = server.pushed_bytes
+            again = deploy(package, phone(server), Settings())
+            assert not again.copied and server.pushed_bytes == pushed
+            assert len(Package(package.path).manifest.timings) == 1
+
+    def test_a_cut_connection_goes_on_where_it_ended(self, package, phone, tmp_path):
+        with AdbServer(cuts=(SIZE // 2, 3 * SIZE // 4)) as server:
+            done = deploy(package, phone(server), Settings())
+            assert not server.cuts, "it was never cut"
+            # Two pieces, at most, went twice.
+            assert (
+                server.pushed_bytes < SIZE + 2 * adb.CHUNK_BYTES + 500_000 and done.sent_bytes < 1.01 * SIZE + 500_000
+            )
+        check_there(tmp_path / "phone" / "tiny", package)
+
+    def test_another_command_goes_on_where_a_cut_one_ended(self, package, phone, tmp_path):
+        with AdbServer(cuts=(SIZE // 2,)) as server:
+
+            def stay_away(line: str) -> None:
+                server.gone |= "connection lost" in line
+
+            with pytest.raises(DeviceFailed, match="not attached"):
+                deploy(package, phone(server), Settings(), stay_away)
+            server.gone = False
+            assert not (tmp_path / "phone" / "tiny" / "tiny.so").exists()
+            assert deploy(package, phone(server), Settings()).sent_bytes < 0.7 * SIZE
+        check_there(tmp_path / "phone" / "tiny", package)
+
+    @pytest.mark.parametrize("shell_v2", [True, False], ids=["newer phone", "older phone"])
+    def test_failures_are_told(self, make_package, phone, mounted, monkeypatch, shell_v2):
+        monkeypatch.setattr(adb, "HOME", str(mounted("size=1m,noexec")))
+        monkeypatch.setattr(deployment.Copy, "_check_room", lambda *_: None)
+        with AdbServer(shell_v2) as server:
+            with pytest.raises(DeviceFailed, match=r"the disk of adb:.* is full"):
+                deploy(make_package(), phone(server), Settings())
+            monkeypatch.setattr(adb, "HOME", "/proc/nowhere")
+            with pytest.raises(DeviceFailed, match="cannot write to /proc/nowhere"):
+                deploy(make_package(size=1000), phone(server), Settings())
+
+    def test_a_wrong_output_is_no_latency(self, make_package, phone):
+        with AdbServer(shell_v2=False) as server, pytest.raises(WrongResult):
+            deploy(make_package(size=1000, ok=False), phone(server), Settings())
+
+    @pytest.mark.parametrize("state", ["unauthorized", "offline"])
+    def test_a_phone_that_does_not_answer(self, make_package, phone, state):
+        with AdbServer(state=state) as server, pytest.raises(DeviceFailed, match=f"device {state}.*unlock it"):
+            deploy(make_package(size=1000), phone(server), Settings())
+
+    def test_another_phone(self, make_package, phone):
+        with AdbServer() as server, pytest.raises(DeviceFailed, match=r"no way to elsewhere: .*not found"):
+            deploy(make_package(size=1000), phone(server, "elsewhere"), Settings())
+
+
+# Words
+
+
+BAD = ["ssh://", "ssh://host", "ssh://host/", "ssh://host/~/", "ssh://-oProxyCommand=x/dir", "ssh://a b/dir", "ftp://h/d",
+       "ssh://host:port/dir", "ssh://-x@host/dir", "ssh:host/dir", "ssh://a@b@host/dir",
+       "ssh://[::1/d", "adb:", "adb:-x", "adb: y", "board", ""]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", BAD)
+def test_words_that_are_no_place(spec):
+    with pytest.raises(BadInput):
+        find_remote(spec, "tiny")
+
+
+@needs_sshd
+@pytest.mark.parametrize(
+    ("spec", "name", "folder"),
+    [
+        ("ssh://pi@Board.local/home/pi/m", "ssh://pi@Board.local", "/home/pi/m"),
+        ("ssh://Alias:2222/~/my%20models", "ssh://Alias:2222", "./my models"),
+        ("ssh://root@[fe80::1%eth0]:22/d", "ssh://root@[fe80::1%eth0]:22", "/d"),
+    ],
+)
+def test_addresses(spec, name, folder):
+    remote = find_remote(spec, "tiny")
+    assert (remote.name, remote.folder) == (name, folder)
+
+
+@pytest.mark.parametrize("report", ["", "hello", "{}", '{"schema":1,"latency_us":{"median":0,"samples":1}}'])
+@needs_adb
+def test_a_benchmark_that_reports_nothing(make_package, phone, benches, tmp_path, monkeypatch, report):
+    monkeypatch.setitem(benches, True, tmp_path / "silent")
+    whole = {
+        "schema": 1,
+        "model": "tiny",
+        "device": {},
+        "threads": 1,
+        "output": {"checksum": 1, "expected": 1, "ok": True},
+    }
+    report = json.dumps(whole | json.loads(report)) if "latency" in report else report
+    (tmp_path / "silent").write_text(f"#!/bin/sh\necho '{report}'\n")
+    (tmp_path / "silent").chmod(0o755)
+    package = make_package(size=1000)
+    with AdbServer() as server, pytest.raises(DeviceFailed, match=r"answered on adb:.* with no report"):
+        deploy(package, phone(server), Settings())
+    assert not Package(package.path).manifest.timings
+
+
+def test_a_package_without_a_benchmark(tmp_path, make_package):
+    package = make_package(size=100)
+    shutil.copytree(package.folder, tmp_path / "bare")
+    facts = json.loads((tmp_path / "bare" / MANIFEST).read_bytes())
+    del facts["hashes"]["tiny_bench"]
+    (tmp_path / "bare" / MANIFEST).write_text(json.dumps(facts))
+    with pytest.raises(BadInput, match="holds no benchmark tiny_bench"):
+        deploy(Package(tmp_path / "bare"), None, Settings())
+
+
+@pytest.mark.parametrize(("spec", "package"), [("adb", "adb"), ("ssh://host/dir", "openssh-client")])
+def test_a_missing_program_is_named(spec, package, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ToolMissing, match=f"apt-get install .* {package}"):
+        find_remote(spec, "tiny")

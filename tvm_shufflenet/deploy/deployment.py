@@ -1,0 +1,332 @@
+"""A package is copied to a device, checked there, measured there, and the latency noted in its manifest.
+
+Only files whose hash differs are copied. Each goes to a temporary name that holds its hash, so that an upload that was
+cut off goes on where it ended, whichever command it belonged to; it takes its real name once the device has found the
+same hash. The manifest comes last, without latencies, which are the business of the one who measures.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from ..errors import BadInput, DeviceFailed, PackageInvalid, WrongResult
+from ..library.package import MANIFEST, OperatorTime, Package, Timing, sha256
+from .remote import FULL, ConnectionLost, Remote, disk_full
+
+ATTEMPTS = 3  # in a row that bring nothing further
+PAUSE_S = 1.0  # a server that was cut off has closed its file by then
+BENCH_LIMIT_S = 900
+MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
+WRONG_OUTPUT, NOT_EXECUTABLE, NOT_FOUND, SIGNALLED = 5, 126, 127, 128
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure. ``affinity`` is a list of CPUs, ``0,2-3``."""
+
+    threads: int = 1
+    warmup: int = 5
+    repeat: int = 30
+    affinity: str | None = None
+
+    def words(self) -> list[str]:
+        counts = ["--threads", self.threads, "--warmup", self.warmup, "--repeat", self.repeat]
+        return [str(word) for word in (*counts, *(("--affinity", self.affinity) if self.affinity else ()))]
+
+
+class DeviceFacts(msgspec.Struct, frozen=True):
+    """What the benchmark found out about the device; ``cores`` as the kernel describes them."""
+
+    model: str | None = None
+    kernel: str | None = None
+    governor: str | None = None
+    cores: object = None
+
+
+class Output(msgspec.Struct, frozen=True):
+    checksum: str | int
+    expected: str | int
+    ok: bool
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What ``<model>_bench --json`` writes."""
+
+    schema: int
+    model: str
+    device: DeviceFacts
+    threads: int
+    latency_us: dict[str, float | int]
+    output: Output
+    affinity: object = None
+    cold_us: float | None = None
+    peak_memory_bytes: int | None = None
+    operators: tuple[OperatorTime, ...] = ()
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What was done: the files that were ``copied`` and the bytes of them that had to go, and the ``timing``."""
+
+    package: Package
+    to: str
+    folder: str
+    copied: tuple[str, ...]
+    sent_bytes: int
+    unchanged: tuple[str, ...]
+    timing: Timing
+    output: Output
+
+    def to_json(self) -> dict:
+        return {
+            "schema": 1,
+            "model": self.package.manifest.model,
+            "target": self.package.manifest.target,
+            "package": str(self.package.path),
+            "to": self.to,
+            "folder": self.folder,
+            "copied": list(self.copied),
+            "sent_bytes": self.sent_bytes,
+            "unchanged": list(self.unchanged),
+            "output": msgspec.to_builtins(self.output),
+            **msgspec.to_builtins(self.timing),
+        }
+
+
+def deploy(
+    package: Package, remote: Remote, settings: Settings, say: Callable[[str], None] = lambda _: None
+) -> Deployed:
+    """Raises BadInput for a package without a benchmark or for settings that it refuses, PackageInvalid for one of
+    another machine, DeviceFailed, and WrongResult: then no latency is noted."""
+    bench = f"{package.manifest.model}_bench"
+    if bench not in package.manifest.hashes:
+        raise BadInput(
+            f"{package.path} holds no benchmark {bench}",
+            "it was compiled for TVM's runtime only",
+            "compile it with --format standalone",
+        )
+    with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
+        bare = Path(folder) / MANIFEST
+        bare.write_bytes(_without_timings(package))
+        files = {name: package.folder / name for name in sorted(package.manifest.hashes)} | {MANIFEST: bare}
+        copy = Copy(remote, files, package.manifest.hashes | {MANIFEST: sha256(bare)}, say)
+        copy.prepare(package)
+        copied = copy.run()
+    say(f"measuring on {remote.name}")
+    report = _measure(remote, bench, settings)
+    if report.model != package.manifest.model:
+        raise PackageInvalid(f"{bench} is of {report.model}", "it was replaced", "compile the package again")
+    timing = _timing(remote, report, settings)
+    package.add_timing(timing)
+    unchanged = tuple(name for name in files if name not in copied)
+    return Deployed(package, remote.name, remote.folder, copied, copy.sent_bytes, unchanged, timing, report.output)
+
+
+def _without_timings(package: Package) -> bytes:
+    facts = json.loads((package.folder / MANIFEST).read_bytes()) | {"timings": []}
+    return json.dumps(facts, indent=2).encode()
+
+
+class Copy:
+    """``files`` by their names on the device, with their ``hashes``."""
+
+    def __init__(self, remote: Remote, files: dict[str, Path], hashes: dict[str, str], say: Callable[[str], None]):
+        self.remote, self.files, self.hashes, self.say = remote, files, hashes, say
+        self.sent_bytes = 0
+        self._arrived: dict[str, int] = {}
+
+    def prepare(self, package: Package) -> None:
+        """Make the folder. Raises where the device cannot take this package, before anything is copied."""
+        folder = shlex.quote(self.remote.folder)
+        machine = self.remote.check(self.remote.shell("uname -m"), "run a command").output.split()[-1]
+        package.check_machine(MACHINES.get(machine, machine), self.remote.name)
+        folders = sorted({str(Path(self._path(name)).parent) for name in self.files})
+        made = self.remote.shell(f"mkdir -p {shlex.join(folders)} && cd {folder} && : > .writable && rm .writable")
+        self.remote.check(made, f"write to {self.remote.folder}")
+        if self.remote.shell("echo | sha256sum").exit_code != 0:
+            raise DeviceFailed(
+                f"{self.remote.name} has no sha256sum", "its system is too old", "install coreutils there"
+            )
+
+    def run(self) -> tuple[str, ...]:
+        """Copy what differs, the manifest last; the names of what was copied."""
+        there = self._hashes_there()
+        different = [name for name in self.files if there.get(name) != self.hashes[name]]
+        self._arrived = self._parts_there()
+        self._check_room(different)
+        for name in different:
+            self._copy(name)
+        self.remote.shell(f"cd {shlex.quote(self.remote.folder)} && rm -f .*.part .*.part.chunk")
+        return tuple(different)
+
+    def _hashes_there(self) -> dict[str, str]:
+        names = shlex.join(f"./{name}" for name in self.files)
+        done = self.remote.shell(f"cd {shlex.quote(self.remote.folder)} && sha256sum {names} 2>/dev/null", 300)
+        lines = (line.split(maxsplit=1) for line in done.output.splitlines() if len(line) > 64)
+        return {words[1].lstrip("*").removeprefix("./"): words[0] for words in lines if len(words) == 2}
+
+    def _parts_there(self) -> dict[str, int]:
+        """How much of each file has arrived under its temporary name."""
+        sizes = "; ".join(f"wc -c < {shlex.quote(self._part(name))} 2>/dev/null || echo 0" for name in self.files)
+        done = self.remote.check(self.remote.shell(f"({sizes}) 2>/dev/null"), "look at its files")
+        numbers = [int(word) for word in done.output.split() if word.isdigit()]
+        if len(numbers) != len(self.files):
+            raise DeviceFailed(f"{self.remote.name} does not say how long its files are: {done.words}")
+        return dict(zip(self.files, numbers, strict=True))
+
+    def _check_room(self, names: list[str]) -> None:
+        """Where ``df`` knows: nothing is begun that will not fit."""
+        needed = sum(self.files[name].stat().st_size - self._arrived[name] for name in names)
+        done = self.remote.shell(f"df -Pk {shlex.quote(self.remote.folder)}")
+        words = done.output.strip().splitlines()[-1].split() if done.exit_code == 0 and done.output.strip() else []
+        if len(words) >= 4 and words[3].isdigit() and needed > 1024 * int(words[3]):
+            there = 1024 * int(words[3])
+            raise disk_full(self.remote, f"{needed / 1e6:.1f} MB are needed, {there / 1e6:.1f} MB are there")
+
+    def _copy(self, name: str) -> None:
+        """One file. After a cut it goes on, as long as every few attempts bring more of it."""
+        total, part, fruitless = self.files[name].stat().st_size, self._part(name), 0
+        self.say(f"copying {name}, {total / 1e6:.2f} MB" + self._resumed(name))
+        while True:
+            before = self._arrived[name]
+            try:
+                if before > total or not self._finish_or_append(name, part, total):
+                    self.remote.shell(f"rm -f {shlex.quote(part)}")
+                    raise ConnectionLost(
+                        f"{name} arrived at {self.remote.name} damaged", "the connection changes bytes"
+                    )
+                return
+            except ConnectionLost as exc:
+                fruitless += 1
+                if self._look_again(name):
+                    return
+                if self._arrived[name] > before:
+                    fruitless = 0
+                if fruitless == ATTEMPTS:
+                    raise self._gave_up(name, total, exc) from exc
+                goes_on = self._resumed(name)
+                self.say(f"connection lost, {name} goes on{goes_on}" if goes_on else f"{exc.what}: {name} begins anew")
+
+    def _finish_or_append(self, name: str, part: str, total: int) -> bool:
+        """Append what is missing and give the file its name; False where it is not what it should be."""
+        if self._arrived[name] < total or total == 0:
+            try:
+                self.remote.append(self.files[name], self._arrived[name], part)
+            except ConnectionLost:
+                raise
+            except DeviceFailed:
+                self.remote.shell(f"rm -f {shlex.quote(part)} {shlex.quote(part)}.chunk")
+                raise
+            self.sent_bytes += total - self._arrived[name]
+            self._arrived[name] = total
+        mode = "755" if os.access(self.files[name], os.X_OK) else "644"
+        words = shlex.quote(part), shlex.quote(self._path(name))
+        script = (
+            f"case $(sha256sum < {words[0]}) in {self.hashes[name]}*) chmod {mode} {words[0]} && "
+            f"mv -f {words[0]} {words[1]};; *) exit 9;; esac"
+        )
+        done = self.remote.shell(script, 300)
+        if done.exit_code != 9:
+            self.remote.check(done, f"write {name}")
+        return done.exit_code == 0
+
+    def _look_again(self, name: str) -> bool:
+        """After a pause: whether the file is there, and how much of it. If nobody answers, as much as before."""
+        time.sleep(PAUSE_S)
+        before = self._arrived[name]
+        try:
+            self._arrived = self._parts_there()
+            self.sent_bytes += max(0, self._arrived[name] - before)
+            # The answer that it has its name may be what was lost.
+            return not self._arrived[name] and self._hashes_there().get(name) == self.hashes[name]
+        except ConnectionLost:
+            return False
+
+    def _gave_up(self, name: str, total: int, exc: ConnectionLost) -> DeviceFailed:
+        there = f"{self._arrived[name] / 1e6:.2f} of {total / 1e6:.2f} MB of {name} are there"
+        return DeviceFailed(f"{exc.what}; {there}", exc.cause, "run the same command again: it goes on from there")
+
+    def _resumed(self, name: str) -> str:
+        return f", from {self._arrived[name] / 1e6:.2f} MB on" if self._arrived[name] else ""
+
+    def _path(self, name: str) -> str:
+        return f"{self.remote.folder}/{name}"
+
+    def _part(self, name: str) -> str:
+        return self._path(f".{self.hashes[name][:16]}.part")
+
+
+def _measure(remote: Remote, bench: str, settings: Settings) -> Report:
+    """Run the benchmark in the folder. Its outputs go by files, so that nothing else gets between them."""
+    command = shlex.join([f"./{bench}", "--json", *settings.words()])
+    script = f"cd {shlex.quote(remote.folder)} && {{ {command} > .out 2> .err; e=$?; cat .out; cat .err >&2; "
+    try:
+        done = remote.shell(script + "rm -f .out .err; exit $e; }", BENCH_LIMIT_S)
+    except ConnectionLost as exc:
+        what = f"the connection was lost while the benchmark ran: {exc.what}"
+        raise DeviceFailed(what, exc.cause, "run the same command again: everything is there") from exc
+    if done.exit_code not in (0, WRONG_OUTPUT):
+        raise _bench_failed(remote, bench, done.exit_code, done.words)
+    text = done.output[done.output.find("{") :]
+    try:
+        # Old phones append what was written to standard error.
+        facts, _ = json.JSONDecoder().raw_decode(text)
+        report = msgspec.convert(facts, Report)
+        if not {"median", "samples"} <= report.latency_us.keys() or not all(map(_positive, report.latency_us.values())):
+            raise ValueError(f"not a latency: {report.latency_us}")
+    except (ValueError, msgspec.ValidationError) as exc:
+        what = f"{bench} answered on {remote.name} with no report: {exc}"
+        raise DeviceFailed(what, "it is of another version", "compile the package again") from exc
+    if done.exit_code == WRONG_OUTPUT or not report.output.ok:
+        found = f"checksum {report.output.checksum}, expected {report.output.expected}"
+        raise WrongResult(
+            f"{bench} computes something else on {remote.name}: {found}",
+            "the CPU is another than it was compiled for, or faulty",
+            "compile it --untuned, or for the device's own target",
+        )
+    return report
+
+
+def _positive(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _bench_failed(remote: Remote, bench: str, code: int, words: str) -> DeviceFailed | BadInput:
+    if any(text in words for text in FULL):
+        return disk_full(remote)
+    if code == 2:
+        return BadInput(f"{bench} refuses these settings: {words}", "", "see --threads, --affinity and --repeat")
+    if code in (NOT_EXECUTABLE, NOT_FOUND):
+        return DeviceFailed(
+            f"{remote.name} may not execute {remote.folder}/{bench}: {words}",
+            "the folder is on a file system that is mounted noexec, or a policy forbids it",
+            "name a folder from which programs may be started",
+        )
+    if code > SIGNALLED:
+        causes = {4: "its CPU lacks instructions that the target has", 9: "its memory is used up"}
+        what = f"{bench} was ended on {remote.name} by signal {code - SIGNALLED}: {words}"
+        return DeviceFailed(what, causes.get(code - SIGNALLED, "it crashed"), "compile it for the device's own target")
+    return DeviceFailed(f"{bench} failed on {remote.name} with exit code {code}: {words}")
+
+
+def _timing(remote: Remote, report: Report, settings: Settings) -> Timing:
+    device = {"name": remote.name, "kind": "measured", "model_error_percent": None}
+    return Timing(
+        device | msgspec.to_builtins(report.device),
+        report.threads,
+        report.latency_us | {"kind": "measured"},
+        settings.affinity,
+        report.cold_us,
+        report.peak_memory_bytes,
+        report.operators,
+    )

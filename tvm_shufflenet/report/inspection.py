@@ -1,0 +1,75 @@
+"""What a package says of itself, for the terminal and as facts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from rich import box
+from rich.table import Table
+
+from ..library.package import MANIFEST
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..library.package import Package, Timing
+
+
+def facts_of(package: Package) -> dict:
+    """For JSON: the package's files with size, SHA-256 and licences, and its manifest as it is."""
+    manifest = package.manifest
+    files = [
+        {
+            "name": name,
+            "bytes": (package.folder / name).stat().st_size,
+            "sha256": digest,
+            "licences": [part.licence for part in manifest.licences if name in part.files],
+        }
+        for name, digest in sorted(manifest.hashes.items())
+    ]
+    return {
+        "schema": 1,
+        "package": str(package.path),
+        "form": "folder" if package.folder == package.path else "archive",
+        "files": files,
+        "manifest": msgspec.to_builtins(manifest),
+    }
+
+
+def print_inspection(console: Console, facts: dict, package: Package) -> None:
+    manifest = package.manifest
+    console.print(f"{facts['package']}: {facts['form']}, schema {manifest.schema}, all hashes match", markup=False)
+    console.print(manifest.plan, markup=False)
+    by_schedule = [f"{_count(package, kind)} {words}" for kind, words in SCHEDULED.items() if _count(package, kind)]
+    console.print(f"operators: {len(manifest.operators)}, {', '.join(by_schedule)}")
+    needed = f"weights {manifest.weight_bytes / 1e6:.2f} MB, activations {manifest.activation_bytes / 1e6:.2f} MB"
+    console.print(f"memory: {needed}; largest error allowed against PyTorch {manifest.tolerance:.2g}")
+    table = Table("file", "bytes", "SHA-256", "licences", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[1].justify = "right"
+    for file in facts["files"]:
+        licences = ", ".join(dict.fromkeys(file["licences"])) or "not said"
+        table.add_row(file["name"], str(file["bytes"]), file["sha256"][:12], licences)
+    console.print(table)
+    for part in manifest.licences:
+        console.print(f"{part.licence}: {part.part}, {part.origin}", markup=False)
+    for timing in manifest.timings:
+        console.print(_described(timing), markup=False)
+    if not manifest.timings:
+        console.print(f"no latency in its {MANIFEST} yet: bench and deploy write them")
+
+
+SCHEDULED = {"record": "scheduled by records", "template": "by a template's default", "none": "plain"}
+
+
+def _count(package: Package, kind: str) -> int:
+    return sum(operator.schedule == kind for operator in package.manifest.operators)
+
+
+def _described(timing: Timing) -> str:
+    median, kind = timing.latency_us.get("median"), timing.latency_us.get("kind", "kind not said")
+    latency = f"{median / 1e3:.3f} ms" if isinstance(median, int | float) else "no median"
+    bound = f", CPUs {timing.affinity}" if timing.affinity else ""
+    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}{bound}"
+    known = [f"{key} {timing.device[key]}" for key in ("model", "kernel", "governor") if timing.device.get(key)]
+    return f"{latency} ({kind}) on {timing.device.get('name')}, {'; '.join([threads, *known])}"
