@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tvm import IRModule
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
+from tvm.s_tir.schedule import Trace
 
 from ..errors import ScheduleRejected
 from ..targets import Target, find_core
@@ -155,7 +156,15 @@ def rule_kind(context: ms.TuneContext) -> str | None:
 
 def default_candidate(mod: IRModule, machine: Machine) -> ms.MeasureCandidate:
     """The template's best guess as a candidate like those of the search. Raises ScheduleRejected without a template."""
-    schedule = default_schedule(mod, machine)
+    return _as_candidate(default_schedule(mod, machine))
+
+
+def candidate(mod: IRModule, trace: Trace) -> ms.MeasureCandidate:
+    """``mod`` scheduled by ``trace``, as a candidate like those of the search."""
+    return _as_candidate(_traced(mod, trace))
+
+
+def _as_candidate(schedule: Schedule) -> ms.MeasureCandidate:
     schedule.enter_postproc()
     return ms.MeasureCandidate(schedule, ms.arg_info.ArgInfo.from_entry_func(schedule.mod, remove_preproc=True))
 
@@ -168,6 +177,10 @@ def default_schedule(mod: IRModule, machine: Machine) -> Schedule:
     trace = next(iter(TEMPLATES[name](Schedule(mod, seed=1), machine))).trace
     for knob in list(trace.decisions):
         trace = trace.with_decision(knob, 0, remove_postproc=True)
+    return _traced(mod, trace)
+
+
+def _traced(mod: IRModule, trace: Trace) -> Schedule:
     schedule = Schedule(mod, seed=1)
     trace.apply_to_schedule(schedule, remove_postproc=True)
     return schedule

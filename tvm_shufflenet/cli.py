@@ -108,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--untuned", action="store_true", help="TVM's own code, without schedules of ours")
     compile_.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads it will run with (1)")
     compile_.add_argument(
+        "--format",
+        choices=("vm", "standalone", "both"),
+        default="vm",
+        help="a library for TVM's runtime, one without any runtime, or both (vm)",
+    )
+    compile_.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write, or FILE.tar.zst"
     )
 
@@ -327,7 +333,14 @@ def _compile(options) -> None:
     store = None if options.untuned else _records(options, target, console, must_exist=True)
     _say_notes(console, model)
     console.print(workflow.make_plan(model, target, store).describe(), markup=False)
-    package = workflow.compile_package(workflow.import_model(model), target, store, options.output, options.threads)
+    package = workflow.compile_package(
+        workflow.import_model(model),
+        target,
+        store,
+        options.output,
+        options.threads,
+        workflow.FORMATS[options.format],
+    )
     print_package(console, package)
 
 
@@ -432,6 +445,7 @@ def _package_and_device(options):
     from .targets import find_target
 
     package = Package(options.package)
+    package.check_runnable()
     device = find_device(options.device, find_target(package.manifest.target), options.threads, match=False)
     package.check_machine(device.machine, device.name)
     return package, device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from tvm.s_tir import meta_schedule as ms
 from ..graph import pipeline
 from ..graph.tasks import OperatorTask, operator_tasks
 from ..schedules import rules
+from ..schedules.nearest import Neighbour, near_trace
 from ..targets import Target
+from . import alternate
 from .link import link
 
 # A time no record has: a default schedule only stands in where there is none.
 NEVER = 1e9
+NEAR_RECORD = "near record"
 
 
 @dataclass(frozen=True)
@@ -26,8 +30,10 @@ class Operator:
     """One distinct operator of a library: how often it occurs, and what scheduled it.
 
     ``schedule`` is ``record`` (with ``record_us``, its time when it was tuned, and the CPU it was ``tuned_for``),
-    ``template`` (no record: the template's default) or ``none`` (neither: TVM's plain loops). ``multiply_adds`` are
-    those of one call, ``arguments`` the shape and dtype of each tensor that it takes.
+    ``near record`` (no record: the template's candidate that is most like the record of a workload nearly the same,
+    ``tuned_for`` that CPU), ``template`` (none is near: the template's default) or ``none`` (no template either: TVM's
+    plain loops). ``multiply_adds`` are those of one call, ``arguments`` the shape and dtype of each tensor that it
+    takes.
     """
 
     name: str
@@ -49,11 +55,49 @@ class Built:
     weight_bytes: int
 
 
-def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:
+@dataclass(frozen=True)
+class Scheduled:
+    """A network of operators that are ready to be compiled, and what is known about each of them."""
+
+    module: tvm.IRModule
+    operators: tuple[Operator, ...]
+
+
+def schedule_untuned(module: tvm.IRModule, target: Target) -> Scheduled:
     """TVM's own untuned code: what the tuned library is compared with."""
     ready = pipeline.stock(module, target)
-    operators = tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in operator_tasks(ready))
-    return _finish(ready, operators, target, output, linker)
+    return Scheduled(
+        ready, tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in operator_tasks(ready))
+    )
+
+
+def schedule_tuned(
+    module: tvm.IRModule,
+    target: Target,
+    database: ms.database.MemoryDatabase,
+    threads: int = 1,
+    neighbours: Sequence[Neighbour] = (),
+) -> Scheduled:
+    """Our operators with the best records of ``database``; where it has none, after the nearest of ``neighbours`` if
+    that is near, else by the templates' defaults.
+
+    All share an operator's work among ``threads``: ``database`` holds records for so many. What stands in is added to
+    it as records that any real one beats.
+    """
+    fused, machine = pipeline.fused(module, target), rules.machine(target, threads)
+    operators = tuple(
+        _of_task(task, _choose(task, target, machine, database, neighbours)) for task in operator_tasks(fused)
+    )
+    with target.tvm(), database:
+        scheduled = transform.MetaScheduleApplyDatabase()(fused)
+    if target.core is not None:
+        scheduled = alternate.AlternateTraversal(threads)(scheduled)
+    return Scheduled(scheduled, operators)
+
+
+def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:
+    """The library of ``schedule_untuned``."""
+    return build(schedule_untuned(module, target), target, output, linker)
 
 
 def build_tuned(
@@ -63,21 +107,18 @@ def build_tuned(
     output: Path,
     linker: list[str],
     threads: int = 1,
+    neighbours: Sequence[Neighbour] = (),
 ) -> Built:
-    """Our operators with the best records of ``database``, and the templates' defaults where it has none.
-
-    Both share an operator's work among ``threads``: ``database`` holds records for so many. The defaults are
-    added to it as records that any real one beats.
-    """
-    fused, machine = pipeline.fused(module, target), rules.machine(target, threads)
-    operators = tuple(_of_task(task, _choose(task, target, machine, database)) for task in operator_tasks(fused))
-    with target.tvm(), database:
-        scheduled = transform.MetaScheduleApplyDatabase()(fused)
-    return _finish(scheduled, operators, target, output, linker)
+    """The library of ``schedule_tuned``."""
+    return build(schedule_tuned(module, target, database, threads, neighbours), target, output, linker)
 
 
 def _choose(
-    task: OperatorTask, target: Target, machine: rules.Machine, database: ms.database.MemoryDatabase
+    task: OperatorTask,
+    target: Target,
+    machine: rules.Machine,
+    database: ms.database.MemoryDatabase,
+    neighbours: Sequence[Neighbour],
 ) -> Operator:
     mod, name, count = task.mod, task.name, task.occurrences
     record = database.query_tuning_record(mod, target.tvm(), name)
@@ -86,31 +127,32 @@ def _choose(
         return Operator(name, count, "record", best_us, str(record.target.attrs["mcpu"]))
     if rules.template_name(mod) is None:
         return Operator(name, count, "none")
-    candidate = rules.default_candidate(mod, machine)
+    near = near_trace(mod, task.arguments, machine, neighbours)
+    candidate = rules.default_candidate(mod, machine) if near is None else rules.candidate(mod, near[0])
     workload = database.commit_workload(mod)
     database.commit_tuning_record(
         ms.database.TuningRecord(candidate.sch.trace, workload, [NEVER], target.tvm(), candidate.args_info)
     )
-    return Operator(name, count, "template")
+    return Operator(name, count, "template") if near is None else Operator(name, count, NEAR_RECORD, None, near[1].cpu)
 
 
 def _of_task(task: OperatorTask, operator: Operator) -> Operator:
     return replace(operator, multiply_adds=task.multiply_adds, arguments=task.arguments)
 
 
-def _finish(module: tvm.IRModule, operators, target: Target, output: Path, linker: list[str]) -> Built:
-    """Compile and link. Raises LinkFailed."""
+def build(scheduled: Scheduled, target: Target, output: Path, linker: list[str]) -> Built:
+    """Compile and link for TVM's runtime. Raises LinkFailed."""
     # Compiled, not interpreted: 0.2 us an operator instead of 0.5.
-    executable = relax.build(module, target.tvm(), exec_mode="compiled")
+    executable = relax.build(scheduled.module, target.tvm(), tir_pipeline=alternate.PIPELINE, exec_mode="compiled")
 
     def link_objects(path, objects, **_options):
         link(objects, Path(path), linker, target.machine)
 
     executable.export_library(str(output), fcompile=link_objects)
-    return Built(Path(output), operators, *_memory(module))
+    return Built(Path(output), scheduled.operators, *memory(scheduled.module))
 
 
-def _memory(module: tvm.IRModule) -> tuple[int, int]:
+def memory(module: tvm.IRModule) -> tuple[int, int]:
     """Bytes of the storages that the memory planner shares among activations, and bytes of the constants."""
     passes = [transform.ToNonDataflow(), transform.RemovePurityChecking(), transform.CallTIRRewrite()]
     planned = tvm.transform.Sequential([*passes, transform.StaticPlanBlockMemory()])(module)

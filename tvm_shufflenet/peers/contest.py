@@ -45,7 +45,8 @@ def build_ours(
     library = folder / f"ours-{target.name}-{threads}.so"
     if not library.exists():
         records = best_records(imported, target, store, clock, threads=threads)
-        build_tuned(imported.module, target, records, library, linker_command(target), threads)
+        neighbours = store.neighbours(threads)
+        build_tuned(imported.module, target, records, library, linker_command(target), threads, neighbours)
     return library
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -128,10 +129,14 @@ def print_package(console: Console, package: Package) -> None:
     manifest = package.manifest
     size = package.library.stat().st_size
     console.print(f"{package.path}: {manifest.library}, {size / 1e6:.2f} MB for {manifest.machine}", markup=False)
-    counts = {kind: sum(o.schedule == kind for o in manifest.operators) for kind in ("record", "template", "none")}
+    if manifest.standalone is not None:
+        files = (manifest.standalone.library, manifest.standalone.bench)
+        sizes = ", ".join(f"{name} {(package.folder / name).stat().st_size / 1e6:.2f} MB" for name in files)
+        console.print(f"standalone: {sizes}, with headers, wrappers and examples", markup=False)
+    counts = Counter(operator.schedule for operator in manifest.operators)
     console.print(
-        f"operators: {counts['record']} scheduled by records, {counts['template']} by a template's default, "
-        f"{counts['none']} plain"
+        f"operators: {counts['record']} scheduled by records, {counts['near record']} after a near one, "
+        f"{counts['template']} by a template's default, {counts['none']} plain"
     )
 
 

@@ -28,7 +28,9 @@ import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from ..errors import BadInput, RecordMismatch
+from ..graph.tasks import argument_shapes
 from ..latency import MEASURED
+from ..schedules.nearest import Neighbour
 from .journal import Setting, Trial
 from .shipped import BEST, Best, read_best, same_text
 from .trial import Cause
@@ -243,8 +245,15 @@ class RecordStore:
             trial = trials.get((workload, trace, seconds))
             if trial is None or (workload in fastest and fastest[workload].trial.seconds <= seconds):
                 continue
-            fastest[workload] = Best(trial, plain(record.target.export()), plain(record.trace.as_json()))
+            arguments = tuple(argument_shapes(record.workload.mod))
+            fastest[workload] = Best(trial, plain(record.target.export()), plain(record.trace.as_json()), arguments)
         return list(fastest.values())
+
+    def neighbours(self, threads: int = 1) -> list[Neighbour]:
+        """The best records of all workloads that say for what shapes they are, whatever their clock; own ones first."""
+        own = [best for clock in {trial.clock for trial in self._trials} for best in self.best(clock, threads)]
+        shipped = [best for found in self._best.values() for best in found if best.trial.threads == threads]
+        return [best.neighbour() for best in (*own, *shipped) if best.arguments]
 
     def _rows(self) -> list[Row]:
         """All that compete by their times."""

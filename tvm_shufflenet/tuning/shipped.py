@@ -15,17 +15,26 @@ import msgspec
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
+from ..schedules.nearest import Neighbour
 from .journal import Trial
 
 BEST = "best.jsonl"
 
 
 class Best(msgspec.Struct, frozen=True):
-    """One line: the trial as in the journal, the target that it ran on, and the schedule as TVM's JSON."""
+    """One line: the trial as in the journal, the target that it ran on, and the schedule as TVM's JSON.
+
+    ``arguments`` are shape and dtype of each tensor of the workload, so that one nearly the same can go by it; empty in
+    lines from before they were written.
+    """
 
     trial: Trial
     target: Any
     trace: Any
+    arguments: tuple[tuple[tuple[int, ...], str], ...] = ()
+
+    def neighbour(self) -> Neighbour:
+        return Neighbour(self.arguments, self.trace, str(self.target["mcpu"]))
 
     def record(self, mod: tvm.IRModule) -> ms.database.TuningRecord:
         """The record, for the workload whose hash it names."""
