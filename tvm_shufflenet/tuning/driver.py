@@ -24,14 +24,15 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..devices.base import Device, Endpoint
 from ..errors import DeployError, DeviceFailed, NothingMeasured
-from ..graph.tasks import OperatorTask
+from ..graph.tasks import OperatorTask, argument_shapes
 from ..library.link import trial_command
 from ..schedules import rules
+from ..schedules.nearest import near_trace
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from .records import RecordStore, Trial, trace_hash, workload_hash
 from .trial import Cause, Job, Outcome
-from .verification import Reference, reference
+from .verification import Reference, known_reference
 from .workers import Workers
 
 BATCH = 8
@@ -181,6 +182,7 @@ class Tuner:
         operators = list(operators)
         store.meet(operator.mod for operator in operators)
         self.database = store.database_of(device.clock, threads)
+        self.neighbours = store.neighbours(threads)
         # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
         config = ms.cost_model.xgb_model.XGBConfig(seed=seed, nthread=1)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
@@ -301,7 +303,7 @@ class Tuner:
             )
             if task.space == "template":
                 found.append(rules.default_candidate(task.mod, self.machine))
-                found += self._shipped_candidate(task)
+                found += [*self._shipped_candidate(task), *self._near_candidate(task)]
         found += task.context.generate_measure_candidates() or []
         fresh = {}
         for candidate in found:
@@ -320,9 +322,14 @@ class Tuner:
         record.trace.apply_to_schedule(schedule, remove_postproc=False)
         return [ms.MeasureCandidate(schedule, record.args_info)]
 
+    def _near_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
+        """What compilation takes where there is no record: with one, it must not be worse."""
+        near = near_trace(task.mod, argument_shapes(task.mod), self.machine, self.neighbours)
+        return [] if near is None else [rules.candidate(task.mod, near[0])]
+
     def _job(self, task: Task, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
         if task.reference is None:
-            task.reference = reference(task.mod)
+            task.reference = known_reference(task.mod, task.workload)
         return Job(
             tvm.ir.save_json(candidate.sch.mod),
             self.target.tvm_config,
