@@ -233,7 +233,7 @@ def write_package(
         for name, source in files.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, draft / name)
-            os.chmod(draft / name, 0o755 if _is_elf(source) else 0o644)
+            os.chmod(draft / name, 0o755 if _is_elf(source) or os.access(source, os.X_OK) else 0o644)
         np.save(draft / REFERENCE, reference)
         hashes = {name: sha256(draft / name) for name in (*files, REFERENCE)}
         licences = licences_of(sorted(hashes), manifest.linker)
