@@ -26,11 +26,13 @@ from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.cli import main
 from tvm_shufflenet.deploy import adb, deployment, find_remote
 from tvm_shufflenet.deploy.deployment import Settings, deploy
+from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, ToolMissing, WrongResult
 from tvm_shufflenet.library.package import MANIFEST, Package, write_package
 from tvm_shufflenet.models import Model
 from tvm_shufflenet.standalone.build import build_standalone
 from tvm_shufflenet.targets import find_target, host_machine
+from tvm_shufflenet.tuning.records import RecordStore
 
 HERE = Path(__file__).parent
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -461,3 +463,61 @@ def test_a_missing_program_is_named(spec, package, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ToolMissing, match=f"apt-get install .* {package}"):
         find_remote(spec, "tiny")
+
+
+# A device server on a phone
+
+
+@needs_adb
+class TestPhone:
+    @pytest.fixture
+    def server_port(self):
+        with find_device("local", find_target("local")) as device:
+            yield device.endpoint().port
+
+    @pytest.fixture
+    def command(self, tmp_path):
+        """A package is timed on a device."""
+        store = RecordStore(tmp_path / "records", find_target("local").tvm())
+        tiny = workflow.import_model(Model("tiny", (1, 2, 4, 4), module=Tiny().eval()))
+        package = workflow.compile_package(tiny, find_target("local"), store, tmp_path / "package")
+        return lambda device: main(["bench", str(package.path), "--repeat", "1", "--warmup", "0", "--device", device])
+
+    def test_a_server_is_reached_through_adb(self, phone, server_port, command, capsys):
+        with AdbServer() as server:
+            phone(server)
+            for device in (f"adb/{server_port}", f"adb:{SERIAL}/{server_port}"):
+                assert command(device) == 0
+                assert f"{device} (measured)" in capsys.readouterr().out
+            assert not server.forwards, "a port was left forwarded"
+
+    def test_a_cable_that_came_loose_is_forwarded_anew(self, phone, server_port):
+        with AdbServer() as server:
+            phone(server)
+            with find_device(f"adb/{server_port}", find_target("local")) as device:
+                server.remove_forward(device.endpoint().port)
+                assert not device.alive()
+                device.restart()
+                assert device.alive() and len(server.forwards) == 1
+
+    def test_no_server_there(self, phone, command, capsys):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with AdbServer() as server:
+            phone(server)
+            assert command(f"adb/{port}") == 4
+            assert not server.forwards
+        error = capsys.readouterr().err
+        assert f"no device server answers on port {port} of adb:{SERIAL}" in error and "deploy --to adb" in error
+
+    @pytest.mark.parametrize("state", ["unauthorized", "offline"])
+    def test_a_phone_that_does_not_answer(self, phone, command, capsys, state):
+        with AdbServer(state=state) as server:
+            phone(server)
+            assert command("adb") == 4
+        assert f"device {state}" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("spec", ["adb:", "adb/", "adb/0", "adb:x/y", "adb:-x", "adb: y", "adb:/1"])
+    def test_words_that_are_no_phone(self, spec):
+        with pytest.raises(BadInput):
+            find_device(spec, find_target("local"))

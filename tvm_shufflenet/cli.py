@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import interrupts
+from .devices import SERVER_PORT
 from .errors import BadInput, DeployError
 
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
@@ -168,7 +169,9 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = command("serve", _serve, "run the RPC device server on this machine")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    serve.add_argument("--port", type=_natural, default=9090, metavar="P", help="port; 0 for any free one (9090)")
+    serve.add_argument(
+        "--port", type=_natural, default=SERVER_PORT, metavar="P", help="port; 0 for any free one (9090)"
+    )
     serve.add_argument("--tracker", metavar="HOST:PORT", help="register at this TVM tracker")
     serve.add_argument("--key", metavar="K", help="device key at the tracker")
     serve.add_argument("--bundle", type=Path, metavar="DIR", help="instead write the server and its libraries to DIR")
