@@ -146,7 +146,7 @@ def test_a_far_record_is_not_used():
 def test_constants_grow_with_the_shape():
     """A strip that is the whole plane of the record is the whole plane here, though no number is the same."""
     there, kernel = Pointwise(1, 48, 14, 14, 48, 60, 3), Pointwise(1, 48, 14, 16, 48, 60, 3)
-    whole = [trace for trace in traces(there, A72) if 196 in numbers(trace)]
+    whole = [trace for trace in traces(there, A72) if 196 in numbers(trace)][:3]
     assert whole
     for trace in whole:
         found, _ = after(kernel, A72, neighbour(there, trace))
