@@ -234,6 +234,7 @@ class Tuner:
         """Measure until the trials are used up or every space is exhausted; ends its own workers however it leaves."""
         started = time.monotonic()
         if self._left() > 0:
+            self.store.prepare()
             with contextlib.nullcontext(workers) if workers else start_workers(self.device) as hands:
                 self._search(hands, started)
         if self.measured + self.reused == 0:
@@ -303,6 +304,8 @@ class Tuner:
                 found.append(rules.default_candidate(task.mod, self.machine))
                 found += self._shipped_candidate(task)
         found += task.context.generate_measure_candidates() or []
+        self.store.catch_up()  # another run may be writing to the same folder
+        task.seen |= {trial.trace for trial in self.store.trials(task.workload, self.device.clock, self.threads)}
         fresh = {}
         for candidate in found:
             key = trace_hash(candidate.sch.trace)

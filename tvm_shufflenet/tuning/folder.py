@@ -56,6 +56,7 @@ class Place(NamedTuple):
     """Where a record's line is: records are many and large, and few of them are ever needed."""
 
     stream: Stream
+    number: int
     offset: int
 
     def body(self) -> list:
@@ -66,7 +67,6 @@ class Place(NamedTuple):
 class Found(NamedTuple):
     """A line of the database as far as it can be understood by itself. ``target`` is its JSON as text."""
 
-    number: int
     workload_line: int
     trace: str
     seconds: float
@@ -101,8 +101,9 @@ class RecordFolder:
         self.read()
 
     def _start_over(self) -> None:
-        self.workloads: dict[int, ms.database.Workload] = {}  # by line, counted from 0, bad ones too
-        self.lines: dict[str, int] = {}  # of each workload, by hash
+        self.workloads: dict[str, ms.database.Workload] = {}  # by hash
+        self.lines: dict[str, int] = {}  # where the first of each is: lines count from 0, bad ones too
+        self.hashes: dict[int, str] = {}  # of the workload in each good line
         self.entries: dict[tuple, Entry] = {}
         self.trials: dict[Trial, None] = {}
         self._timed: dict[tuple[str, str, float], list[Trial]] = {}
@@ -121,12 +122,15 @@ class RecordFolder:
         """Take in what was appended since the last time, by whomever."""
         if any(stream.replaced() for stream in self._streams.values()):
             self._start_over()
-        found = list(filter(None, map(self._found, self._streams[RECORDS].fresh())))
+        found: dict[tuple, Found] = {}
+        for line in self._streams[RECORDS].fresh():
+            if each := self._found(line):
+                found.setdefault(each[:-1], each)
         for line in self._streams[JOURNAL].fresh():
             self._take_trial(line)
         for line in self._streams[WORKLOADS].fresh():
             self._take_workload(line)
-        for each in found:
+        for each in found.values():
             self._settle(each)
 
     def _found(self, line: Line) -> Found | None:
@@ -140,8 +144,8 @@ class RecordFolder:
                 raise Damaged("its times are none that a clock can show")
             text = json.dumps(target, sort_keys=True)
             text = self._texts.setdefault(text, text)  # there are few targets, and may be a million records
-            place = Place(self._streams[RECORDS], line.offset)
-            return Found(line.number, workload_line, json_trace_hash(trace), seconds, text, checksum(body), place)
+            place = Place(self._streams[RECORDS], line.number, line.offset)
+            return Found(workload_line, json_trace_hash(trace), seconds, text, checksum(body), place)
         except Damaged as exc:
             self.skip(RECORDS, line.number, exc)
         except Exception:
@@ -166,10 +170,9 @@ class RecordFolder:
                 workload = ms.database.Workload.from_json(value)
                 if workload_hash(workload.mod) != shash:
                     raise Damaged("not what its hash says, or of another TVM")
+                self.workloads[shash] = workload
                 self.lines[shash] = line.number - 1
-                self.workloads[line.number - 1] = workload
-            else:
-                self.workloads[line.number - 1] = self.workloads[self.lines[shash]]
+            self.hashes[line.number - 1] = shash
         except Damaged as exc:
             self.skip(WORKLOADS, line.number, exc)
         except Exception:
@@ -181,23 +184,22 @@ class RecordFolder:
 
     def _settle(self, found: Found) -> None:
         """Make a record one that counts, or say why not."""
-        workload = self.workloads.get(found.workload_line)
-        if workload is None:
-            return self.skip(RECORDS, found.number, "its workload is missing or damaged")
-        shash = str(workload.as_json()[0])
+        shash = self.hashes.get(found.workload_line)
+        if shash is None:
+            return self.skip(RECORDS, found.place.number, "its workload is missing or damaged")
         trials = self._timed.get((shash, found.trace, found.seconds), [])
         matching = [trial for trial in trials if trial.record in (None, found.checksum)]
         if trials and not matching:
-            return self.skip(RECORDS, found.number, "its checksum is another: damaged, or edited by hand")
+            return self.skip(RECORDS, found.place.number, "its checksum is another: damaged, or edited by hand")
         if not matching:
             if self.has_journal:
-                return self.skip(RECORDS, found.number, "it has no line in the journal, so nobody knows what timed it")
+                return self.skip(RECORDS, found.place.number, "not in the journal, so nobody knows what timed it")
             matching = [Trial(shash, found.trace, "unknown", "unknown", MEASURED, TVM_VERSION, found.seconds)]
         if not all(trial.record for trial in matching):
             try:
-                ms.database.TuningRecord.from_json(found.place.body(), workload)
+                ms.database.TuningRecord.from_json(found.place.body(), self.workloads[shash])
             except Exception:
-                return self.skip(RECORDS, found.number, "not a tuning record")
+                return self.skip(RECORDS, found.place.number, "not a tuning record")
         for trial in matching:
             entry = Entry(trial, found.target, found.place)
             self.entries[entry.key] = entry
@@ -211,7 +213,7 @@ class RecordFolder:
                 yield trial
 
     def workload(self, entry: Entry) -> ms.database.Workload:
-        return self.workloads[self.lines[entry.trial.workload]]
+        return self.workloads[entry.trial.workload]
 
     def record(self, entry: Entry) -> ms.database.TuningRecord:
         return ms.database.TuningRecord.from_json(entry.place.body(), self.workload(entry))
@@ -227,7 +229,7 @@ class RecordFolder:
             self.read()
             yield
 
-    def write(self, trial: Trial, body: list | None, mod: tvm.IRModule) -> None:
+    def write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> None:
         """While the folder is ``ours``: one trial, and its record if it has one; on disk when this returns."""
         if self.entries and not self.has_journal:
             self._adopt()

@@ -61,6 +61,10 @@ class Damaged(ValueError):
     """A line that is not what was written; the text says why, for people."""
 
 
+class Newer(Damaged):
+    """A line of a later schema."""
+
+
 def checksum(value) -> str:
     """CRC-32 of a JSON value as it would be written, however it is spaced and whatever the order of its keys."""
     return f"{zlib.crc32(json.dumps(value, separators=(',', ':'), sort_keys=True).encode()):08x}"
@@ -83,7 +87,7 @@ def decode(data: bytes) -> Trial:
     schema = value.pop("schema", 1)
     expected = value.pop("crc32", None)
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise Damaged(f"written by a newer version (schema {schema}, this one knows {SCHEMA}): update tvm-shufflenet")
+        raise Newer(f"written by a newer version (schema {schema}, this one knows {SCHEMA}): update tvm-shufflenet")
     if expected is not None and checksum({"schema": schema, **value}) != expected:
         raise Damaged("its checksum is another: damaged, or edited by hand (then remove its crc32)")
     try:

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 from ..errors import BadInput
 
 LOCK, OWNER = ".lock", ".writer"
-LONGEST_BYTES = 16 * 2**20  # a workload takes 70 KB
+LONGEST_BYTES = 8 * 2**20  # a workload takes 70 KB
 PATIENCE_S = 30.0
 # What flock says on network file systems and FUSE mounts that have no locks.
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
