@@ -167,6 +167,14 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=_natural, default=9090, metavar="P", help="port; 0 for any free one (9090)")
     serve.add_argument("--tracker", metavar="HOST:PORT", help="register at this TVM tracker")
     serve.add_argument("--key", metavar="K", help="device key at the tracker")
+    serve.add_argument(
+        "--secret-file", type=Path, metavar="FILE", help="serve only who knows what is in it; see SECURITY.md"
+    )
+    serve.add_argument("--user", metavar="NAME", help="started as root, become this user")
+    serve.add_argument("--allow-root", action="store_true", help="run clients' code as root")
+    serve.add_argument(
+        "--insecure", action="store_true", help="beyond loopback without a secret: whoever connects runs code here"
+    )
     serve.add_argument("--bundle", type=Path, metavar="DIR", help="instead write the server and its libraries to DIR")
     serve.add_argument("--arch", choices=("aarch64", "x86_64"), help="architecture of --bundle (aarch64)")
     return parser
@@ -517,6 +525,13 @@ def _serve(options) -> None:
     command = [str(server_binary(host_machine())), "--host", options.host, "--port", str(options.port)]
     if options.tracker:
         command += ["--tracker", options.tracker, "--key", options.key]
+    if options.secret_file is not None:
+        from .devices.secret import read_secret
+
+        read_secret(options.secret_file)
+        command += ["--secret-file", str(options.secret_file)]
+    command += ["--user", options.user] if options.user else []
+    command += [flag for flag in ("--allow-root", "--insecure") if getattr(options, flag[2:].replace("-", "_"))]
     os.execv(command[0], command)
 
 

@@ -24,6 +24,7 @@ def find_device(spec: str | None, target: Target, threads: int = 1, match: bool 
             "target and device do not match",
             "choose another --target or --device",
         )
+    device.target = target
     return device
 
 
@@ -55,7 +56,9 @@ def _endpoint(spec: str, scheme: str, rest: str, threads: int) -> Endpoint:
     valid = port.isascii() and port.isdigit() and 0 < int(port) < 65536
     if not rest.startswith("//") or not host or not valid or bool(key) != (scheme == "tracker"):
         raise BadInput(f"'{spec}' is not a device address", "", f"write {form}")
-    return Endpoint(host, int(port), key or None, threads)
+    from .secret import secret_file
+
+    return Endpoint(host, int(port), key or None, threads, secret_file=secret_file())
 
 
 __all__ = ["Device", "Endpoint", "find_device"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..errors import DeviceFailed
 from ..latency import Kind, clock_name
+from ..targets import Target
 
 BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
 
@@ -17,7 +18,8 @@ class Endpoint:
 
     With a ``key`` the address is a tracker's and any free device of that key answers; without, a server's. ``threads``
     are set in each session, None where the server was started with the right number. With ``rehearsal`` an emulated
-    core serves the session in its main process, so that those which follow begin with its code translated.
+    core serves the session in its main process, so that those which follow begin with its code translated. With a
+    ``secret_file`` the server must ask for what is in it.
     """
 
     host: str
@@ -25,6 +27,7 @@ class Endpoint:
     key: str | None = None
     threads: int | None = None
     rehearsal: bool = False
+    secret_file: str | None = None
 
     def connect(self, session_seconds: float):
         """A new RPCSession that the server ends after ``session_seconds``. Raises DeviceFailed."""
@@ -40,14 +43,30 @@ class Endpoint:
 
     def _session(self, seconds: float):
         from tvm import rpc
+        from tvm.rpc import base
 
         if self.key is None:
             key = " -rehearsal" if self.rehearsal else ""  # an option to our server, as TVM's own -timeout is
-            return rpc.connect(self.host, self.port, key, session_timeout=int(seconds))
+            return rpc.connect(
+                self.host, self.port, key + self._proof(self.host, self.port), session_timeout=int(seconds)
+            )
         tracker = rpc.connect_tracker(self.host, self.port)
         if not any(server["key"] == f"server:{self.key}" for server in tracker.summary()["server_info"]):
             raise ValueError(f"no device has registered as '{self.key}' at the tracker")
-        return tracker.request(self.key, priority=1, session_timeout=int(seconds), max_retry=2)
+        if self.secret_file is None:
+            return tracker.request(self.key, priority=1, session_timeout=int(seconds), max_retry=2)
+        # As TVM's request() does it, which cannot add anything to the key that the tracker gives.
+        base.sendjson(tracker._sock, [base.TrackerCode.REQUEST, self.key, "", 1])
+        status, answer = base.recvjson(tracker._sock)
+        if status != base.TrackerCode.SUCCESS:
+            raise RuntimeError(f"the tracker refused: {answer}")
+        host, port, key = answer
+        return rpc.connect(host, port, key + self._proof(host, port), session_timeout=int(seconds))
+
+    def _proof(self, host: str, port: int) -> str:
+        from .secret import proof_option
+
+        return proof_option(host, port, self.secret_file) if self.secret_file else ""
 
     def __str__(self) -> str:
         return f"tracker://{self.host}:{self.port}/{self.key}" if self.key else f"rpc://{self.host}:{self.port}"
@@ -61,6 +80,7 @@ class Device(ABC):
     """
 
     name: str
+    target: Target | None = None  # what it is to run; it is asked at the start whether it can
     kind: Kind = "measured"
     model_error_percent: float | None = None
     machine: str
@@ -99,6 +119,14 @@ class Device(ABC):
 
     def __enter__(self) -> Device:
         self.start()
+        if self.target is not None:
+            from .handshake import check_device
+
+            try:
+                check_device(self, self.target)
+            except BaseException:  # without having been entered, a device is not closed
+                self.close()
+                raise
         return self
 
     def __exit__(self, *_exc) -> None:
