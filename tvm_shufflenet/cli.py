@@ -326,6 +326,8 @@ def _tune(options) -> None:
             "failed": result.failed,
             "reused": result.reused,
             "causes": result.causes,
+            "noisy": result.noisy,
+            "drift": result.drift,
             "per_minute": result.trials_per_minute,
         },
         "wall_s": result.wall_s,

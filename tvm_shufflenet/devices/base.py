@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ..errors import DeviceFailed
 from ..latency import Kind, clock_name
 from ..targets import Target
+from .lending import borrow
 
 BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
 
@@ -19,7 +20,7 @@ class Endpoint:
     With a ``key`` the address is a tracker's and any free device of that key answers; without, a server's. ``threads``
     are set in each session, None where the server was started with the right number. With ``rehearsal`` an emulated
     core serves the session in its main process, so that those which follow begin with its code translated. With a
-    ``secret_file`` the server must ask for what is in it.
+    ``secret_file`` the server must ask for what is in it. Of a tracker's devices, those in ``avoid`` are left out.
     """
 
     host: str
@@ -28,9 +29,13 @@ class Endpoint:
     threads: int | None = None
     rehearsal: bool = False
     secret_file: str | None = None
+    avoid: tuple[str, ...] = ()
 
     def connect(self, session_seconds: float):
-        """A new RPCSession that the server ends after ``session_seconds``. Raises DeviceFailed."""
+        """A new RPCSession that the server ends after ``session_seconds``; its ``address`` is the device's.
+
+        Raises DeviceFailed.
+        """
         try:
             session = self._session(session_seconds)
             if self.threads is not None:
@@ -42,26 +47,16 @@ class Endpoint:
             ) from exc
 
     def _session(self, seconds: float):
+        if self.key is not None:
+            return borrow(self.host, self.port, self.key, int(seconds), self.avoid, self._proof)
         from tvm import rpc
-        from tvm.rpc import base
 
-        if self.key is None:
-            key = " -rehearsal" if self.rehearsal else ""  # an option to our server, as TVM's own -timeout is
-            return rpc.connect(
-                self.host, self.port, key + self._proof(self.host, self.port), session_timeout=int(seconds)
-            )
-        tracker = rpc.connect_tracker(self.host, self.port)
-        if not any(server["key"] == f"server:{self.key}" for server in tracker.summary()["server_info"]):
-            raise ValueError(f"no device has registered as '{self.key}' at the tracker")
-        if self.secret_file is None:
-            return tracker.request(self.key, priority=1, session_timeout=int(seconds), max_retry=2)
-        # As TVM's request() does it, which cannot add anything to the key that the tracker gives.
-        base.sendjson(tracker._sock, [base.TrackerCode.REQUEST, self.key, "", 1])
-        status, answer = base.recvjson(tracker._sock)
-        if status != base.TrackerCode.SUCCESS:
-            raise RuntimeError(f"the tracker refused: {answer}")
-        host, port, key = answer
-        return rpc.connect(host, port, key + self._proof(host, port), session_timeout=int(seconds))
+        key = " -rehearsal" if self.rehearsal else ""  # an option to our server, as TVM's own -timeout is
+        session = rpc.connect(
+            self.host, self.port, key + self._proof(self.host, self.port), session_timeout=int(seconds)
+        )
+        session.address = f"{self.host}:{self.port}"
+        return session
 
     def _proof(self, host: str, port: int) -> str:
         from .secret import proof_option
@@ -108,6 +103,10 @@ class Device(ABC):
         except DeviceFailed:
             return False
         return True
+
+    def devices(self) -> int:
+        """How many devices there are behind the endpoint. Raises DeviceFailed."""
+        return 1
 
     def restart(self) -> None:
         """Bring a device that died back, as far as that is in our hands. Raises DeviceFailed."""

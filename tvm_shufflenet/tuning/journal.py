@@ -26,8 +26,9 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the journal. ``workload`` and ``trace`` are hashes; ``seconds`` is None where the trial failed.
 
     ``threads`` is how many the schedule was tuned for and timed with; lines from before it was written mean one.
-    ``target`` is a hash of what code was generated for, ``record`` the checksum of the record that belongs to the line;
-    older lines have neither.
+    ``noise`` is the spread of the samples and ``drift`` how much slower the device was than at its best, where either
+    is more than it should be. ``target`` is a hash of what code was generated for, ``record`` the checksum of the
+    record that belongs to the line; older lines have neither.
     """
 
     workload: str
@@ -40,6 +41,8 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
     cause: str | None = None
     error: str | None = None
     threads: int = 1
+    noise: float | None = None
+    drift: float | None = None
     target: str | None = None
     record: str | None = None
 
