@@ -2,6 +2,7 @@
 
 <model>.so        the library
 reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
+sbom.cdx.json     what it is made of and with, for tools that keep inventories (sbom.py)
 manifest.json     everything else; written last, so that a folder without one is no package
 
 The same files in one ``.tar.zst`` are a package too (archive.py). docs/package.md describes both.
@@ -23,6 +24,7 @@ from ..errors import PackageInvalid
 from .archive import is_archive, pack, safe_name, survey, unpack
 from .licences import Licence, licences_of
 from .link import elf_machine_of
+from .sbom import SBOM, bill
 
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npy"
@@ -213,7 +215,9 @@ def write_package(
             shutil.copy(source, draft / name)
         names = sorted(file.relative_to(draft).as_posix() for file in draft.rglob("*") if file.is_file())
         hashes = {name: sha256(draft / name) for name in names}
-        licences = licences_of(names, manifest.linker)
+        licences = licences_of([*names, SBOM], manifest.linker)
+        (draft / SBOM).write_bytes(bill(manifest.model, hashes, licences, manifest.tvm, manifest.ffi, manifest.linker))
+        names, hashes = sorted([*names, SBOM]), hashes | {SBOM: sha256(draft / SBOM)}
         _write_manifest(draft, msgspec.structs.replace(manifest, hashes=hashes, licences=licences))
         os.chmod(draft, 0o755)
         if is_archive(path):
