@@ -140,13 +140,16 @@ class TestTime:
 
     def test_cores_share_a_parallel_region(self, device, matmul):
         alone = modelled_time(device, matmul(256), 256)
-        times = {}
+        alone_cycles = device.last_cost().core_cycles
+        times, cycles = {}, {}
         for cores in (1, 2, 4):
             with EmulatedCore("cortex-a72", cores=cores) as several:
                 times[cores] = [modelled_time(several, matmul(256, parallel=True), 256) for _ in range(2)]
+                cycles[cores] = several.last_cost().core_cycles
                 assert modelled_time(several, matmul(256), 256) == pytest.approx(alone, rel=0.02)
         assert all(len(set(repeated)) == 1 for repeated in times.values())
-        assert times[1][0] == pytest.approx(alone, rel=0.05)
+        # Not the times: whether two matrices start at the same set of the cache differs from library to library.
+        assert cycles[1] == pytest.approx(alone_cycles, rel=0.01)
         assert 1.7 < times[1][0] / times[2][0] < 2.15 and 3.0 < times[1][0] / times[4][0] < 4.3
 
     def test_cores_compute_what_one_computes(self, matmul):

@@ -5,7 +5,7 @@ set -eu
 
 tests=
 if [ "${1:-}" = tests ]; then
-    tests="openssh-client adb"
+    tests="openssh-client adb android-libnativehelper-dev"
     # The tests start an sshd of their own. Where systemd runs, the package would start and keep one, which nobody asked
     # for: there the tests that need it are skipped until somebody installs it.
     [ -d /run/systemd/system ] || tests="$tests openssh-server"

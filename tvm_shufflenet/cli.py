@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import interrupts
+from .devices import SERVER_PORT
 from .errors import BadInput, DeployError
 
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
@@ -108,6 +109,12 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--untuned", action="store_true", help="TVM's own code, without schedules of ours")
     compile_.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads it will run with (1)")
     compile_.add_argument(
+        "--format",
+        choices=("vm", "standalone", "both"),
+        default="vm",
+        help="a library for TVM's runtime, one without any runtime, or both (vm)",
+    )
+    compile_.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write, or FILE.tar.zst"
     )
 
@@ -164,7 +171,9 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = command("serve", _serve, "run the RPC device server on this machine")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    serve.add_argument("--port", type=_natural, default=9090, metavar="P", help="port; 0 for any free one (9090)")
+    serve.add_argument(
+        "--port", type=_natural, default=SERVER_PORT, metavar="P", help="port; 0 for any free one (9090)"
+    )
     serve.add_argument("--tracker", metavar="HOST:PORT", help="register at this TVM tracker")
     serve.add_argument("--key", metavar="K", help="device key at the tracker")
     serve.add_argument(
@@ -362,7 +371,14 @@ def _compile(options) -> None:
     store = None if options.untuned else _records(options, target, console, must_exist=True)
     _say_notes(console, model)
     console.print(workflow.make_plan(model, target, store).describe(), markup=False)
-    package = workflow.compile_package(workflow.import_model(model), target, store, options.output, options.threads)
+    package = workflow.compile_package(
+        workflow.import_model(model),
+        target,
+        store,
+        options.output,
+        options.threads,
+        workflow.FORMATS[options.format],
+    )
     print_package(console, package)
 
 
@@ -544,6 +560,7 @@ def _package_and_device(options):
     from .targets import find_target
 
     package = Package(options.package)
+    package.check_runnable()
     device = find_device(options.device, find_target(package.manifest.target), options.threads, match=False)
     package.check_machine(device.machine, device.name)
     return package, device

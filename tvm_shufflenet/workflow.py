@@ -22,7 +22,16 @@ from .graph.frontend import check_single_tensor
 from .graph.pipeline import fused
 from .graph.tasks import operator_tasks
 from .latency import MEASURED, Latency
-from .library.build import Built, Operator, build_tuned, build_untuned
+from .library.build import (
+    Operator,
+    Scheduled,
+    build,
+    build_tuned,
+    build_untuned,
+    memory,
+    schedule_tuned,
+    schedule_untuned,
+)
 from .library.link import linker_command
 from .library.package import (
     SCHEMA,
@@ -30,6 +39,7 @@ from .library.package import (
     Manifest,
     OperatorEntry,
     Package,
+    Standalone,
     Timing,
     reference_input,
     write_package,
@@ -246,21 +256,57 @@ def make_plan(model: Model, target: Target, store: RecordStore | None) -> Compil
     return CompilePlan(model.name, model.input_shape, target, records, linker, TVM_VERSION, FFI_VERSION)
 
 
+FORMATS = {"vm": ("vm",), "standalone": ("standalone",), "both": ("vm", "standalone")}
+
+
 def compile_package(
-    imported: Imported, target: Target, store: RecordStore | None, output: Path, threads: int = 1
+    imported: Imported,
+    target: Target,
+    store: RecordStore | None,
+    output: Path,
+    threads: int = 1,
+    formats: Sequence[str] = FORMATS["vm"],
 ) -> Package:
     """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads,
-    but its operators are cut into work for ``threads``: by the records for so many, or what stands in for them."""
+    but its operators are cut into work for ``threads``: by the records for so many, or what stands in for them.
+
+    ``formats`` are of ``vm``, a library for TVM's runtime, and ``standalone``, one without.
+    """
     plan = make_plan(imported.model, target, store)
-    linker = list(plan.linker)
+    if store is None:
+        scheduled = schedule_untuned(imported.module, target)
+    else:
+        database = best_records(imported, target, store, MEASURED, default_clock(target), threads=threads)
+        scheduled = schedule_tuned(imported.module, target, database, threads, store.neighbours(threads))
     with _work_folder() as folder:
-        library = folder / f"{plan.model}.so"
-        if store is None:
-            built = build_untuned(imported.module, target, library, linker)
-        else:
-            database = best_records(imported, target, store, MEASURED, default_clock(target), threads=threads)
-            built = build_tuned(imported.module, target, database, library, linker, threads, store.neighbours(threads))
-        return write_package(output, library, imported.reference, _manifest(plan, imported, built))
+        libraries, files, standalone = [], {}, None
+        if "vm" in formats:
+            libraries.append(build(scheduled, target, folder / f"{plan.model}.so", list(plan.linker)).path)
+        if "standalone" in formats:
+            built = _standalone(imported, target, scheduled, folder / "standalone")
+            libraries.append(built.library)
+            files, standalone = built.files, _standalone_entry(built)
+        manifest = _manifest(plan, imported, scheduled, libraries[0].name, standalone)
+        return write_package(output, libraries[0], imported.reference, manifest, files)
+
+
+def _standalone(imported: Imported, target: Target, scheduled: Scheduled, folder: Path):
+    from .standalone.build import build_standalone
+
+    data, answers, tolerance = [imported.input], [imported.reference], imported.tolerance
+    return build_standalone(scheduled.module, target, imported.model.name, data, answers, tolerance, folder)
+
+
+def _standalone_entry(built) -> Standalone:
+    program = built.program
+    return Standalone(
+        built.interface,
+        built.library.name,
+        built.bench.name,
+        tuple(built.files),
+        program.arena_bytes,
+        program.workspace_bytes,
+    )
 
 
 def default_clock(target: Target) -> str:
@@ -268,7 +314,10 @@ def default_clock(target: Target) -> str:
     return f"emulated:{target.core}" if target.core else MEASURED
 
 
-def _manifest(plan: CompilePlan, imported: Imported, built: Built) -> Manifest:
+def _manifest(
+    plan: CompilePlan, imported: Imported, scheduled: Scheduled, library: str, standalone: Standalone | None
+) -> Manifest:
+    activation_bytes, weight_bytes = memory(scheduled.module)
     return Manifest(
         schema=SCHEMA,
         plan=plan.describe(),
@@ -284,12 +333,13 @@ def _manifest(plan: CompilePlan, imported: Imported, built: Built) -> Manifest:
         tvm=plan.tvm_version,
         ffi=plan.ffi_version,
         linker=plan.linker,
-        library=built.path.name,
-        operators=tuple(map(_entry, built.operators)),
-        activation_bytes=built.activation_bytes,
-        weight_bytes=built.weight_bytes,
+        library=library,
+        operators=tuple(map(_entry, scheduled.operators)),
+        activation_bytes=activation_bytes,
+        weight_bytes=weight_bytes,
         tolerance=imported.tolerance,
         hashes={},
+        standalone=standalone,
     )
 
 

@@ -55,22 +55,29 @@ class Built:
     weight_bytes: int
 
 
-def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:
+@dataclass(frozen=True)
+class Scheduled:
+    """A network of operators that are ready to be compiled, and what is known about each of them."""
+
+    module: tvm.IRModule
+    operators: tuple[Operator, ...]
+
+
+def schedule_untuned(module: tvm.IRModule, target: Target) -> Scheduled:
     """TVM's own untuned code: what the tuned library is compared with."""
     ready = pipeline.stock(module, target)
-    operators = tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in operator_tasks(ready))
-    return _finish(ready, operators, target, output, linker)
+    return Scheduled(
+        ready, tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in operator_tasks(ready))
+    )
 
 
-def build_tuned(
+def schedule_tuned(
     module: tvm.IRModule,
     target: Target,
     database: ms.database.MemoryDatabase,
-    output: Path,
-    linker: list[str],
     threads: int = 1,
     neighbours: Sequence[Neighbour] = (),
-) -> Built:
+) -> Scheduled:
     """Our operators with the best records of ``database``; where it has none, after the nearest of ``neighbours`` if
     that is near, else by the templates' defaults.
 
@@ -85,7 +92,25 @@ def build_tuned(
         scheduled = transform.MetaScheduleApplyDatabase()(fused)
     if target.core is not None:
         scheduled = alternate.AlternateTraversal(threads)(scheduled)
-    return _finish(scheduled, operators, target, output, linker)
+    return Scheduled(scheduled, operators)
+
+
+def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:
+    """The library of ``schedule_untuned``."""
+    return build(schedule_untuned(module, target), target, output, linker)
+
+
+def build_tuned(
+    module: tvm.IRModule,
+    target: Target,
+    database: ms.database.MemoryDatabase,
+    output: Path,
+    linker: list[str],
+    threads: int = 1,
+    neighbours: Sequence[Neighbour] = (),
+) -> Built:
+    """The library of ``schedule_tuned``."""
+    return build(schedule_tuned(module, target, database, threads, neighbours), target, output, linker)
 
 
 def _choose(
@@ -115,19 +140,19 @@ def _of_task(task: OperatorTask, operator: Operator) -> Operator:
     return replace(operator, multiply_adds=task.multiply_adds, arguments=task.arguments)
 
 
-def _finish(module: tvm.IRModule, operators, target: Target, output: Path, linker: list[str]) -> Built:
-    """Compile and link. Raises LinkFailed."""
+def build(scheduled: Scheduled, target: Target, output: Path, linker: list[str]) -> Built:
+    """Compile and link for TVM's runtime. Raises LinkFailed."""
     # Compiled, not interpreted: 0.2 us an operator instead of 0.5.
-    executable = relax.build(module, target.tvm(), tir_pipeline=alternate.PIPELINE, exec_mode="compiled")
+    executable = relax.build(scheduled.module, target.tvm(), tir_pipeline=alternate.PIPELINE, exec_mode="compiled")
 
     def link_objects(path, objects, **_options):
         link(objects, Path(path), linker, target.machine)
 
     executable.export_library(str(output), fcompile=link_objects)
-    return Built(Path(output), operators, *_memory(module))
+    return Built(Path(output), scheduled.operators, *memory(scheduled.module))
 
 
-def _memory(module: tvm.IRModule) -> tuple[int, int]:
+def memory(module: tvm.IRModule) -> tuple[int, int]:
     """Bytes of the storages that the memory planner shares among activations, and bytes of the constants."""
     passes = [transform.ToNonDataflow(), transform.RemovePurityChecking(), transform.CallTIRRewrite()]
     planned = tvm.transform.Sequential([*passes, transform.StaticPlanBlockMemory()])(module)

@@ -5,7 +5,8 @@ reference.npy     PyTorch's output for the reference input, which ``reference_in
 sbom.cdx.json     what it is made of and with, for tools that keep inventories (sbom.py)
 manifest.json     everything else; written last, so that a folder without one is no package
 
-The same files in one ``.tar.zst`` are a package too (archive.py). docs/package.md describes both.
+With a standalone library (docs/standalone.md) also lib<model>.so, its header, wrappers, examples and benchmark. All
+of it in one ``.tar.zst`` is a package too (archive.py). docs/package.md describes both.
 """
 
 from __future__ import annotations
@@ -55,6 +56,18 @@ class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     tuned_for: str | None = None
     multiply_adds: int | None = None
     arguments: tuple[Argument, ...] | None = None
+
+
+class Standalone(msgspec.Struct, frozen=True):
+    """A library that needs no runtime: the version of its C ``interface``, its ``files``, and the memory of an instance
+    beside the weights: ``arena_bytes``, and ``workspace_bytes`` for each thread."""
+
+    interface: int
+    library: str
+    bench: str
+    files: tuple[str, ...]
+    arena_bytes: int
+    workspace_bytes: int
 
 
 class OperatorTime(msgspec.Struct, frozen=True):
@@ -108,6 +121,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     tolerance: float
     hashes: dict[str, str]
     timings: tuple[Timing, ...] = ()
+    standalone: Standalone | None = None
     licences: tuple[Licence, ...] = ()
 
     @property
@@ -180,6 +194,16 @@ class Package:
                 "compile it for the device's target, or name another --device",
             )
 
+    def check_runnable(self) -> None:
+        """Refuse what TVM's runtime cannot load. Raises PackageInvalid."""
+        standalone = self.manifest.standalone
+        if standalone is not None and standalone.library == self.manifest.library:
+            raise PackageInvalid(
+                f"{self.folder} holds no library for TVM's runtime",
+                "it was compiled with --format standalone",
+                f"run {standalone.bench} on the device, or compile it with --format both",
+            )
+
     def add_timing(self, timing: Timing) -> None:
         """Record a latency in the manifest, in place of an earlier one of the same device and threads."""
         kept = [t for t in self.manifest.timings if t.setting != timing.setting]
@@ -207,21 +231,20 @@ def write_package(
         raise PackageInvalid(f"{path} exists and is no package", "", "name another -o PACKAGE")
     draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        shutil.copyfile(library, draft / manifest.library)
-        os.chmod(draft / manifest.library, 0o755)
-        np.save(draft / REFERENCE, reference)
-        for name, source in (more or {}).items():
+        files = {manifest.library: library, **(more or {})}
+        for name, source in files.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, draft / name)
-        names = sorted(file.relative_to(draft).as_posix() for file in draft.rglob("*") if file.is_file())
-        hashes = {name: sha256(draft / name) for name in names}
-        licences = licences_of([*names, SBOM], manifest.linker)
+            shutil.copyfile(source, draft / name)
+            os.chmod(draft / name, 0o755 if _is_elf(source) or os.access(source, os.X_OK) else 0o644)
+        np.save(draft / REFERENCE, reference)
+        hashes = {name: sha256(draft / name) for name in (*files, REFERENCE)}
+        licences = licences_of(sorted([*hashes, SBOM]), manifest.linker)
         (draft / SBOM).write_bytes(bill(manifest.model, hashes, licences, manifest.tvm, manifest.ffi, manifest.linker))
-        names, hashes = sorted([*names, SBOM]), hashes | {SBOM: sha256(draft / SBOM)}
+        hashes[SBOM] = sha256(draft / SBOM)
         _write_manifest(draft, msgspec.structs.replace(manifest, hashes=hashes, licences=licences))
         os.chmod(draft, 0o755)
         if is_archive(path):
-            pack(draft, (MANIFEST, *names), path)
+            pack(draft, (MANIFEST, *sorted(hashes)), path)
             shutil.rmtree(draft, ignore_errors=True)
         else:
             _swap(draft, path)
@@ -241,6 +264,11 @@ def _may_replace(path: Path) -> bool:
         return survey(path, MANIFEST)[0] is not None
     except PackageInvalid:
         return False
+
+
+def _is_elf(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"\x7fELF"
 
 
 def _swap(draft: Path, folder: Path) -> None:

@@ -17,6 +17,7 @@ from ..errors import PackageInvalid
 
 CHECKS, COMPUTES = "__tvm_ffi_", "_compute_"
 SYMBOL_TABLE, FUNCTION = 2, 2  # in Elf64_Shdr.sh_type and in the low half of Elf64_Sym.st_info
+DYNAMIC_SYMBOLS = 11
 SECTION = struct.Struct("<IIQQQQIIQQ")
 SYMBOL = struct.Struct("<IBBHQQ")
 
@@ -71,6 +72,30 @@ def read_code(library: Path, operators: Iterable[str]) -> LibraryCode:
     return LibraryCode(address, code, tuple(starts), tuple(owners[start] for start in starts))
 
 
+def undefined_symbols(library: Path) -> list[str]:
+    """What ``library`` expects of others, sorted. Raises PackageInvalid for what is no library."""
+    try:
+        content = Path(library).read_bytes()
+        return sorted(_undefined(content, _sections(content)))
+    except (OSError, struct.error, IndexError, ValueError) as exc:
+        raise PackageInvalid(f"{library} cannot be read: {exc}", "it is damaged", "compile it again") from exc
+
+
+def _undefined(content: bytes, sections: list[tuple[int, ...]]) -> set[str]:
+    found = set()
+    for _, kind, _, _, offset, size, link, *_ in sections:
+        if kind == DYNAMIC_SYMBOLS:
+            for place in range(offset + SYMBOL.size, offset + size, SYMBOL.size):  # the first is none
+                name, _, _, section, _, _ = SYMBOL.unpack_from(content, place)
+                if section == 0:
+                    found.add(_string(content, sections[link][4] + name))
+    return found
+
+
+def _string(content: bytes, start: int) -> str:
+    return content[start : content.index(b"\0", start)].decode()
+
+
 def _owner(symbol: str, operators: set[str]) -> str | None:
     name = symbol.removeprefix(CHECKS) if symbol.startswith(CHECKS) else symbol.removesuffix(COMPUTES)
     return name if name != symbol and name in operators else None
@@ -93,6 +118,5 @@ def _functions(content: bytes, sections: list[tuple[int, ...]]) -> list[tuple[st
         for place in range(offset, offset + size, SYMBOL.size):
             name, info, _, section, address, _ = SYMBOL.unpack_from(content, place)
             if info & 15 == FUNCTION and section:
-                end = content.index(b"\0", names + name)
-                found.append((content[names + name : end].decode(), section, address))
+                found.append((_string(content, names + name), section, address))
     return found

@@ -133,15 +133,25 @@ def _samples(latency: Latency) -> str:
     return str(len(latency.samples_us))
 
 
+# What schedules an operator, as in a package's manifest, and in words.
+SCHEDULED = {
+    "record": "scheduled by records",
+    "near record": "after a near one",
+    "template": "by a template's default",
+    "none": "plain",
+}
+
+
 def print_package(console: Console, package: Package) -> None:
     manifest = package.manifest
     size = package.library.stat().st_size
     console.print(f"{package.path}: {manifest.library}, {size / 1e6:.2f} MB for {manifest.machine}", markup=False)
+    if manifest.standalone is not None:
+        files = (manifest.standalone.library, manifest.standalone.bench)
+        sizes = ", ".join(f"{name} {(package.folder / name).stat().st_size / 1e6:.2f} MB" for name in files)
+        console.print(f"standalone: {sizes}, with headers, wrappers and examples", markup=False)
     counts = Counter(operator.schedule for operator in manifest.operators)
-    console.print(
-        f"operators: {counts['record']} scheduled by records, {counts['near record']} after a near one, "
-        f"{counts['template']} by a template's default, {counts['none']} plain"
-    )
+    console.print(f"operators: {', '.join(f'{counts[kind]} {words}' for kind, words in SCHEDULED.items())}")
 
 
 def print_bench(console: Console, bench: Bench) -> None:

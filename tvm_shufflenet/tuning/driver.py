@@ -24,16 +24,17 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..devices.base import Device, Endpoint
 from ..errors import DeployError, DeviceFailed, NothingMeasured
-from ..graph.tasks import OperatorTask
+from ..graph.tasks import OperatorTask, argument_shapes
 from ..latency import MODELLED
 from ..library.link import trial_command
 from ..schedules import rules
+from ..schedules.nearest import near_trace
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from .health import COOLING_S, DRIFT, PROBE_EVERY, Drift, Quarantine, probe
 from .records import RecordStore, Trial, trace_hash, workload_hash
 from .trial import Cause, Job, Outcome
-from .verification import Reference, reference
+from .verification import Reference, known_reference
 from .workers import Workers
 
 BATCH = 8
@@ -189,6 +190,7 @@ class Tuner:
         operators = list(operators)
         store.meet(operator.mod for operator in operators)
         self.database = store.database_of(device.clock, threads)
+        self.neighbours = store.neighbours(threads)
         # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
         config = ms.cost_model.xgb_model.XGBConfig(seed=seed, nthread=1)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
@@ -317,7 +319,7 @@ class Tuner:
             )
             if task.space == "template":
                 found.append(rules.default_candidate(task.mod, self.machine))
-                found += self._shipped_candidate(task)
+                found += [*self._shipped_candidate(task), *self._near_candidate(task)]
         found += task.context.generate_measure_candidates() or []
         self.store.catch_up()  # another run may be writing to the same folder
         task.seen |= {trial.trace for trial in self.store.trials(task.workload, self.device.clock, self.threads)}
@@ -338,9 +340,14 @@ class Tuner:
         record.trace.apply_to_schedule(schedule, remove_postproc=False)
         return [ms.MeasureCandidate(schedule, record.args_info)]
 
+    def _near_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
+        """What compilation takes where there is no record: with one, it must not be worse."""
+        near = near_trace(task.mod, argument_shapes(task.mod), self.machine, self.neighbours)
+        return [] if near is None else [rules.candidate(task.mod, near[0])]
+
     def _job(self, task: Task, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
         if task.reference is None:
-            task.reference = reference(task.mod)
+            task.reference = known_reference(task.mod, task.workload)
         return self._job_of(candidate.sch.mod, endpoint, task.reference)
 
     def _job_of(self, mod: tvm.IRModule, endpoint: Endpoint, expected: Reference) -> Job:
@@ -451,7 +458,7 @@ class Tuner:
     def _probe(self) -> Outcome:
         """The probe's outcome, whose result is known and whose time should ever be the same."""
         if self._probe_reference is None:
-            self._probe_reference = reference(probe())
+            self._probe_reference = known_reference(probe(), workload_hash(probe()))
         (future,) = self._workers.submit([self._job_of(probe(), self.device.endpoint(), self._probe_reference)])
         return future.result()
 

@@ -29,11 +29,12 @@ import msgspec
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
+from ..containers import plain
 from ..latency import MEASURED
 from ..toolchain import TVM_VERSION
 from .journal import PRUNED, Damaged, Trial, checksum, decode, encode, parse
 from .lines import Line, Stream, append_line, locked, writing
-from .serial import json_trace_hash, plain, workload_hash
+from .serial import json_trace_hash, workload_hash
 
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"

@@ -27,12 +27,12 @@ from ..toolchain import TVM_VERSION
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
 from .journal import Damaged, Setting, Trial, parse
 from .lines import Stream, writing
-from .serial import plain, record_json, same_target, target_hash, trace_hash, workload_hash
+from .serial import record_json, same_target, target_hash, trace_hash, workload_hash
 from .shipped import BEST, Best, read_best, same_text
 from .trial import Cause
 
 __all__ = [
-    "JOURNAL", "RECORDS", "WORKLOADS", "RecordStore", "Trial", "plain", "record_json", "same_target", "trace_hash",
+    "JOURNAL", "RECORDS", "WORKLOADS", "RecordStore", "Trial", "record_json", "same_target", "trace_hash",
     "workload_hash",
 ]  # fmt: skip
 

@@ -8,6 +8,8 @@ import json
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
+from ..containers import plain
+
 
 def workload_hash(mod: tvm.IRModule) -> str:
     """MetaSchedule's own structural hash of a workload."""
@@ -48,16 +50,3 @@ def target_hash(target) -> str:
 
 def _code(target) -> dict:
     return {key: value for key, value in plain(target.export()).items() if key not in ("num-cores", "tag", "keys")}
-
-
-def plain(value):
-    """TVM's containers and boxed numbers as Python's own, for json."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if hasattr(value, "items"):
-        return {str(key): plain(item) for key, item in value.items()}
-    if hasattr(value, "value"):
-        return plain(value.value)
-    return [plain(item) for item in value]
