@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 
 PLACE = "<!-- commands -->"
 
@@ -17,5 +18,15 @@ def commands() -> str:
     os.environ["NO_COLOR"] = "1"
     from tvm_shufflenet.cli import _parser
 
-    (choices,) = (action.choices for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return "\n\n".join(f"## {name}\n\n```text\n{parser.format_help().strip()}\n```" for name, parser in choices.items())
+    return "\n\n".join(
+        f"## {name}\n\n```text\n{parser.format_help().strip()}\n```" for name, parser in _commands(_parser())
+    )
+
+
+def _commands(parser: argparse.ArgumentParser, prefix: str = "") -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Each command and, of those that have actions, each action."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                yield prefix + name, sub
+                yield from _commands(sub, f"{prefix}{name} ")

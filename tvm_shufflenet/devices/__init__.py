@@ -25,6 +25,7 @@ def find_device(spec: str | None, target: Target, threads: int = 1, match: bool 
             "target and device do not match",
             "choose another --target or --device",
         )
+    device.target = target
     return device
 
 
@@ -70,7 +71,9 @@ def _endpoint(spec: str, scheme: str, rest: str, threads: int) -> Endpoint:
     form = FORMS[3] if scheme == "rpc" else FORMS[4]
     if not rest.startswith("//") or not host or not _is_port(port) or bool(key) != (scheme == "tracker"):
         raise BadInput(f"'{spec}' is not a device address", "", f"write {form}")
-    return Endpoint(host, int(port), key or None, threads)
+    from .secret import secret_file
+
+    return Endpoint(host, int(port), key or None, threads, secret_file=secret_file())
 
 
 __all__ = ["Device", "Endpoint", "find_device"]

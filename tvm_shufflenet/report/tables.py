@@ -66,6 +66,8 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
 
 
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
+    from ..tuning.health import DRIFT
+
     table = _table("operator", "space", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
     measured = sorted((t for t in result.tasks if t.trials), key=lambda task: -task.cost_seconds)
     for task in measured:
@@ -89,6 +91,12 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
         f"{result.measured} trials measured, {result.failed} failed, {result.reused} reused, "
         f"{result.wall_s:.0f} s, {result.trials_per_minute:.0f} trials a minute; records in {store.folder}"
     )
+    if result.noisy:
+        console.print(f"noisy: {result.noisy} trials, whose samples differ by over 5 % however often they were taken")
+    if result.drift > DRIFT:
+        console.print(
+            f"drift: the device was {100 * (result.drift - 1):.0f} % slower than at its best; heat, or another program"
+        )
     for cause, count in result.causes.items():
         console.print(f"failed by {cause}: {count}")
     if result.first_error:
