@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -147,10 +148,22 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("package", type=Path, metavar="PACKAGE")
     json_option(inspect)
 
-    compare = command("compare", _compare, "time tuned against untuned code")
+    compare = command("compare", _compare, "time tuned against untuned code, and beside other engines")
     model_options(compare)
     device_options(compare)
-    compare.add_argument("--repeat", type=_positive, default=10, metavar="N", help="samples (10)")
+    compare.add_argument(
+        "--repeat", type=_positive, default=10, metavar="N", help="samples; with --peers, in each of five turns (10)"
+    )
+    compare.add_argument(
+        "--peers", nargs="?", const="all", metavar="NAME,...", help="also time other engines: these, or all of them"
+    )
+    compare.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="OLD.json",
+        help="what an earlier --json wrote: exit code 7 if slower",
+    )
+    compare.add_argument("--fail-slower", type=_percent, metavar="P", help="how much slower the baseline allows (5%%)")
     records_option(compare)
     json_option(compare)
 
@@ -187,6 +200,13 @@ def _natural(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _percent(text: str) -> float:
+    value = float(text.strip().removesuffix("%"))
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError("write a percentage, such as 5%")
     return value
 
 
@@ -311,16 +331,74 @@ def _compare(options) -> None:
     from .report.tables import print_comparison
 
     target, model = _target_and_model(options)
-    with _device(options, target) as device:
-        console = _console(options)
-        console.print(f"device: {device.describe()}")
-        _say_notes(console, model)
-        from . import workflow
+    device = _device(options, target)
+    peers = _peers(options, device)
+    baseline = _baseline(options, device, model)
+    console = _console(options)
+    console.print(f"device: {device.describe()}")
+    _say_notes(console, model)
+    from . import workflow
 
-        store = _records(options, target, console, must_exist=True)
-        imported = workflow.import_model(model)
-        comparison = workflow.compare(imported, target, device, store, options.threads, options.repeat)
-    _report(options, comparison.to_json(), lambda console: print_comparison(console, comparison))
+    store = _records(options, target, console, must_exist=True)
+    imported = workflow.import_model(model)
+    with workflow.both_libraries(imported, target, store, device.clock, options.threads) as both:
+        if peers:
+            comparison = _compare_with_peers(options, imported, both, target, device, peers, console)
+        else:
+            with device:
+                comparison = workflow.compare_libraries(imported, both, device, options.threads, options.repeat)
+    facts, verdict = comparison.to_json(), _verdict(options, baseline, comparison)
+    if verdict is not None:
+        facts["baseline"] = verdict.to_json()
+    _report(options, facts, lambda console: print_comparison(console, comparison, verdict))
+    if verdict is not None:
+        verdict.check()
+
+
+def _peers(options, device) -> list:
+    """The engines of --peers. A wrong word is refused here, before anything is built."""
+    if options.peers is None:
+        return []
+    from .peers.comparison import peers_for
+
+    return peers_for(options.peers, device, options.threads)
+
+
+def _compare_with_peers(options, imported, both, target, device, peers, console):
+    from .peers.comparison import compare_with_peers
+    from .peers.contest import Effort
+
+    effort = Effort(samples=options.repeat)
+
+    def announce(text: str) -> None:
+        console.print(text, markup=False, style="dim")
+
+    return compare_with_peers(imported, both, target, device, options.threads, peers, effort, announce)
+
+
+def _baseline(options, device, model):
+    """The baseline, which is refused here, before anything is timed, where it is one of something else."""
+    if options.baseline is None:
+        if options.fail_slower is not None:
+            raise BadInput("--fail-slower goes with --baseline", "", "give both, or --baseline alone")
+        return None
+    from .host import host_facts
+    from .report.baseline import Setting, read_baseline, refuse_unlike
+
+    baseline, host = read_baseline(options.baseline), host_facts()
+    machine = (host["cpu"], host["cpus"]) if device.name == "local" else None
+    setting = Setting(model.name, model.input_shape, device.name, device.kind, options.threads, machine)
+    refuse_unlike(baseline, setting, options.baseline)
+    return baseline
+
+
+def _verdict(options, baseline, comparison):
+    from .report.baseline import DEFAULT_ALLOWED_PERCENT, Verdict
+
+    if baseline is None:
+        return None
+    allowed = DEFAULT_ALLOWED_PERCENT if options.fail_slower is None else options.fail_slower
+    return Verdict(options.baseline, baseline.tuned_us, comparison.tuned.median_us, allowed)
 
 
 def _compile(options) -> None:
