@@ -164,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what an earlier --json wrote: exit code 7 if slower",
     )
     compare.add_argument("--fail-slower", type=_percent, metavar="P", help="how much slower the baseline allows (5%%)")
+    compare.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a report with plots, a page that needs nothing else"
+    )
     records_option(compare)
     json_option(compare)
 
@@ -332,6 +335,7 @@ def _compare(options) -> None:
 
     target, model = _target_and_model(options)
     device = _device(options, target)
+    _check_html(options)
     peers = _peers(options, device)
     baseline = _baseline(options, device, model)
     console = _console(options)
@@ -347,12 +351,75 @@ def _compare(options) -> None:
         else:
             with device:
                 comparison = workflow.compare_libraries(imported, both, device, options.threads, options.repeat)
+        page = _comparison_page(options, imported, comparison, both.tuned, device, target, store)
     facts, verdict = comparison.to_json(), _verdict(options, baseline, comparison)
     if verdict is not None:
         facts["baseline"] = verdict.to_json()
     _report(options, facts, lambda console: print_comparison(console, comparison, verdict))
+    if page is not None:
+        files = page.write(options.html)
+        console.print(f"report: {options.html}, and {len(files) - 1} CSV files beside it", markup=False)
     if verdict is not None:
         verdict.check()
+
+
+def _check_html(options) -> None:
+    if options.html is not None:
+        from .report.page import check_writable
+
+        check_writable(options.html)
+
+
+def _comparison_page(options, imported, comparison, package, device, target, store):
+    """The page of --html, None without it: it takes a profile of the tuned code, too."""
+    if options.html is None:
+        return None
+    from . import workflow
+    from .graph.pipeline import fused
+    from .graph.tasks import operator_tasks
+    from .report.comparison_page import comparison_page
+    from .tuning.curve import curves
+    from .tuning.journal import Setting
+
+    with device:
+        profile = workflow.profile(package, device, options.threads)
+    tasks = operator_tasks(fused(imported.module, target))
+    found = list(curves(tasks, store, Setting(device.clock, options.threads)))
+    size = package.library.stat().st_size
+    return comparison_page(comparison, profile, found, size, _commands(options, device, found))
+
+
+def _commands(options, device, curves):
+    """What makes the figures of a comparison's page anew."""
+    import shlex
+
+    from .report.comparison_page import Commands
+
+    shape = options.input_shape and ",".join(map(str, options.input_shape))
+    model = _given({"--model": options.model, "--target": options.target, "--weights": options.weights})
+    model += _given({"--classes": options.classes, "--input-shape": shape, "--records": options.records})
+    on = _given({"--device": device.name, "--threads": options.threads})
+    package = f"{options.html.stem}-package"
+    html = _given({"--repeat": options.repeat, "--peers": options.peers, "--html": options.html.name})
+    trials = {strategy: 0 for strategy in [curve.strategy for curve in curves] or ["template"]}
+    for curve in curves:
+        trials[curve.strategy] += len(curve.best_us)
+    searches = [_given({"--strategy": name, "--trials": count or DEFAULT_TRIALS}) for name, count in trials.items()]
+    threads = _given({"--threads": options.threads})
+
+    def typed(*words: str) -> str:
+        return shlex.join(["tvm-shufflenet", *words])
+
+    return Commands(
+        typed("compare", *model, *on, *html),
+        "\n".join(typed("tune", *model, *on, *search) for search in searches),
+        "\n".join((typed("compile", *model, *threads, "-o", package), typed("profile", package, *on))),
+    )
+
+
+def _given(options: dict[str, object]) -> list[str]:
+    """The words of those options that have a value."""
+    return [str(word) for name, value in options.items() if value is not None for word in (name, value)]
 
 
 def _peers(options, device) -> list:

@@ -95,7 +95,9 @@ class RecordStore:
             if not self._borrowed:
                 self._read(Path(self.shipped))
             self._read_best(Path(self.shipped), self.shipped_target or self.target)
+        known = len(self._trials)
         self._workload_lines = self._read(self.folder)
+        self._journal = self._trials[known:]
         self._read_best(self.folder, self.target)
         if self.other_targets and not self._records and not self._best:
             raise RecordMismatch(
@@ -282,12 +284,17 @@ class RecordStore:
             and trial.cause not in (Cause.DEVICE.value, Cause.TIMEOUT.value)
         ]
 
+    def journal(self, workload: str, setting: Setting) -> list[Trial]:
+        """Trials of a workload in the order in which this folder's own searches made them; nothing that was shipped."""
+        return [trial for trial in self._journal if trial.workload == workload and trial.setting == setting]
+
     def append(self, trial: Trial, record: ms.database.TuningRecord | None, mod: tvm.IRModule) -> None:
         """Write one trial, and its record if it succeeded; both are on disk when this returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
         # The journal first: cut off between the two, a record without its line would pass for a measured one.
         _append(self.folder / JOURNAL, msgspec.to_builtins(trial))
         self._trials.append(trial)
+        self._journal.append(trial)
         if record is not None:
             line = self._workload_line(trial.workload, mod)
             _append(self.folder / RECORDS, [line, record_json(record)])
