@@ -89,7 +89,7 @@ def _figure(height: float) -> Iterator[Figure]:
 def _svg(figure: Figure, name: str, title: str, text: str) -> str:
     """The figure for a page in which ``name`` is unique; ``title`` and ``text`` are for those who cannot see it."""
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name}):
+    with matplotlib.rc_context(SETTINGS | {"svg.hashsalt": name}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     drawn = file.getvalue()
     box = re.search(r'viewBox="(.*?)"', drawn).group(1)
@@ -97,7 +97,7 @@ def _svg(figure: Figure, name: str, title: str, text: str) -> str:
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r'\bid="', f'id="{name}-', body)
     body = re.sub(r'(?:xlink:)?href="#', f'href="#{name}-', body).replace("url(#", f"url(#{name}-")
-    body = re.sub(r"font: (?:(\w+) )?([\d.]+px) [^;\"]*", r"font: \2 system-ui, sans-serif", body)
+    body = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", body)
     for variable, colour in COLOURS.items():
         body = body.replace(colour, f"var(--{variable})")
     head = f'<svg class="plot" viewBox="{box}" role="img" aria-labelledby="{name}-title {name}-text">'
