@@ -125,7 +125,7 @@ class TestQuick:
     def test_help_names_every_command(self, run):
         code, out, _ = run("--help")
         assert code == 0
-        words = "models targets doctor tune compile run bench profile inspect compare deploy serve"
+        words = "models targets doctor tune compile run bench profile inspect compare reproduce deploy serve"
         for name in words.split():
             assert f"\n    {name} " in out
 

@@ -170,6 +170,16 @@ def _parser() -> argparse.ArgumentParser:
     records_option(compare)
     json_option(compare)
 
+    reproduce = command("reproduce", _reproduce, "make an experiment of the papers again, beside the paper's figures")
+    reproduce.add_argument("table", metavar="TABLE", help="table8 (latency), groups, shuffle: all of ShuffleNet v1")
+    reproduce.add_argument("--target", metavar="T", help="see tvm-shufflenet targets (the device's own, or arm64)")
+    device_options(reproduce)
+    reproduce.add_argument("--sizes", metavar="HxW,...", help="input sizes, or all of the table's (224x224)")
+    reproduce.add_argument("--repeat", type=_positive, default=10, metavar="N", help="samples (10)")
+    records_option(reproduce)
+    json_option(reproduce)
+    reproduce.add_argument("--html", type=Path, metavar="FILE", help="also write a report with plots")
+
     deploy = command("deploy", _deploy, "copy a package to a device and measure it there, without TVM")
     deploy.add_argument("package", type=Path, metavar="PACKAGE")
     deploy.add_argument("--to", required=True, metavar="WHERE", help="adb[:SERIAL] or ssh://USER@HOST[:PORT]/DIR")
@@ -363,6 +373,64 @@ def _compare(options) -> None:
         verdict.check()
 
 
+def _reproduce(options) -> None:
+    from .experiments.catalogue import find_experiment
+    from .targets import find_target, targets
+
+    known, chosen = targets(), options.target or _target_of(options.device)
+    if chosen not in known:
+        find_target(chosen)  # raises, before anything heavy is imported
+    experiment = find_experiment(options.table)
+    experiment = experiment.at(_sizes(options.sizes, experiment))
+    _check_html(options)
+    device = _device(options, known[chosen])
+    target = find_target(chosen)
+    console = _console(options)
+    console.print(f"device: {device.describe()}")
+    from .experiments.run import run
+    from .report.reproduction import print_reproduction
+
+    def announce(text: str) -> None:
+        console.print(text, markup=False, style="dim")
+
+    store = _records(options, target, console, must_exist=True)
+    with device:
+        results = run(
+            experiment, target, device, store, threads=options.threads, repeats=options.repeat, announce=announce
+        )
+    _report(options, results.to_json(), lambda console: print_reproduction(console, results))
+    if options.html is not None:
+        from .report.reproduction_page import reproduction_page
+
+        words = _given({"--target": target.name, "--device": device.name, "--threads": options.threads})
+        words += _given({"--sizes": options.sizes, "--records": options.records, "--repeat": options.repeat})
+        page = reproduction_page(results, _typed("reproduce", options.table, *words, "--html", options.html.name))
+        page.write(options.html)
+    failed = [row.failure for row in results.rows if row.failure]
+    if failed:
+        raise failed[0]
+
+
+def _target_of(device: str | None) -> str:
+    """The target for code of a device, where none is named: that of its own name, if there is one."""
+    from .targets import targets
+
+    name = (device or "").removeprefix("emulated:")
+    return name if name in targets() else "arm64"
+
+
+def _sizes(text: str | None, experiment) -> list[tuple[int, int]]:
+    if text == "all":
+        return experiment.sizes
+    try:
+        sizes = [tuple(int(part) for part in word.split("x")) for word in (text or "224x224").split(",")]
+    except ValueError:
+        sizes = [()]
+    if any(len(size) != 2 for size in sizes):
+        raise BadInput(f"'{text}' is no list of sizes", "", "write HxW,HxW or all")
+    return sizes
+
+
 def _check_html(options) -> None:
     if options.html is not None:
         from .report.page import check_writable
@@ -391,8 +459,6 @@ def _comparison_page(options, imported, comparison, package, device, target, sto
 
 def _commands(options, device, curves):
     """What makes the figures of a comparison's page anew."""
-    import shlex
-
     from .report.comparison_page import Commands
 
     shape = options.input_shape and ",".join(map(str, options.input_shape))
@@ -407,14 +473,18 @@ def _commands(options, device, curves):
     searches = [_given({"--strategy": name, "--trials": count or DEFAULT_TRIALS}) for name, count in trials.items()]
     threads = _given({"--threads": options.threads})
 
-    def typed(*words: str) -> str:
-        return shlex.join(["tvm-shufflenet", *words])
-
     return Commands(
-        typed("compare", *model, *on, *html),
-        "\n".join(typed("tune", *model, *on, *search) for search in searches),
-        "\n".join((typed("compile", *model, *threads, "-o", package), typed("profile", package, *on))),
+        _typed("compare", *model, *on, *html),
+        "\n".join(_typed("tune", *model, *on, *search) for search in searches),
+        "\n".join((_typed("compile", *model, *threads, "-o", package), _typed("profile", package, *on))),
     )
+
+
+def _typed(*words: str) -> str:
+    """A command of ours as it is typed in a shell."""
+    import shlex
+
+    return shlex.join(["tvm-shufflenet", *words])
 
 
 def _given(options: dict[str, object]) -> list[str]:

@@ -48,20 +48,20 @@ def comparison_page(
 
 
 def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
-    device, error = comparison.device, comparison.device["model_error_percent"]
-    if device["kind"] == "modelled":
-        clock = "modelled" + (", not calibrated" if error is None else f", {error:.1f} % off on average")
-    else:
-        clock = "measured"
-    facts = [
+    return (
         ("model", comparison.model),
         ("input", "x".join(map(str, comparison.manifest.input_shape)) + " float32"),
-        ("target", comparison.manifest.target),
-        ("device", device["name"]),
-        ("clock", clock),
-        ("threads", str(comparison.threads)),
         ("largest error against PyTorch", f"{comparison.max_abs_err:.2g}, {comparison.tolerance:.2g} allowed"),
-    ]
+        *setting_facts(comparison.device, comparison.manifest.target, comparison.threads),
+    )
+
+
+def setting_facts(device: dict, target: str, threads: int) -> tuple[tuple[str, str], ...]:
+    """What every figure of a report depends on beside the network."""
+    error, clock = device["model_error_percent"], device["kind"]
+    if clock == "modelled":
+        clock += ", not calibrated" if error is None else f", {error:.1f} % off on average"
+    facts = [("target", target), ("device", device["name"]), ("clock", clock), ("threads", str(threads))]
     if device["name"] == "local":
         host = host_facts()
         facts.append(("this machine", f"{host['cpu']}, {host['cpus']} CPUs, {host['system']}"))

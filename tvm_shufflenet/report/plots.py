@@ -104,7 +104,7 @@ def _svg(figure: Figure, name: str, title: str, text: str) -> str:
     return f'{head}<title id="{name}-title">{escape(title)}</title><desc id="{name}-text">{escape(text)}</desc>{body}'
 
 
-def latency_bars(bars: Sequence[Bar], kind: Kind, name: str, title: str, text: str) -> str:
+def latency_bars(bars: Sequence[Bar], name: str, title: str, text: str) -> str:
     """Medians with error ranges; where one bar dwarfs the others, these once more without it."""
     timed = sorted((bar for bar in bars if bar.latency), key=lambda bar: bar.median_us)
     crowded = len(timed) > 2 and timed[-1].median_us > CROWDED * timed[0].median_us
@@ -113,20 +113,21 @@ def latency_bars(bars: Sequence[Bar], kind: Kind, name: str, title: str, text: s
     with _figure(sum(heights)) as figure:
         drawn = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
         for axes, panel in zip(drawn, panels, strict=True):
-            _bars(axes, panel, kind)
+            _bars(axes, panel)
         if crowded:
             drawn[1].set_title(f"without {timed[-1].name}", loc="left")
     return _svg(figure, name, title, text)
 
 
-def _bars(axes: Axes, bars: list[Bar], kind: Kind) -> None:
+def _bars(axes: Axes, bars: list[Bar]) -> None:
     room = max(bar.end_us for bar in bars) / 1e3
     for place, bar in enumerate(bars):
         if bar.latency is None:
             axes.text(0.01 * room, place, "failed", va="center", color=COLOURS["muted"])
             continue
         ms, colour = bar.median_us / 1e3, COLOURS[bar.role]
-        style = {"color": "none", "edgecolor": colour, "hatch": "////"} if kind == "modelled" else {"color": colour}
+        modelled = bar.latency.kind == "modelled"
+        style = {"color": "none", "edgecolor": colour, "hatch": "////"} if modelled else {"color": colour}
         axes.barh(place, ms, height=0.62, linewidth=1.2, **style)
         if bar.low_us is not None:
             ends = [[ms - bar.low_us / 1e3], [bar.high_us / 1e3 - ms]]
@@ -135,7 +136,7 @@ def _bars(axes: Axes, bars: list[Bar], kind: Kind) -> None:
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, 1.16 * room)
-    axes.set_xlabel(f"ms, {kind}")
+    axes.set_xlabel(f"ms, {' and '.join(sorted({bar.latency.kind for bar in bars if bar.latency}))}")
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..peers.results import OURS, UNTUNED
 from ..profiling.result import HOW
 from ..profiling.roofline import roofline
 from . import plots
@@ -84,8 +83,8 @@ def latency(comparison: Comparison, command: str) -> Section:
     kind, contest = comparison.tuned.kind, comparison.contest
     error = comparison.device["model_error_percent"]
     bars = [
-        _bar(OURS, "ours, tuned", "tuned", comparison.tuned, error),
-        _bar(UNTUNED, "TVM untuned", "untuned", comparison.untuned, error),
+        ranged_bar("ours, tuned", "tuned", comparison.tuned, error),
+        ranged_bar("TVM untuned", "untuned", comparison.untuned, error),
     ]
     rows = [("ours, tuned", None, *_numbers(comparison.tuned), 1.0, "")]
     rows.append(("TVM untuned", None, *_numbers(comparison.untuned), comparison.speedup, ""))
@@ -93,7 +92,7 @@ def latency(comparison: Comparison, command: str) -> Section:
         ratio = entry.latency and entry.latency.median_us / comparison.tuned.median_us
         numbers = _numbers(entry.latency) if entry.latency else [None] * 4
         rows.append((entry.name, entry.version, *numbers, ratio, str(entry.failure or "")))
-        bars.append(_bar(entry.name, entry.name, "peer", entry.latency, error))
+        bars.append(ranged_bar(entry.name, "peer", entry.latency, error))
     threads = f"{comparison.threads} thread{'s' if comparison.threads > 1 else ''}"
     caption = f"Latency of one inference of {comparison.model} on {comparison.device['name']}, {threads}, {kind}"
     timed = [row for row in rows if row[2] is not None]
@@ -103,10 +102,10 @@ def latency(comparison: Comparison, command: str) -> Section:
         Column("min_ms", "minimum, ms", 3), Column("p90_ms", "90th percentile, ms", 3), Column("samples", "samples", 0),
         Column("times_ours", "times ours", 2), Column("failure", "why it has none"),
     )  # fmt: skip
-    notes = (RANGES[kind if kind == "measured" or error is not None else "unknown"],)
+    notes = (range_note(kind, error),)
     if contest and contest.ratio:
         notes = (f"Ours is {contest.ratio:.2f} times as fast as {contest.fastest_peer.name}, the fastest peer.", *notes)
-    plot = plots.latency_bars(bars, kind, "latency", caption, words)
+    plot = plots.latency_bars(bars, "latency", caption, words)
     return Section("latency", "Latency", notes, Table(caption, columns, tuple(rows)), command, plot, kind=kind)
 
 
@@ -120,7 +119,12 @@ RANGES = {
 }
 
 
-def _bar(name: str, label: str, role: str, found: Latency | None, error: float | None) -> Bar:
+def range_note(kind: Kind, error: float | None) -> str:
+    """What bars and whiskers of a kind mean; a modelled clock is ``error`` percent off on average."""
+    return RANGES["unknown" if kind == "modelled" and error is None else kind]
+
+
+def ranged_bar(label: str, role: str, found: Latency | None, error: float | None) -> Bar:
     if found is None:
         return Bar(label, role)
     if found.kind == "measured":
