@@ -367,8 +367,7 @@ def _compare(options) -> None:
         facts["baseline"] = verdict.to_json()
     _report(options, facts, lambda console: print_comparison(console, comparison, verdict))
     if page is not None:
-        files = page.write(options.html)
-        console.print(f"report: {options.html}, and {len(files) - 1} CSV files beside it", markup=False)
+        _write_page(page, options, console)
     if verdict is not None:
         verdict.check()
 
@@ -405,7 +404,7 @@ def _reproduce(options) -> None:
         words = _given({"--target": target.name, "--device": device.name, "--threads": options.threads})
         words += _given({"--sizes": options.sizes, "--records": options.records, "--repeat": options.repeat})
         page = reproduction_page(results, _typed("reproduce", options.table, *words, "--html", options.html.name))
-        page.write(options.html)
+        _write_page(page, options, console)
     failed = [row.failure for row in results.rows if row.failure]
     if failed:
         raise failed[0]
@@ -436,6 +435,11 @@ def _check_html(options) -> None:
         from .report.page import check_writable
 
         check_writable(options.html)
+
+
+def _write_page(page, options, console) -> None:
+    files = page.write(options.html)
+    console.print(f"report: {options.html}, and {len(files) - 1} CSV files beside it", markup=False)
 
 
 def _comparison_page(options, imported, comparison, package, device, target, store):

@@ -56,19 +56,22 @@ SETTINGS = {
     "figure.facecolor": "none",
     "hatch.linewidth": 1.2,
 }
-CROWDED = 8  # beside a bar so many times as long, the others are drawn once more without it
+# Beside a bar so many times as long as the shortest, and as the next one, the others are drawn once more without it.
+CROWDED, ALONE = 8, 2.5
 NUMBERED = 12  # dots of a roofline that carry their number
 
 
 @dataclass(frozen=True)
 class Bar:
-    """``low_us`` and ``high_us`` are the ends of its error range. Without a latency, the contestant failed."""
+    """``low_us`` and ``high_us`` are the ends of its error range. Without a latency, the contestant failed. ``digits``
+    are the decimals of milliseconds that it is worth."""
 
     name: str
     role: str
     latency: Latency | None = None
     low_us: float | None = None
     high_us: float | None = None
+    digits: int = 3
 
     @property
     def median_us(self) -> float | None:
@@ -107,7 +110,7 @@ def _svg(figure: Figure, name: str, title: str, text: str) -> str:
 def latency_bars(bars: Sequence[Bar], name: str, title: str, text: str) -> str:
     """Medians with error ranges; where one bar dwarfs the others, these once more without it."""
     timed = sorted((bar for bar in bars if bar.latency), key=lambda bar: bar.median_us)
-    crowded = len(timed) > 2 and timed[-1].median_us > CROWDED * timed[0].median_us
+    crowded = len(timed) > 2 and timed[-1].median_us > max(CROWDED * timed[0].median_us, ALONE * timed[-2].median_us)
     panels = [list(bars), [bar for bar in bars if bar is not timed[-1]]] if crowded else [list(bars)]
     heights = [26 * len(panel) + 44 for panel in panels]
     with _figure(sum(heights)) as figure:
@@ -120,7 +123,7 @@ def latency_bars(bars: Sequence[Bar], name: str, title: str, text: str) -> str:
 
 
 def _bars(axes: Axes, bars: list[Bar]) -> None:
-    room = max(bar.end_us for bar in bars) / 1e3
+    room = max(bar.end_us for bar in bars) / 1e3 or 1.0
     for place, bar in enumerate(bars):
         if bar.latency is None:
             axes.text(0.01 * room, place, "failed", va="center", color=COLOURS["muted"])
@@ -132,7 +135,7 @@ def _bars(axes: Axes, bars: list[Bar]) -> None:
         if bar.low_us is not None:
             ends = [[ms - bar.low_us / 1e3], [bar.high_us / 1e3 - ms]]
             axes.errorbar(ms, place, xerr=ends, color=COLOURS["ink"], capsize=3, linewidth=1.2)
-        axes.text(bar.end_us / 1e3 + 0.015 * room, place, f"{ms:.3f}", va="center")
+        axes.text(bar.end_us / 1e3 + 0.015 * room, place, f"{ms:.{bar.digits}f}", va="center")
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
     axes.set_ylim(len(bars) - 0.4, -0.6)
     axes.set_xlim(0, 1.16 * room)

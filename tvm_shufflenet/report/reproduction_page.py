@@ -65,7 +65,7 @@ def _bars(results: Results, rows: list[Row]) -> list[Bar]:
         if row.untuned:
             bars.append(ranged_bar("TVM untuned", "untuned", row.untuned, error))
         if row.case.paper_ms:
-            bars.append(Bar("the paper's", "peer", Latency((1e3 * row.case.paper_ms,), "measured")))
+            bars.append(Bar("the paper's", "peer", Latency((1e3 * row.case.paper_ms,), "measured"), digits=1))
     return bars
 
 
