@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from test_reproduce import table8
 
 from tvm_shufflenet import cli, toolchain
 from tvm_shufflenet.errors import BadInput, PeerFailed
@@ -31,6 +32,7 @@ from tvm_shufflenet.profiling.roofline import roofline, roofs_of, tensor_bytes
 from tvm_shufflenet.report import plots, sections
 from tvm_shufflenet.report.comparison_page import Commands, comparison_page
 from tvm_shufflenet.report.page import check_writable
+from tvm_shufflenet.report.reproduction_page import reproduction_page
 from tvm_shufflenet.targets import find_core
 from tvm_shufflenet.tuning.curve import Curve
 from tvm_shufflenet.tuning.journal import Trial
@@ -266,7 +268,9 @@ def pages(report, tmp_path_factory) -> dict[str, Path]:
     """The real one, which is modelled, and one with everything that a measured one can have."""
     made = tmp_path_factory.mktemp("made") / "made.html"
     measured_page(f"a name with a hostile part {HOSTILE}").write(made)
-    return {"modelled": report, "measured": made}
+    reproduced = made.with_name("reproduced.html")
+    reproduction_page(table8(), "tvm-shufflenet reproduce table8").write(reproduced)
+    return {"modelled": report, "measured": made, "reproduced": reproduced}
 
 
 def opened(browser, path: Path, width: int = 1280, scheme: str = "light"):
@@ -305,7 +309,7 @@ WIDTHS = {"desktop": 1280, "phone": 390}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", ["modelled", "measured"])
+@pytest.mark.parametrize("which", ["modelled", "measured", "reproduced"])
 class TestBrowser:
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     @pytest.mark.parametrize("device", WIDTHS)
@@ -349,6 +353,10 @@ class TestBrowser:
                 assert contrast(fill, paper) >= 4.5 and height >= 9
             page.context.close()
 
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["modelled", "measured"])
+class TestReading:
     def test_a_column_sorts_by_mouse_and_by_keyboard(self, browser, pages, which):
         page, _ = opened(browser, pages[which])
         head = page.locator("#operators th", has_text="us").first
