@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -127,7 +128,7 @@ class TestQuick:
         assert code == 0
         words = "models targets doctor tune compile run bench profile inspect compare reproduce deploy serve"
         for name in words.split():
-            assert f"\n    {name} " in out
+            assert re.search(rf"^    {name}\s", out, re.MULTILINE)
 
     def test_the_installed_command(self):
         done = subprocess.run([Path(sys.executable).with_name("tvm-shufflenet"), "targets"], capture_output=True)

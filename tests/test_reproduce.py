@@ -145,10 +145,11 @@ class TestRun:
         target = find_target("local")
         cases = (Case("broken", raising, SMALL), Case("small", zoo("shufflenet_v1_g3_x0_25"), SMALL, against="broken"))
         experiment = Experiment("made", "Made up", "nowhere", cases)
-        said = []
+        said, so_far = [], []
         with find_device("local", target) as device:
             store = workflow.open_records(target, tmp_path)
-            results = run(experiment, target, device, store, repeats=2, announce=said.append)
+            results = run(experiment, target, device, store, repeats=2, announce=said.append, on_row=so_far.append)
+        assert [len(each.rows) for each in so_far] == [1, 2] and so_far[-1] == results
         broken, small = results.rows
         assert "no picture" in str(broken.failure) and broken.latency is None
         assert small.latency.kind == "measured" and small.max_abs_err <= 1e-4 and small.multiply_adds > 1e5

@@ -348,20 +348,20 @@ def _compare(options) -> None:
     _check_html(options)
     peers = _peers(options, device)
     baseline = _baseline(options, device, model)
-    console = _console(options)
-    console.print(f"device: {device.describe()}")
-    _say_notes(console, model)
-    from . import workflow
+    with device:
+        console = _console(options)
+        console.print(f"device: {device.describe()}")
+        _say_notes(console, model)
+        from . import workflow
 
-    store = _records(options, target, console, must_exist=True)
-    imported = workflow.import_model(model)
-    with workflow.both_libraries(imported, target, store, device.clock, options.threads) as both:
-        if peers:
-            comparison = _compare_with_peers(options, imported, both, target, device, peers, console)
-        else:
-            with device:
+        store = _records(options, target, console, must_exist=True)
+        imported = workflow.import_model(model)
+        with workflow.both_libraries(imported, target, store, device.clock, options.threads) as both:
+            if peers:
+                comparison = _compare_with_peers(options, imported, both, target, device, peers, console)
+            else:
                 comparison = workflow.compare_libraries(imported, both, device, options.threads, options.repeat)
-        page = _comparison_page(options, imported, comparison, both.tuned, device, target, store)
+            page = _comparison_page(options, imported, comparison, both.tuned, device, target, store)
     facts, verdict = comparison.to_json(), _verdict(options, baseline, comparison)
     if verdict is not None:
         facts["baseline"] = verdict.to_json()
@@ -395,8 +395,9 @@ def _reproduce(options) -> None:
     store = _records(options, target, console, must_exist=True)
     with device:
         results = run(
-            experiment, target, device, store, threads=options.threads, repeats=options.repeat, announce=announce
-        )
+            experiment, target, device, store, threads=options.threads, repeats=options.repeat, announce=announce,
+            on_row=lambda results: _write_json(options, results.to_json()),
+        )  # fmt: skip
     _report(options, results.to_json(), lambda console: print_reproduction(console, results))
     if options.html is not None:
         from .report.reproduction_page import reproduction_page
@@ -453,8 +454,7 @@ def _comparison_page(options, imported, comparison, package, device, target, sto
     from .tuning.curve import curves
     from .tuning.journal import Setting
 
-    with device:
-        profile = workflow.profile(package, device, options.threads)
+    profile = workflow.profile(package, device, options.threads)
     tasks = operator_tasks(fused(imported.module, target))
     found = list(curves(tasks, store, Setting(device.clock, options.threads)))
     size = package.library.stat().st_size
@@ -715,9 +715,15 @@ def _console(options):
 def _report(options, facts: dict, show) -> None:
     """Print for people, and write the same facts where --json says."""
     show(_console(options))
+    _write_json(options, facts, last=True)
+
+
+def _write_json(options, facts: dict, last: bool = False) -> None:
+    """What --json says; on standard output only the ``last`` facts."""
     if options.json == "-":
-        json.dump(facts, sys.stdout, indent=2)
-        print()
+        if last:
+            json.dump(facts, sys.stdout, indent=2)
+            print()
     elif options.json is not None:
         path = Path(options.json)
         temporary = path.with_name(path.name + ".new")

@@ -28,16 +28,20 @@ def run(
     threads: int = 1,
     repeats: int = 10,
     announce: Announce = lambda text: None,
+    on_row: Callable[[Results], None] = lambda results: None,
 ) -> Results:
-    """On a started device. A network that fails has its reason in its row, the others go on."""
-    rows = []
+    """On a started device. A network that fails has its reason in its row, the others go on; ``on_row`` is called with
+    the results so far after each, so that an interrupted run leaves something."""
+    results = Results(experiment, target.name, device.to_json(), threads, ())
     for number, case in enumerate(experiment.cases, start=1):
         announce(f"{number} of {len(experiment.cases)}: {case.label} at {size_name(case.size)}")
         try:
-            rows.append(_row(case, experiment.untuned, target, device, store, threads, repeats))
+            row = _row(case, experiment.untuned, target, device, store, threads, repeats)
         except DeployError as exc:
-            rows.append(Row(case, failure=exc))
-    return Results(experiment, target.name, device.to_json(), threads, tuple(rows))
+            row = Row(case, failure=exc)
+        results = replace(results, rows=(*results.rows, row))
+        on_row(results)
+    return results
 
 
 def _row(

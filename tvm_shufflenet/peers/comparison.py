@@ -41,7 +41,7 @@ def compare_with_peers(
     announce: Announce,
 ) -> Comparison:
     """As ``workflow.compare_libraries``, with the peers taking turns with our libraries. Each library runs on a device
-    of its own, so ``device`` need not be started. Raises what kept our own libraries from a latency."""
+    of its own; ``device`` says which. Raises what kept our own libraries from a latency."""
     libraries = {OURS: both.tuned.library, UNTUNED: both.untuned}
     name = imported.model.name
     with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-peers-") as folder:
