@@ -98,6 +98,7 @@ def _contests(model, options, announce):
     from tvm_shufflenet.peers.catalogue import find_peers
     from tvm_shufflenet.peers.contest import Effort, build_ours, emulated_contest, local_contest
     from tvm_shufflenet.peers.handover import write_handover
+    from tvm_shufflenet.peers.results import OURS
     from tvm_shufflenet.workflow import import_model
 
     folder = Path(tempfile.mkdtemp(prefix="tvm-shufflenet-peers-"))
@@ -110,12 +111,12 @@ def _contests(model, options, announce):
             peers = find_peers(options.peers, name != "local")
             if name != "local":
                 library = build_ours(imported, target, store, clock, folder)
-                yield emulated_contest(model.name, handover, library, peers, target.core, target, announce)
+                yield emulated_contest(model.name, handover, {OURS: library}, peers, target.core, target, announce)
                 continue
             for threads in options.threads:
                 library = build_ours(imported, target, store, clock, folder, threads)
                 effort = Effort(options.rounds, options.samples)
-                yield local_contest(model.name, handover, library, peers, threads, effort, announce)
+                yield local_contest(model.name, handover, {OURS: library}, peers, threads, effort, announce)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -149,13 +150,14 @@ def _exit_code(contests) -> int:
 
 
 def _write(path: Path, contests) -> None:
+    from tvm_shufflenet.host import host_facts
     from tvm_shufflenet.peers.environments import OWN, PINS, pinned
     from tvm_shufflenet.peers.results import geometric_means
 
     facts = {
         "schema": 1,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "machine": _machine(),
+        "machine": host_facts(),
         "versions": {
             "python": platform.python_version(),
             "torch": pinned(OWN, "torch"),
@@ -168,17 +170,6 @@ def _write(path: Path, contests) -> None:
     temporary = path.with_name(path.name + ".new")
     temporary.write_text(json.dumps(facts, indent=2) + "\n")
     temporary.replace(path)
-
-
-def _machine() -> dict:
-    cpu = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
-    except OSError:
-        pass
-    load = os.getloadavg()[0]
-    return {"cpu": cpu, "cpus": os.cpu_count(), "system": platform.platform(), "load_average": load}
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -125,9 +126,9 @@ class TestQuick:
     def test_help_names_every_command(self, run):
         code, out, _ = run("--help")
         assert code == 0
-        words = "models targets doctor tune compile run bench profile inspect compare deploy serve"
+        words = "models targets doctor tune compile run bench profile inspect compare reproduce deploy serve"
         for name in words.split():
-            assert f"\n    {name} " in out
+            assert re.search(rf"^    {name}\s", out, re.MULTILINE)
 
     def test_the_installed_command(self):
         done = subprocess.run([Path(sys.executable).with_name("tvm-shufflenet"), "targets"], capture_output=True)

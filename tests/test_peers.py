@@ -5,20 +5,28 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
+import runpy
 import sys
 import textwrap
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scripts import load
 
+from tvm_shufflenet import cli
+from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import DeviceFailed, PeerFailed, ToolMissing, UnknownName, WrongResult
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.peers import contest as contests
 from tvm_shufflenet.peers.catalogue import PEERS, RUNNERS, Peer, find_peers
-from tvm_shufflenet.peers.environments import OWN, PINS
+from tvm_shufflenet.peers.comparison import compare_with_peers, comparison_of
+from tvm_shufflenet.peers.environments import OWN, PINS, installed
+from tvm_shufflenet.peers.handover import NOT_TRACED, write_handover
 from tvm_shufflenet.peers.process import Runner, last_words
-from tvm_shufflenet.peers.results import Contest, Entry, geometric_mean, geometric_means
+from tvm_shufflenet.peers.results import OURS, UNTUNED, Contest, Entry, geometric_mean, geometric_means
 
 REPOSITORY = Path(__file__).parents[1]
 LOCAL = {"name": "local", "kind": "measured", "model_error_percent": None}
@@ -86,6 +94,23 @@ class TestFigures:
         assert max(map(len, text.splitlines())) <= 80 and "…" not in text
         assert "x: it broke" in text and "3.70" in text
 
+    @pytest.mark.parametrize("environment, coloured", [({}, True), ({"NO_COLOR": "1"}, False)])
+    def test_colour_is_for_terminals_that_want_it(self, environment, coloured, monkeypatch):
+        from rich.console import Console
+
+        from tvm_shufflenet.report.peers import print_contest
+
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        monkeypatch.setenv("TERM", "xterm-256color")
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        found = contest(entry("ours", 1), entry("x", failure=PeerFailed("it broke")))
+        for terminal in (True, False):
+            console = Console(file=io.StringIO(), force_terminal=terminal, width=80, highlight=False)
+            print_contest(console, found)
+            assert ("\x1b[31m" in console.file.getvalue()) == (coloured and terminal)
+            assert terminal or "\x1b" not in console.file.getvalue()
+
 
 class TestCatalogue:
     def test_every_peer_has_its_pins_and_programs(self):
@@ -97,6 +122,17 @@ class TestCatalogue:
     def test_the_emulated_core_runs_the_same_versions(self):
         for peer in find_peers("all", emulated=True):
             assert f"{peer.package}=={peer.version}" in peer.guest_pins
+
+    def test_the_extra_has_the_versions_of_the_environments_that_agree(self):
+        from packaging.requirements import Requirement
+
+        text = (REPOSITORY / "pyproject.toml").read_text()
+        pins = re.search(r"^peers = \[(.*?)\]", text, re.DOTALL | re.MULTILINE).group(1)
+        assert {str(Requirement(pin)) for pin in re.findall('"(.+?)"', pins)} == {*PINS["onnx"], *PINS["ncnn"]}
+
+    def test_what_is_installed_here_is_used(self):
+        assert installed((f"numpy=={np.__version__}",))
+        assert not installed(("numpy==0.1",)) and not installed(("no-such-package==1",))
 
     def test_names(self):
         assert [peer.name for peer in find_peers("ncnn, onnxruntime,ncnn")] == ["ncnn", "onnxruntime"]
@@ -190,19 +226,23 @@ def fake_peer(folder, name: str, run: str = "sum(range(10000))", output: str = "
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """The smallest network of the zoo at 32x32: its handover and our library."""
+def network(tmp_path_factory):
+    """The smallest network of the zoo at 32x32, our libraries of it, and their target."""
     from tvm_shufflenet import workflow
     from tvm_shufflenet.models import find_model
-    from tvm_shufflenet.peers.handover import write_handover
     from tvm_shufflenet.targets import find_target
 
-    folder = tmp_path_factory.mktemp("tiny")
     imported = workflow.import_model(find_model("shufflenet_v1_g3_x0_25", input_shape=(1, 3, 32, 32)))
     target = find_target("local")
     store = workflow.open_records(target, tmp_path_factory.mktemp("records"))
-    library = contests.build_ours(imported, target, store, "measured", folder)
-    return write_handover(imported, folder), library
+    with workflow.both_libraries(imported, target, store, "measured") as both:
+        yield imported, both, target
+
+
+@pytest.fixture(scope="module")
+def tiny(network, tmp_path_factory):
+    imported, both, _ = network
+    return write_handover(imported, tmp_path_factory.mktemp("tiny")), {OURS: both.tuned.library}
 
 
 def run_contest(tiny, *peers: Peer):
@@ -247,9 +287,9 @@ class TestContest:
             assert found.max_abs_err <= 1e-4
 
     def test_ours_is_checked_as_well(self, tiny):
-        handover, library = tiny
+        handover, libraries = tiny
         shifted = dataclasses.replace(handover, reference=handover.reference + 1)
-        found, entries = run_contest((shifted, library))
+        found, entries = run_contest((shifted, libraries))
         assert isinstance(entries["ours"].failure, WrongResult) and found.ratio is None
 
     def test_onnxruntime_in_its_own_environment(self, tiny):
@@ -263,6 +303,64 @@ class TestContest:
         assert found.failure is None and found.version == PEERS["onnxruntime"].version
         assert found.settings == {"intra_op_num_threads": 1, "inter_op_num_threads": 1}
         assert found.max_abs_err <= 1e-4 and len(found.latency.samples_us) == 4
+
+
+@pytest.mark.slow
+class TestComparison:
+    """``compare --peers``: tuned and untuned code take turns with the peers."""
+
+    def test_figures_of_everyone(self, network, tmp_path):
+        wrong = fake_peer(tmp_path, "wrong", output="np.zeros((1, 1000), 'float32')")
+        imported, both, target = network
+        device, effort = find_device("local", target), contests.Effort(rounds=2, samples=2, warmup=1)
+        peers = fake_peer(tmp_path, "good"), wrong
+        comparison = compare_with_peers(imported, both, target, device, 1, peers, effort, lambda text: None)
+        facts = json.loads(json.dumps(comparison.to_json()))
+        assert [entry.name for entry in comparison.contest.entries] == [OURS, UNTUNED, "good", "wrong"]
+        assert facts["speedup"] > 1 and facts["latency_us"]["tuned"]["samples"] == 4
+        good, bad = facts["peers"]
+        assert good["latency_us"]["kind"] == "measured" and good["version"] == "1.0" and good["max_abs_err"] == 0
+        assert bad["latency_us"] is None and "from PyTorch" in bad["failure"]
+        assert facts["host"]["cpu"] and facts["threads"] == 1
+
+    def test_a_wrong_library_of_ours_has_no_figures(self):
+        wrong = entry(UNTUNED, failure=WrongResult("off by 1"))
+        for ours in (entry(OURS, 1), entry(OURS, failure=DeviceFailed("it died"))):
+            with pytest.raises(WrongResult):
+                comparison_of(None, contest(ours, wrong))
+
+    @pytest.mark.parametrize(
+        ("words", "text"),
+        [
+            (["local", "--peers", "onnxrt"], "unknown peer 'onnxrt', nearest: onnxruntime"),
+            (["arm64", "--peers", "openvino"], "unknown peer on the emulated core"),
+            (["arm64", "--peers", "--threads", "2"], "run on one emulated core, not on 2"),
+            (["arm64", "--device", "rpc://board:9090", "--peers", "ncnn"], "cannot be run on rpc://board:9090"),
+        ],
+    )
+    def test_refused_before_anything_is_built(self, words, text, capsys):
+        assert cli.main(["compare", "--target", *words]) == 2
+        assert text in capsys.readouterr().err
+
+
+class TestHandover:
+    def test_a_network_that_cannot_be_traced_fails_ncnn_alone(self, tmp_path):
+        (tmp_path / NOT_TRACED).write_text("torch.jit.trace: no such thing")
+        with pytest.raises(SystemExit, match="no such thing"), pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, "pnnx", types.SimpleNamespace(EXEC_PATH="none"))
+            patch.setattr(sys, "argv", ["convert_ncnn.py", str(tmp_path), str(tmp_path / "model.param")])
+            runpy.run_path(str(RUNNERS / "convert_ncnn.py"))
+
+    def test_an_onnx_file_is_handed_over_as_it_is(self, tmp_path):
+        onnx = pytest.importorskip("onnx")
+        from tvm_shufflenet.models.onnx_files import OnnxModel
+
+        proto = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
+        data = np.zeros((1, 1), "float32")
+        imported = types.SimpleNamespace(model=OnnxModel("net", (1, 1), proto=proto), input=data, reference=data)
+        imported.tolerance = 1e-4
+        assert write_handover(imported, tmp_path).input.exists()
+        assert onnx.load(tmp_path / "model.onnx") == proto and not (tmp_path / "model.pt2").exists()
 
 
 class TestGuestMachine:

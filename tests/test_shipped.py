@@ -9,7 +9,10 @@ import pytest
 from test_records import MODELLED, TARGET, all_us, candidate, put, workload
 
 from tvm_shufflenet.errors import RecordMismatch
+from tvm_shufflenet.graph.tasks import OperatorTask
 from tvm_shufflenet.targets import find_target, targets
+from tvm_shufflenet.tuning.curve import Curve, curves
+from tvm_shufflenet.tuning.journal import Setting
 from tvm_shufflenet.tuning.records import RecordStore, trace_hash, workload_hash
 from tvm_shufflenet.tuning.shipped import BEST, Best, write_best
 from tvm_shufflenet.workflow import open_records
@@ -53,6 +56,19 @@ def test_they_are_used_for_their_own_target_and_replay(shipped, tmp_path):
         assert us(store, 8, threads=2) == [None]
         assert all_us(store, MODELLED) == [8.0, 12.0], "a search on the same clock learns from them"
         assert len(store.trials(workload_hash(workload(8)), MODELLED)) == 1
+
+
+def test_curves_are_of_own_searches_in_the_order_they_were_made(shipped, tmp_path):
+    store = RecordStore(tmp_path / "own", A72, shipped)
+    for decision, seconds in enumerate((9e-6, None, 7e-6)):
+        cause = None if seconds else "run"
+        put(store, workload(8), seconds, "modelled", decision, cause, target=A72)
+    put(store, workload(8), 1e-6, target=A72, threads=2)
+    task = OperatorTask("operator", workload(8), 3)
+    for opened in (store, RecordStore(tmp_path / "own", A72, shipped)):
+        (found,) = curves([task], opened, Setting(MODELLED, 1))
+        assert found == Curve("operator", 3, "template", (9.0, 9.0, 7.0), 1)
+        assert list(curves([task], opened, Setting(MODELLED, 4))) == []
 
 
 def test_own_records_compete_with_those_of_their_clock(shipped, tmp_path):

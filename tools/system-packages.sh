@@ -6,6 +6,10 @@ set -eu
 tests=
 if [ "${1:-}" = tests ]; then
     tests="openssh-client adb android-libnativehelper-dev"
+    # Debian's is a package; Ubuntu's is a snap, which apt-get does not bring. What is there already serves as well.
+    # shellcheck source=/dev/null
+    command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 ||
+        { . /etc/os-release && [ "$ID" = debian ] && tests="$tests chromium"; } || true
     # The tests start an sshd of their own. Where systemd runs, the package would start and keep one, which nobody asked
     # for: there the tests that need it are skipped until somebody installs it.
     [ -d /run/systemd/system ] || tests="$tests openssh-server"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -148,12 +149,37 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("package", type=Path, metavar="PACKAGE")
     json_option(inspect)
 
-    compare = command("compare", _compare, "time tuned against untuned code")
+    compare = command("compare", _compare, "time tuned against untuned code, and beside other engines")
     model_options(compare)
     device_options(compare)
-    compare.add_argument("--repeat", type=_positive, default=10, metavar="N", help="samples (10)")
+    compare.add_argument(
+        "--repeat", type=_positive, default=10, metavar="N", help="samples; with --peers, in each of five turns (10)"
+    )
+    compare.add_argument(
+        "--peers", nargs="?", const="all", metavar="NAME,...", help="also time other engines: these, or all of them"
+    )
+    compare.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="OLD.json",
+        help="what an earlier --json wrote: exit code 7 if slower",
+    )
+    compare.add_argument("--fail-slower", type=_percent, metavar="P", help="how much slower the baseline allows (5%%)")
+    compare.add_argument(
+        "--html", type=Path, metavar="FILE", help="also write a report with plots, a page that needs nothing else"
+    )
     records_option(compare)
     json_option(compare)
+
+    reproduce = command("reproduce", _reproduce, "make an experiment of the papers again, beside the paper's figures")
+    reproduce.add_argument("table", metavar="TABLE", help="table8 (latency), groups, shuffle: all of ShuffleNet v1")
+    reproduce.add_argument("--target", metavar="T", help="see tvm-shufflenet targets (the device's own, or arm64)")
+    device_options(reproduce)
+    reproduce.add_argument("--sizes", metavar="HxW,...", help="input sizes, or all of the table's (224x224)")
+    reproduce.add_argument("--repeat", type=_positive, default=10, metavar="N", help="samples (10)")
+    records_option(reproduce)
+    json_option(reproduce)
+    reproduce.add_argument("--html", type=Path, metavar="FILE", help="also write a report with plots")
 
     deploy = command("deploy", _deploy, "copy a package to a device and measure it there, without TVM")
     deploy.add_argument("package", type=Path, metavar="PACKAGE")
@@ -220,6 +246,13 @@ def _natural(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError("must not be negative")
+    return value
+
+
+def _percent(text: str) -> float:
+    value = float(text.strip().removesuffix("%"))
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError("write a percentage, such as 5%")
     return value
 
 
@@ -349,7 +382,11 @@ def _compare(options) -> None:
     from .report.tables import print_comparison
 
     target, model = _target_and_model(options)
-    with _device(options, target) as device:
+    device = _device(options, target)
+    _check_html(options)
+    peers = _peers(options, device)
+    baseline = _baseline(options, device, model)
+    with device:
         console = _console(options)
         console.print(f"device: {device.describe()}")
         _say_notes(console, model)
@@ -357,8 +394,190 @@ def _compare(options) -> None:
 
         store = _records(options, target, console, must_exist=True)
         imported = workflow.import_model(model)
-        comparison = workflow.compare(imported, target, device, store, options.threads, options.repeat)
-    _report(options, comparison.to_json(), lambda console: print_comparison(console, comparison))
+        with workflow.both_libraries(imported, target, store, device.clock, options.threads) as both:
+            if peers:
+                comparison = _compare_with_peers(options, imported, both, target, device, peers, console)
+            else:
+                comparison = workflow.compare_libraries(imported, both, device, options.threads, options.repeat)
+            page = _comparison_page(options, imported, comparison, both.tuned, device, target, store)
+    facts, verdict = comparison.to_json(), _verdict(options, baseline, comparison)
+    if verdict is not None:
+        facts["baseline"] = verdict.to_json()
+    _report(options, facts, lambda console: print_comparison(console, comparison, verdict))
+    if page is not None:
+        _write_page(page, options, console)
+    if verdict is not None:
+        verdict.check()
+
+
+def _reproduce(options) -> None:
+    from .experiments.catalogue import find_experiment
+    from .targets import find_target, targets
+
+    known, chosen = targets(), options.target or _target_of(options.device)
+    if chosen not in known:
+        find_target(chosen)  # raises, before anything heavy is imported
+    experiment = find_experiment(options.table)
+    experiment = experiment.at(_sizes(options.sizes, experiment))
+    _check_html(options)
+    device = _device(options, known[chosen])
+    target = find_target(chosen)
+    console = _console(options)
+    console.print(f"device: {device.describe()}")
+    from .experiments.run import run
+    from .report.reproduction import print_reproduction
+
+    def announce(text: str) -> None:
+        console.print(text, markup=False, style="dim")
+
+    store = _records(options, target, console, must_exist=True)
+    with device:
+        results = run(
+            experiment, target, device, store, threads=options.threads, repeats=options.repeat, announce=announce,
+            on_row=lambda results: _write_json(options, results.to_json()),
+        )  # fmt: skip
+    _report(options, results.to_json(), lambda console: print_reproduction(console, results))
+    if options.html is not None:
+        from .report.reproduction_page import reproduction_page
+
+        words = _given({"--target": target.name, "--device": device.name, "--threads": options.threads})
+        words += _given({"--sizes": options.sizes, "--records": options.records, "--repeat": options.repeat})
+        page = reproduction_page(results, _typed("reproduce", options.table, *words, "--html", options.html.name))
+        _write_page(page, options, console)
+    failed = [row.failure for row in results.rows if row.failure]
+    if failed:
+        raise failed[0]
+
+
+def _target_of(device: str | None) -> str:
+    """The target for code of a device, where none is named: that of its own name, if there is one."""
+    from .targets import targets
+
+    name = (device or "").removeprefix("emulated:")
+    return name if name in targets() else "arm64"
+
+
+def _sizes(text: str | None, experiment) -> list[tuple[int, int]]:
+    if text == "all":
+        return experiment.sizes
+    try:
+        sizes = [tuple(int(part) for part in word.split("x")) for word in (text or "224x224").split(",")]
+    except ValueError:
+        sizes = [()]
+    if any(len(size) != 2 for size in sizes):
+        raise BadInput(f"'{text}' is no list of sizes", "", "write HxW,HxW or all")
+    return sizes
+
+
+def _check_html(options) -> None:
+    if options.html is not None:
+        from .report.page import check_writable
+
+        check_writable(options.html)
+
+
+def _write_page(page, options, console) -> None:
+    files = page.write(options.html)
+    console.print(f"report: {options.html}, and {len(files) - 1} CSV files beside it", markup=False)
+
+
+def _comparison_page(options, imported, comparison, package, device, target, store):
+    """The page of --html, None without it: it takes a profile of the tuned code, too."""
+    if options.html is None:
+        return None
+    from . import workflow
+    from .graph.pipeline import fused
+    from .graph.tasks import operator_tasks
+    from .report.comparison_page import comparison_page
+    from .tuning.curve import curves
+    from .tuning.journal import Setting
+
+    profile = workflow.profile(package, device, options.threads)
+    tasks = operator_tasks(fused(imported.module, target))
+    found = list(curves(tasks, store, Setting(device.clock, options.threads)))
+    size = package.library.stat().st_size
+    return comparison_page(comparison, profile, found, size, _commands(options, device, found))
+
+
+def _commands(options, device, curves):
+    """What makes the figures of a comparison's page anew."""
+    from .report.comparison_page import Commands
+
+    shape = options.input_shape and ",".join(map(str, options.input_shape))
+    model = _given({"--model": options.model, "--target": options.target, "--weights": options.weights})
+    model += _given({"--classes": options.classes, "--input-shape": shape, "--records": options.records})
+    on = _given({"--device": device.name, "--threads": options.threads})
+    package = f"{options.html.stem}-package"
+    html = _given({"--repeat": options.repeat, "--peers": options.peers, "--html": options.html.name})
+    trials = {strategy: 0 for strategy in [curve.strategy for curve in curves] or ["template"]}
+    for curve in curves:
+        trials[curve.strategy] += len(curve.best_us)
+    searches = [_given({"--strategy": name, "--trials": count or DEFAULT_TRIALS}) for name, count in trials.items()]
+    threads = _given({"--threads": options.threads})
+
+    return Commands(
+        _typed("compare", *model, *on, *html),
+        "\n".join(_typed("tune", *model, *on, *search) for search in searches),
+        "\n".join((_typed("compile", *model, *threads, "-o", package), _typed("profile", package, *on))),
+    )
+
+
+def _typed(*words: str) -> str:
+    """A command of ours as it is typed in a shell."""
+    import shlex
+
+    return shlex.join(["tvm-shufflenet", *words])
+
+
+def _given(options: dict[str, object]) -> list[str]:
+    """The words of those options that have a value."""
+    return [str(word) for name, value in options.items() if value is not None for word in (name, value)]
+
+
+def _peers(options, device) -> list:
+    """The engines of --peers. A wrong word is refused here, before anything is built."""
+    if options.peers is None:
+        return []
+    from .peers.comparison import peers_for
+
+    return peers_for(options.peers, device, options.threads)
+
+
+def _compare_with_peers(options, imported, both, target, device, peers, console):
+    from .peers.comparison import compare_with_peers
+    from .peers.contest import Effort
+
+    effort = Effort(samples=options.repeat)
+
+    def announce(text: str) -> None:
+        console.print(text, markup=False, style="dim")
+
+    return compare_with_peers(imported, both, target, device, options.threads, peers, effort, announce)
+
+
+def _baseline(options, device, model):
+    """The baseline, which is refused here, before anything is timed, where it is one of something else."""
+    if options.baseline is None:
+        if options.fail_slower is not None:
+            raise BadInput("--fail-slower goes with --baseline", "", "give both, or --baseline alone")
+        return None
+    from .host import host_facts
+    from .report.baseline import Setting, read_baseline, refuse_unlike
+
+    baseline, host = read_baseline(options.baseline), host_facts()
+    machine = (host["cpu"], host["cpus"]) if device.name == "local" else None
+    setting = Setting(model.name, model.input_shape, device.name, device.kind, options.threads, machine)
+    refuse_unlike(baseline, setting, options.baseline)
+    return baseline
+
+
+def _verdict(options, baseline, comparison):
+    from .report.baseline import DEFAULT_ALLOWED_PERCENT, Verdict
+
+    if baseline is None:
+        return None
+    allowed = DEFAULT_ALLOWED_PERCENT if options.fail_slower is None else options.fail_slower
+    return Verdict(options.baseline, baseline.tuned_us, comparison.tuned.median_us, allowed)
 
 
 def _compile(options) -> None:
@@ -611,9 +830,15 @@ def _console(options):
 def _report(options, facts: dict, show) -> None:
     """Print for people, and write the same facts where --json says."""
     show(_console(options))
+    _write_json(options, facts, last=True)
+
+
+def _write_json(options, facts: dict, last: bool = False) -> None:
+    """What --json says; on standard output only the ``last`` facts."""
     if options.json == "-":
-        json.dump(facts, sys.stdout, indent=2)
-        print()
+        if last:
+            json.dump(facts, sys.stdout, indent=2)
+            print()
     elif options.json is not None:
         path = Path(options.json)
         temporary = path.with_name(path.name + ".new")

@@ -12,6 +12,7 @@
       PeerFailed                4   another engine that does not convert or run a network; a row of its table, no end
       WrongResult               5   output differs from PyTorch's beyond the tolerance
       NothingMeasured           6   a tuning run in which no trial succeeded
+      Slower                    7   a latency that a baseline does not allow; the figures are reported all the same
       ScheduleRejected          1   a schedule template that does not apply to an operator
 
 Every message says what happened, the likely cause and the next command, and prints as one short paragraph. What a
@@ -90,6 +91,10 @@ class WrongResult(DeployError):
 
 class NothingMeasured(DeployError):
     exit_code = 6
+
+
+class Slower(DeployError):
+    exit_code = 7
 
 
 class ScheduleRejected(DeployError):

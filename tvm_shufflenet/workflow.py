@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tvm
@@ -21,12 +22,12 @@ from .errors import BadInput, PackageInvalid, UnknownName, WrongResult
 from .graph.frontend import check_single_tensor
 from .graph.pipeline import fused
 from .graph.tasks import operator_tasks
+from .host import host_facts
 from .latency import MEASURED, Latency
 from .library.build import (
     Operator,
     Scheduled,
     build,
-    build_tuned,
     build_untuned,
     memory,
     schedule_tuned,
@@ -54,6 +55,9 @@ from .targets import Target, find_target
 from .toolchain import FFI_VERSION, TVM_VERSION
 from .tuning.driver import Progress, Tuner, TuneResult
 from .tuning.records import RecordStore
+
+if TYPE_CHECKING:
+    from .peers.results import Contest
 
 # Float32 rounding of sums of up to a thousand products through fifty layers, in another order than PyTorch's, stays
 # below 1e-5 of the largest output; ten times that is a wrong result.
@@ -83,17 +87,30 @@ class Imported:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tuned against untuned code on one device, both checked against PyTorch first."""
+    """Tuned against untuned code on one device, both checked against PyTorch first; with a ``contest``, beside peers.
 
-    model: str
-    target: str
+    ``manifest`` is the tuned package's.
+    """
+
+    manifest: Manifest
     device: dict
     threads: int
     untuned: Latency
     tuned: Latency
     max_abs_err: float
-    tolerance: float
-    operators: tuple
+    contest: Contest | None = None
+
+    @property
+    def model(self) -> str:
+        return self.manifest.model
+
+    @property
+    def tolerance(self) -> float:
+        return self.manifest.tolerance
+
+    @property
+    def operators(self) -> tuple[OperatorEntry, ...]:
+        return self.manifest.operators
 
     @property
     def speedup(self) -> float:
@@ -103,8 +120,10 @@ class Comparison:
         return {
             "schema": 1,
             "model": self.model,
-            "target": self.target,
+            "input_shape": list(self.manifest.input_shape),
+            "target": self.manifest.target,
             "device": self.device,
+            "host": host_facts() if self.device["name"] == "local" else None,
             "threads": self.threads,
             "latency_us": {"untuned": self.untuned.to_json(), "tuned": self.tuned.to_json()},
             "speedup": self.speedup,
@@ -114,7 +133,8 @@ class Comparison:
                 {"name": o.name, "occurrences": o.occurrences, "schedule": o.schedule, "record_us": o.record_us}
                 for o in self.operators
             ],
-            "peers": [],
+            "memory_bytes": {"weights": self.manifest.weight_bytes, "activations": self.manifest.activation_bytes},
+            "peers": [entry.to_json() for entry in self.contest.peers] if self.contest else [],
         }
 
 
@@ -192,6 +212,25 @@ def tune(
     return tuner.run()
 
 
+@dataclass(frozen=True)
+class Libraries:
+    """One network twice: TVM's ``untuned`` code as a library, and the ``tuned`` package."""
+
+    untuned: Path
+    tuned: Package
+
+
+@contextmanager
+def both_libraries(
+    imported: Imported, target: Target, store: RecordStore, clock: str, threads: int = 1
+) -> Iterator[Libraries]:
+    """Built into a folder that lasts as long as the context; the tuned one from the records of ``clock`` first."""
+    with _work_folder() as folder:
+        tuned = compile_package(imported, target, store, folder / "tuned", threads, clocks=(clock,))
+        untuned = build_untuned(imported.module, target, folder / "untuned.so", linker_command(target))
+        yield Libraries(untuned.path, tuned)
+
+
 def compare(
     imported: Imported,
     target: Target,
@@ -201,34 +240,26 @@ def compare(
     repeats: int = NETWORK_REPEATS,
 ) -> Comparison:
     """Build tuned and untuned libraries, check and time both. Raises WrongResult, and then there are no times."""
-    linker = linker_command(target)
-    with _work_folder() as folder:
-        records = best_records(imported, target, store, device.clock, threads=threads)
-        tuned = build_tuned(
-            imported.module, target, records, folder / "tuned.so", linker, threads, store.neighbours(threads)
-        )
-        untuned = build_untuned(imported.module, target, folder / "untuned.so", linker)
-        samples, error = {"untuned": (), "tuned": ()}, 0.0
-        # In turn and more than once, so that a machine that slows down slows both; one session at a time, since a
-        # board that a tracker lends has no second one. A modelled clock has nothing to average.
-        rounds = 1 if device.kind == "modelled" else ROUNDS
-        for _ in range(rounds):
-            for name, library in (("untuned", untuned.path), ("tuned", tuned.path)):
-                with Network(device, library) as network:
-                    wrong_by = check(network, imported.input, imported.reference, imported.tolerance, name)
-                    samples[name] += network.latency(-(-repeats // rounds)).samples_us
-                    error = max(error, wrong_by)
-    return Comparison(
-        imported.model.name,
-        target.name,
-        device.to_json(),
-        threads,
-        Latency(samples["untuned"], device.kind),
-        Latency(samples["tuned"], device.kind),
-        error,
-        imported.tolerance,
-        tuned.operators,
-    )
+    with both_libraries(imported, target, store, device.clock, threads) as both:
+        return compare_libraries(imported, both, device, threads, repeats)
+
+
+def compare_libraries(
+    imported: Imported, both: Libraries, device: Device, threads: int = 1, repeats: int = NETWORK_REPEATS
+) -> Comparison:
+    """Check and time two libraries on a started device. Raises WrongResult, and then there are no times."""
+    samples, error = {"untuned": (), "tuned": ()}, 0.0
+    # In turn and more than once, so that a machine that slows down slows both; one session at a time, since a board
+    # that a tracker lends has no second one. A modelled clock has nothing to average.
+    rounds = 1 if device.kind == "modelled" else ROUNDS
+    for _ in range(rounds):
+        for name, library in (("untuned", both.untuned), ("tuned", both.tuned.library)):
+            with Network(device, library) as network:
+                wrong_by = check(network, imported.input, imported.reference, imported.tolerance, name)
+                samples[name] += network.latency(-(-repeats // rounds)).samples_us
+                error = max(error, wrong_by)
+    untuned, tuned = (Latency(samples[name], device.kind) for name in ("untuned", "tuned"))
+    return Comparison(both.tuned.manifest, device.to_json(), threads, untuned, tuned, error)
 
 
 def largest_error(output: np.ndarray, reference: np.ndarray) -> float:
@@ -266,17 +297,20 @@ def compile_package(
     output: Path,
     threads: int = 1,
     formats: Sequence[str] = FORMATS["vm"],
+    clocks: Sequence[str] = (),
 ) -> Package:
     """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads,
     but its operators are cut into work for ``threads``: by the records for so many, or what stands in for them.
 
-    ``formats`` are of ``vm``, a library for TVM's runtime, and ``standalone``, one without.
+    ``formats`` are of ``vm``, a library for TVM's runtime, and ``standalone``, one without. ``clocks`` are those whose
+    records come first; without, measured ones and then those of the target's modelled core.
     """
     plan = make_plan(imported.model, target, store)
     if store is None:
         scheduled = schedule_untuned(imported.module, target)
     else:
-        database = best_records(imported, target, store, MEASURED, default_clock(target), threads=threads)
+        clocks = clocks or (MEASURED, default_clock(target))
+        database = best_records(imported, target, store, *clocks, threads=threads)
         scheduled = schedule_tuned(imported.module, target, database, threads, store.neighbours(threads))
     with _work_folder() as folder:
         libraries, files, standalone = [], {}, None

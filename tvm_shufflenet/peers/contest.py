@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from .catalogue import RUNNERS, Peer
 from .environments import OWN, Announce, clean_environment
 from .handover import Handover
 from .process import Runner
-from .results import OURS, Contest, Entry
+from .results import OURS, UNTUNED, Contest, Entry
 
 PACKAGE_PARENT = str(Path(__file__).parents[2])
 
@@ -53,21 +53,26 @@ def build_ours(
 def local_contest(
     model: str,
     handover: Handover,
-    library: Path,
+    libraries: Mapping[str, Path],
     peers: Sequence[Peer],
     threads: int,
     effort: Effort,
     announce: Announce,
 ) -> Contest:
-    """On this machine, by its clock. Whoever fails gets an entry with the reason; the others go on."""
+    """On this machine, by its clock: our ``libraries``, ``ours`` among them, and the peers. Whoever fails gets an entry
+    with the reason; the others go on."""
     cpus = first_cpus(threads)
+    others = {peer.name: peer for peer in peers}
     with ExitStack() as stack:
         entries, runners = {}, {}
-        for name in (OURS, *(peer.name for peer in peers)):
-            peer = next((peer for peer in peers if peer.name == name), None)
+        for name in (*libraries, *others):
+            peer = others.get(name)
             entries[name] = Entry(name, peer.version if peer else f"TVM {TVM_VERSION}")
             try:
-                command = _ours_command(handover, library) if peer is None else _command(peer, handover, announce)
+                if peer is None:
+                    command = _library_command(handover, name, libraries[name])
+                else:
+                    command = _command(peer, handover, announce)
                 announce(f"loading {model} in {name}")
                 options = ["--threads", str(threads), "--cpus", ",".join(map(str, cpus))]
                 own = peer is None or peer.environment == OWN
@@ -105,7 +110,7 @@ def checked(entry: Entry, facts: dict, handover: Handover) -> Entry:
         raise WrongResult(
             f"{entry.name} is off by {error:.3g} from PyTorch, {handover.tolerance:.3g} is allowed",
             "its conversion or its kernels compute something else",
-            "report it to its makers" if entry.name != OURS else "report the records that did it",
+            "report the records that did it" if entry.name in (OURS, UNTUNED) else "report it to its makers",
         )
     affinity, settings = tuple(facts["affinity"]), facts["settings"]
     return replace(entry, version=facts["version"], settings=settings, affinity=affinity, max_abs_err=error)
@@ -141,9 +146,9 @@ def _command(peer: Peer, handover: Handover, announce: Announce) -> list[str]:
     return [str(python), str(peer.script), *_files(handover, peer.name, artifact)]
 
 
-def _ours_command(handover: Handover, library: Path, device: str = "local") -> list[str]:
+def _library_command(handover: Handover, name: str, library: Path, device: str = "local") -> list[str]:
     script = str(RUNNERS / "run_ours.py")
-    return [sys.executable, script, *_files(handover, OURS, library), "--device", device]
+    return [sys.executable, script, *_files(handover, name, library), "--device", device]
 
 
 def _files(handover: Handover, name: str, artifact: Path) -> list[str]:
@@ -153,12 +158,18 @@ def _files(handover: Handover, name: str, artifact: Path) -> list[str]:
 
 
 def emulated_contest(
-    model: str, handover: Handover, library: Path, peers: Sequence[Peer], core: str, target: Target, announce: Announce
+    model: str,
+    handover: Handover,
+    libraries: Mapping[str, Path],
+    peers: Sequence[Peer],
+    core: str,
+    target: Target,
+    announce: Announce,
 ) -> Contest:
     """On an emulated core, one thread, by its cost model: one inference each, which always comes to the same figure."""
     from .guest import count_in_guest
 
-    entries = [_emulated_ours(handover, library, core, announce)]
+    entries = [_emulated_library(handover, name, library, core, announce) for name, library in libraries.items()]
     for peer in peers:
         entry = Entry(peer.name, peer.version)
         try:
@@ -173,12 +184,12 @@ def emulated_contest(
     return Contest(model, device, 1, handover.tolerance, tuple(entries))
 
 
-def _emulated_ours(handover: Handover, library: Path, core: str, announce: Announce) -> Entry:
-    entry = Entry(OURS, f"TVM {TVM_VERSION}")
-    announce(f"counting our own library on {core}")
+def _emulated_library(handover: Handover, name: str, library: Path, core: str, announce: Announce) -> Entry:
+    entry = Entry(name, f"TVM {TVM_VERSION}")
+    announce(f"counting our own library on {core}{', untuned' if name == UNTUNED else ''}")
     try:
-        command = _ours_command(handover, library, f"emulated:{core}")
-        with Runner(OURS, command, runner_environment(1, own=True)) as runner:
+        command = _library_command(handover, name, library, f"emulated:{core}")
+        with Runner(name, command, runner_environment(1, own=True)) as runner:
             return _modelled(checked(entry, runner.facts, handover), runner.ask("count 1")["cost"])
     except DeployError as exc:
         return replace(entry, failure=exc)

@@ -19,7 +19,8 @@ from ..errors import ToolMissing
 
 Announce = Callable[[str], None]
 
-# The one table of versions. LiteRT's requirements clash with onnx's; each of the others could live with any of them.
+# The one table of versions. LiteRT's requirements clash with onnx's; the other two agree, and are the extra "peers" of
+# pyproject.toml: where that is installed, they run in this tool's own environment.
 PINS = {
     "onnx": ("onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.31.1", "openvino==2026.4.1"),
     "ncnn": ("ncnn==1.0.20261020", "pnnx==20261020"),
@@ -40,7 +41,7 @@ def pinned(environment: str, package: str) -> str:
 
 def environment_python(name: str, announce: Announce) -> Path:
     """The Python of an environment, made if necessary. Raises ToolMissing where its packages cannot be had."""
-    if name == OWN:
+    if name == OWN or installed(PINS[name]):
         return Path(sys.executable)
     torch = f"torch=={importlib.metadata.version('torch').partition('+')[0]}"
     folder = peers_folder() / name
@@ -51,6 +52,14 @@ def environment_python(name: str, announce: Announce) -> Path:
         _make(temporary, [*PINS[name], torch])
 
     return cached_build(str(folder), key, build) / "bin" / "python"
+
+
+def installed(pins: tuple[str, ...]) -> bool:
+    """Whether this tool's own environment has exactly these versions."""
+    try:
+        return all(importlib.metadata.version(name) == version for name, version in (pin.split("==") for pin in pins))
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 def peers_folder() -> Path:

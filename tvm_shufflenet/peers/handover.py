@@ -10,15 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
+from ..errors import lines_of
+from ..models.onnx_files import OnnxModel
 from ..workflow import Imported
 
 INPUT, REFERENCE = "input.npy", "reference.npy"
+NOT_TRACED = "not-traced.txt"
 
 
 @dataclass(frozen=True)
 class Handover:
     """``folder`` holds the network as ``model.pt2`` (exported), ``model.pt`` (traced) and, where it can be pickled,
-    ``model.pickle``; its input, and PyTorch's answer, which every output is checked against."""
+    ``model.pickle``; of an ONNX file, ``model.onnx`` alone. Beside them its input, and PyTorch's answer, which every
+    output is checked against; ``not-traced.txt`` says why there is no ``model.pt``."""
 
     folder: Path
     reference: np.ndarray
@@ -30,18 +34,29 @@ class Handover:
 
 
 def write_handover(imported: Imported, folder: Path) -> Handover:
+    """Write the network in every form it has. A form that it lacks fails the peers that need it, not the contest."""
+    np.save(folder / INPUT, imported.input)
+    np.save(folder / REFERENCE, imported.reference)
+    if isinstance(imported.model, OnnxModel):
+        (folder / "model.onnx").write_bytes(imported.model.proto.SerializeToString())
+    else:
+        _write_torch(imported, folder)
+    return Handover(folder, imported.reference, imported.tolerance)
+
+
+def _write_torch(imported: Imported, folder: Path) -> None:
     import torch
 
     model = imported.model
-    np.save(folder / INPUT, imported.input)
-    np.save(folder / REFERENCE, imported.reference)
     torch.export.save(model.exported(), folder / "model.pt2")
     module = model.module if model.module is not None else model.program.module()
-    with torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing is deprecated, and all that pnnx takes
-        torch.jit.trace(module, torch.from_numpy(imported.input), check_trace=False).save(str(folder / "model.pt"))
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # tracing is deprecated, and all that pnnx takes
+            torch.jit.trace(module, torch.from_numpy(imported.input), check_trace=False).save(str(folder / "model.pt"))
+    except Exception as exc:  # whatever the network's own code raises
+        (folder / NOT_TRACED).write_text(f"torch.jit.trace: {lines_of(exc)[0]}")
     if model.module is not None:
         # A network of the user's own file may not be found again by its name: then the exported program has to do.
         with contextlib.suppress(pickle.PicklingError, AttributeError, TypeError):
             torch.save(model.module, folder / "model.pickle")
-    return Handover(folder, imported.reference, imported.tolerance)

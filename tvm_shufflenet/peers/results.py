@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from ..errors import DeployError
 from ..latency import Latency
 
-OURS = "ours"
+OURS, UNTUNED = "ours", "untuned"  # our tuned library, and what TVM makes of the same network by itself
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contest:
-    """All contestants on one network, one device, one number of threads; ours is the first entry."""
+    """All contestants on one network, one device, one number of threads; our own libraries come first."""
 
     model: str
     device: dict
@@ -56,11 +56,18 @@ class Contest:
 
     @property
     def ours(self) -> Entry:
-        return next(entry for entry in self.entries if entry.name == OURS)
+        return self.entry(OURS)
+
+    @property
+    def peers(self) -> tuple[Entry, ...]:
+        return tuple(entry for entry in self.entries if entry.name not in (OURS, UNTUNED))
+
+    def entry(self, name: str) -> Entry:
+        return next(entry for entry in self.entries if entry.name == name)
 
     @property
     def fastest_peer(self) -> Entry | None:
-        timed = [entry for entry in self.entries if entry.name != OURS and entry.latency]
+        timed = [entry for entry in self.peers if entry.latency]
         return min(timed, key=lambda entry: entry.latency.median_us, default=None)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..peers.results import Contest, Entry, Mean
+from ..peers.results import OURS, Contest, Entry, Mean
 from .tables import _milliseconds, _table
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ def print_contest(console: Console, contest: Contest) -> None:
     columns = ("ms", "Mcycles", "L1, M", "L2, M") if modelled else ("median", "min", "p90")
     table = _table(f"{contest.device['kind']}{'' if modelled else ', ms'}", "version", *columns, "x ours", left=2)
     for entry in contest.entries:
-        table.add_row(entry.name, entry.version[:18], *_figures(entry, modelled), _times(entry, contest))
+        figures = _figures(entry, modelled)
+        table.add_row(entry.name, entry.version[:18], *figures, _times(entry, contest), style=_style(entry))
     console.print(table)
     if modelled:
         console.print("Mcycles: the core's own, before what cache misses cost; L1 and L2: millions of misses")
@@ -68,6 +69,11 @@ def _figures(entry: Entry, modelled: bool) -> list[str]:
         return _milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90))
     misses = (f"{cost[name] / 1e6:.2f}" for name in ("l1_misses", "l2_misses"))
     return [*_milliseconds(latency.median_us), f"{cost['core_cycles'] / 1e6:.1f}", *misses]
+
+
+def _style(entry: Entry) -> str:
+    """Seen on a terminal only: ours, and who has no latency."""
+    return "red" if entry.failure else "bold" if entry.name == OURS else ""
 
 
 def _times(entry: Entry, contest: Contest) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..tuning.driver import TuneResult
     from ..tuning.records import RecordStore
     from ..workflow import Bench, Comparison
+    from .baseline import Verdict
 
 
 def _table(*columns: str, left: int = 1) -> Table:
@@ -103,26 +104,35 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
         console.print(f"first error: {result.first_error}", markup=False)
 
 
-def print_comparison(console: Console, comparison: Comparison) -> None:
-    kind = comparison.tuned.kind
-    console.print(f"{comparison.model} on {comparison.device['name']}, {comparison.threads} thread")
-    table = _table(f"{kind}, ms", "median", "min", "p90", "samples")
+def print_comparison(console: Console, comparison: Comparison, verdict: Verdict | None = None) -> None:
+    if comparison.contest is None:
+        _print_pair(console, comparison)
+    else:
+        from .peers import print_contest
+
+        print_contest(console, comparison.contest)
+    if comparison.tuned.kind == "modelled":
+        off = comparison.device["model_error_percent"]
+        quality = "not calibrated" if off is None else f"about {off:.0f} % off on average"
+        console.print(f"modelled latencies: the clock of the emulated core is a model, {quality}")
+    error, allowed = comparison.max_abs_err, comparison.tolerance
+    console.print(f"speedup {comparison.speedup:.2f}; largest error against PyTorch {error:.2g}, {allowed:.2g} allowed")
+    plain = [operator.name for operator in comparison.operators if operator.schedule != "record"]
+    if plain:
+        console.print(f"operators without a record: {', '.join(plain)}")
+    if verdict is not None:
+        console.print(verdict.describe(), markup=False)
+
+
+def _print_pair(console: Console, comparison: Comparison) -> None:
+    threads = f"{comparison.threads} thread{'s' if comparison.threads > 1 else ''}"
+    console.print(f"{comparison.model} on {comparison.device['name']}, {threads}")
+    table = _table(f"{comparison.tuned.kind}, ms", "median", "min", "p90", "samples")
     for name, latency in (("TVM untuned", comparison.untuned), ("tuned", comparison.tuned)):
         table.add_row(
             name, *_milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90)), _samples(latency)
         )
     console.print(table)
-    error = comparison.device["model_error_percent"]
-    if kind == "modelled":
-        quality = "not calibrated" if error is None else f"about {error:.0f} % off on average"
-        console.print(f"modelled latencies: the clock of the emulated core is a model, {quality}")
-    console.print(
-        f"speedup {comparison.speedup:.2f}; largest error against PyTorch {comparison.max_abs_err:.2g}, "
-        f"{comparison.tolerance:.2g} allowed"
-    )
-    plain = [operator.name for operator in comparison.operators if operator.schedule != "record"]
-    if plain:
-        console.print(f"operators without a record: {', '.join(plain)}")
 
 
 def _milliseconds(*values_us: float) -> list[str]:

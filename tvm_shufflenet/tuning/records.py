@@ -282,6 +282,10 @@ class RecordStore:
         """Take in what other runs have written to the folder since."""
         self._own.read()
 
+    def journal(self, workload: str, setting: Setting) -> list[Trial]:
+        """Trials of a workload in the order in which this folder's own searches made them; nothing that was shipped."""
+        return [trial for trial in self._own.trials if trial.workload == workload and trial.setting == setting]
+
     def prepare(self) -> None:
         """Make sure that trials can be written, before any is made; see ``notes`` then. Raises BadInput."""
         with self._own.ours(), writing(self.folder):

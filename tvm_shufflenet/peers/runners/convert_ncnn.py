@@ -8,6 +8,9 @@ import numpy as np
 import pnnx
 
 folder, artifact = sys.argv[1:]
+not_traced = Path(folder, "not-traced.txt")
+if not_traced.exists():
+    sys.exit(not_traced.read_text())
 stem = artifact.removesuffix(".param")
 shape = ",".join(map(str, np.load(f"{folder}/input.npy", mmap_mode="r").shape))
 outputs = {"pnnxparam": ".pnnx.param", "pnnxbin": ".pnnx.bin", "pnnxpy": "_pnnx.py", "pnnxonnx": ".pnnx.onnx"}

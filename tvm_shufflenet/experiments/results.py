@@ -1,0 +1,103 @@
+"""What an experiment comes to: a row for each network, ours beside the paper's."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from ..errors import DeployError
+from ..latency import Latency
+from ..library.package import Manifest
+from .catalogue import Case, Experiment
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case with its checked latency, or with the ``failure`` that stands in its place. ``untuned`` is that of
+    TVM's own code, where the experiment wants it."""
+
+    case: Case
+    manifest: Manifest | None = None
+    latency: Latency | None = None
+    untuned: Latency | None = None
+    max_abs_err: float | None = None
+    failure: DeployError | None = None
+
+    @property
+    def multiply_adds(self) -> int | None:
+        operators = self.manifest.operators if self.manifest else ()
+        return sum(operator.multiply_adds * operator.occurrences for operator in operators) or None
+
+    @property
+    def scheduled_by(self) -> dict[str, int]:
+        """How many operators have a record of their own, a near one, a template's default, or plain loops."""
+        return dict(Counter(operator.schedule for operator in self.manifest.operators)) if self.manifest else {}
+
+
+@dataclass(frozen=True)
+class Speedups:
+    """Over the same other case: ours, the paper's, and what multiply-adds alone would allow; None where unknown."""
+
+    ours: float | None = None
+    paper: float | None = None
+    theory: float | None = None
+    untuned: float | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    experiment: Experiment
+    target: str
+    device: dict
+    threads: int
+    rows: tuple[Row, ...]
+
+    def speedups(self, row: Row) -> Speedups:
+        case = row.case
+        other = next((o for o in self.rows if o.case.label == case.against and o.case.size == case.size), None)
+        if other is None:
+            return Speedups()
+        return Speedups(
+            _ratio(other.latency and other.latency.median_us, row.latency and row.latency.median_us),
+            _ratio(other.case.paper_ms, case.paper_ms),
+            _ratio(other.multiply_adds, row.multiply_adds),
+            _ratio(other.untuned and other.untuned.median_us, row.untuned and row.untuned.median_us),
+        )
+
+    def to_json(self) -> dict:
+        return {
+            "schema": 1,
+            "table": self.experiment.name,
+            "title": self.experiment.title,
+            "source": self.experiment.source,
+            "paper_device": self.experiment.paper_device,
+            "target": self.target,
+            "device": self.device,
+            "threads": self.threads,
+            "rows": [self._row(row) for row in self.rows],
+        }
+
+    def _row(self, row: Row) -> dict:
+        speedups = self.speedups(row)
+        return {
+            "label": row.case.label,
+            "model": row.manifest.model if row.manifest else None,
+            "input_size": list(row.case.size),
+            "multiply_adds": row.multiply_adds,
+            "paper_multiply_adds": row.case.paper_macs_m and round(row.case.paper_macs_m * 1e6),
+            "latency_us": row.latency.to_json() if row.latency else None,
+            "untuned_latency_us": row.untuned.to_json() if row.untuned else None,
+            "paper_ms": row.case.paper_ms,
+            "against": row.case.against,
+            "speedup": speedups.ours,
+            "paper_speedup": speedups.paper,
+            "theoretical_speedup": speedups.theory,
+            "untuned_speedup": speedups.untuned,
+            "max_abs_err": row.max_abs_err,
+            "scheduled_by": row.scheduled_by,
+            "failure": str(row.failure) if row.failure else None,
+        }
+
+
+def _ratio(before: float | None, now: float | None) -> float | None:
+    return before / now if before and now else None

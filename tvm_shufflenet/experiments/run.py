@@ -1,0 +1,66 @@
+"""Make an experiment: compile every network, check it against PyTorch, time it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..devices.base import Device
+from ..errors import DeployError
+from ..targets import Target
+from ..tuning.records import RecordStore
+from ..workflow import bench, compile_package, import_model
+from .catalogue import Case, Experiment, size_name
+from .results import Results, Row
+
+Announce = Callable[[str], None]
+WARMUP = 5
+
+
+def run(
+    experiment: Experiment,
+    target: Target,
+    device: Device,
+    store: RecordStore,
+    *,
+    threads: int = 1,
+    repeats: int = 10,
+    announce: Announce = lambda text: None,
+    on_row: Callable[[Results], None] = lambda results: None,
+) -> Results:
+    """On a started device. A network that fails has its reason in its row, the others go on; ``on_row`` is called with
+    the results so far after each, so that an interrupted run leaves something."""
+    results = Results(experiment, target.name, device.to_json(), threads, ())
+    for number, case in enumerate(experiment.cases, start=1):
+        announce(f"{number} of {len(experiment.cases)}: {case.label} at {size_name(case.size)}")
+        try:
+            row = _row(case, experiment.untuned, target, device, store, threads, repeats)
+        except DeployError as exc:
+            row = Row(case, failure=exc)
+        results = replace(results, rows=(*results.rows, row))
+        on_row(results)
+    return results
+
+
+def _row(
+    case: Case, untuned: bool, target: Target, device: Device, store: RecordStore, threads: int, repeats: int
+) -> Row:
+    imported = import_model(case.make(case.size))
+    row = Row(case)
+    with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
+        for name, records in _variants(store, untuned):
+            package = compile_package(imported, target, records, Path(folder) / name, threads, clocks=(device.clock,))
+            found = bench(package, device, threads, WARMUP, repeats)
+            if records is None:
+                row = replace(row, untuned=found.latency)
+            else:
+                row = replace(row, manifest=package.manifest, latency=found.latency, max_abs_err=found.max_abs_err)
+    return row
+
+
+def _variants(store: RecordStore, untuned: bool) -> Iterator[tuple[str, RecordStore | None]]:
+    yield "tuned", store
+    if untuned:
+        yield "untuned", None

@@ -1,0 +1,65 @@
+"""Tuned and untuned code beside other engines, where those can run: here, or on one emulated core."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..devices.base import Device
+from ..errors import BadInput, WrongResult
+from ..targets import Target
+from ..workflow import Comparison, Imported, Libraries
+from .catalogue import Peer, find_peers
+from .contest import Effort, emulated_contest, first_cpus, local_contest
+from .environments import Announce
+from .handover import write_handover
+from .results import OURS, UNTUNED, Contest
+
+
+def peers_for(names: str, device: Device, threads: int) -> list[Peer]:
+    """The peers that ``--peers`` names, if they run on that device. Raises UnknownName, BadInput."""
+    if device.name != "local" and device.kind != "modelled":
+        what = f"other engines cannot be run on {device.name}"
+        raise BadInput(what, "they are known to this machine only", "use --device local or emulated:CORE")
+    if device.kind == "modelled" and threads > 1:
+        what = f"other engines run on one emulated core, not on {threads}"
+        raise BadInput(what, "their threads cannot be counted apart", "use --threads 1, or leave --peers out")
+    if device.name == "local":
+        first_cpus(threads)
+    return find_peers(names, device.kind == "modelled")
+
+
+def compare_with_peers(
+    imported: Imported,
+    both: Libraries,
+    target: Target,
+    device: Device,
+    threads: int,
+    peers: Sequence[Peer],
+    effort: Effort,
+    announce: Announce,
+) -> Comparison:
+    """As ``workflow.compare_libraries``, with the peers taking turns with our libraries. Each library runs on a device
+    of its own; ``device`` says which. Raises what kept our own libraries from a latency."""
+    libraries = {OURS: both.tuned.library, UNTUNED: both.untuned}
+    name = imported.model.name
+    with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-peers-") as folder:
+        handover = write_handover(imported, Path(folder))
+        if device.kind == "modelled":
+            core = device.name.partition(":")[2]
+            contest = emulated_contest(name, handover, libraries, peers, core, target, announce)
+        else:
+            contest = local_contest(name, handover, libraries, peers, threads, effort, announce)
+    return comparison_of(both, contest)
+
+
+def comparison_of(both: Libraries, contest: Contest) -> Comparison:
+    """Raises what kept one of our libraries from a latency, a wrong result first."""
+    ours = [contest.entry(name) for name in (UNTUNED, OURS)]
+    for entry in sorted(ours, key=lambda entry: not isinstance(entry.failure, WrongResult)):
+        if entry.failure is not None:
+            raise entry.failure
+    untuned, tuned = (entry.latency for entry in ours)
+    error = max(entry.max_abs_err for entry in ours)
+    return Comparison(both.tuned.manifest, contest.device, contest.threads, untuned, tuned, error, contest)

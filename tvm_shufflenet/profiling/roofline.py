@@ -1,0 +1,81 @@
+"""The roofline of a profile: how fast each operator computes, against what the bytes that it moves allow.
+
+On an emulated core the bytes are the cache lines that went to and from memory, and the roofs are those of the core's
+model. On a device with a clock of its own nobody counts bytes and nobody knows the roofs: then every tensor counts
+once, as if it were moved once, and there are dots without a roof.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..targets import CORES, Core
+from .result import OperatorCost, Profile
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One operator: multiply-adds a byte (infinite where nothing went to memory), and 10^9 multiply-adds a second."""
+
+    operator: str
+    macs_per_byte: float
+    gmacs_per_second: float
+    time_us: float
+    bound: str | None
+
+
+@dataclass(frozen=True)
+class Roofs:
+    """``peak`` is in 10^9 multiply-adds a second, the bandwidths in 10^9 bytes a second, of all cores together."""
+
+    peak: float
+    memory: float
+    l2: float
+
+    def at(self, macs_per_byte: float) -> float:
+        """What is possible with so many multiply-adds for each byte to or from memory."""
+        return min(self.peak, self.memory * macs_per_byte)
+
+    @property
+    def ridge(self) -> float:
+        """Multiply-adds a byte from which on memory no longer limits."""
+        return self.peak / self.memory
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """``silent`` operators multiply nothing, such as pooling for the largest: they have no place here."""
+
+    dots: tuple[Dot, ...]
+    silent: tuple[str, ...]
+    roofs: Roofs | None
+
+
+def roofline(profile: Profile) -> Roofline:
+    rows = [row for row in profile.operators if row.multiply_adds and row.time_us]
+    silent = tuple(row.entry.name for row in profile.operators if row not in rows)
+    core = CORES.get(profile.device["name"].partition(":")[2]) if profile.peak else None
+    return Roofline(tuple(map(_dot, rows)), silent, core and roofs_of(core, profile.threads))
+
+
+def roofs_of(core: Core, threads: int = 1) -> Roofs:
+    """Of the core's model: one memory for all cores, an L2 port for each."""
+    peak = core.fp32_macs_per_cycle * core.clock_ghz * threads
+    l2 = core.l1d.line_bytes / core.l2_latency * core.clock_ghz * threads
+    return Roofs(peak, core.l2.line_bytes / core.dram_line_ns, l2)
+
+
+def _dot(row: OperatorCost) -> Dot:
+    moved = row.work.l2_bytes if row.work else tensor_bytes(row)
+    intensity = row.multiply_adds / moved if moved else math.inf
+    bound = row.work.bound if row.work else None
+    return Dot(row.entry.name, intensity, row.gmacs_per_second, row.time_us, bound)
+
+
+def tensor_bytes(row: OperatorCost) -> int:
+    """Of all that an operator reads and writes in its calls, each tensor once a call."""
+    once = sum(math.prod(argument.shape) * np.dtype(argument.dtype).itemsize for argument in row.entry.arguments)
+    return once * row.entry.occurrences

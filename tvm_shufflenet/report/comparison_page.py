@@ -1,0 +1,69 @@
+"""The report of ``compare --html``: what a comparison, a profile and the journals of searches come to, on one page."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..host import host_facts
+from . import sections
+from .page import Page, now, versions
+
+if TYPE_CHECKING:
+    from ..profiling.result import Profile
+    from ..tuning.curve import Curve
+    from ..workflow import Comparison
+
+PACKAGES = ("tvm-shufflenet", "apache-tvm", "torch")
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What makes the figures anew, as it is typed."""
+
+    compare: str
+    tune: str
+    profile: str
+
+
+def comparison_page(
+    comparison: Comparison, profile: Profile, curves: Sequence[Curve], library_bytes: int, commands: Commands
+) -> Page:
+    kind, manifest = comparison.tuned.kind, comparison.manifest
+    return Page(
+        f"{comparison.model} on {comparison.device['name']}",
+        f"{comparison.tuned.median_us / 1e3:.3f} ms ({kind}), {comparison.speedup:.1f} times as fast as TVM untuned",
+        _facts(comparison),
+        manifest.plan,
+        (
+            sections.latency(comparison, commands.compare),
+            sections.operators(profile, commands.profile),
+            sections.roofs(profile, commands.profile),
+            *sections.tuning(curves, profile, commands.tune),
+            sections.memory(profile, library_bytes, commands.profile),
+        ),
+    )
+
+
+def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
+    return (
+        ("model", comparison.model),
+        ("input", "x".join(map(str, comparison.manifest.input_shape)) + " float32"),
+        ("largest error against PyTorch", f"{comparison.max_abs_err:.2g}, {comparison.tolerance:.2g} allowed"),
+        *setting_facts(comparison.device, comparison.manifest.target, comparison.threads),
+    )
+
+
+def setting_facts(device: dict, target: str, threads: int) -> tuple[tuple[str, str], ...]:
+    """What every figure of a report depends on beside the network."""
+    error, clock = device["model_error_percent"], device["kind"]
+    if clock == "modelled":
+        clock += ", not calibrated" if error is None else f", {error:.1f} % off on average"
+    facts = [("target", target), ("device", device["name"]), ("clock", clock), ("threads", str(threads))]
+    if device["name"] == "local":
+        host = host_facts()
+        facts.append(("this machine", f"{host['cpu']}, {host['cpus']} CPUs, {host['system']}"))
+    own = [(name, importlib.metadata.version(name)) for name in PACKAGES]
+    return (*facts, ("made with", versions(own)), ("date", now()))
