@@ -184,7 +184,20 @@ def test_a_search_tries_what_is_shipped_for_a_cpu_like_it(unit, folder, tmp_path
     tuner = Tuner(tasks, ARM64, find_device("emulated", ARM64), store, trials=8)
     assert tuner.reused == 0
     (task,) = [task for task in tuner.tasks if task.workload == shipped.trial.workload]
-    assert shipped.trial.trace in [trace_hash(each.sch.trace) for each in tuner._candidates(task)[:2]]
+    assert shipped.trial.trace in [trace_hash(each.sch.trace) for each in tuner._proposed(task)[:2]]
+
+
+def test_few_trials_are_shared_among_all_operators(unit, folder):
+    tasks = operators(unit)
+    store = RecordStore(folder, ARM64.tvm())
+    with find_device("emulated", ARM64) as device:
+        result = Tuner(tasks, ARM64, device, store, trials=len(tasks) + 2).run()
+    assert result.measured == len(tasks) + 2 and all(task.trials for task in result.tasks)
+    first = {line["workload"]: line["trace"] for line in reversed(journal(folder))}
+    machine = rules.machine(ARM64, 1)
+    for task in result.tasks:
+        if task.space == "template":
+            assert first[task.workload] == trace_hash(rules.default_schedule(task.mod, machine).trace)
 
 
 class TestDeviceFailure:

@@ -58,6 +58,7 @@ class Task:
     context: ms.TuneContext
     record_workload: ms.database.Workload
     seen: set[str] = field(default_factory=set)
+    waiting: list[ms.MeasureCandidate] = field(default_factory=list)
     best_seconds: float = float("inf")
     trials: int = 0
     rounds: int = 0
@@ -285,7 +286,7 @@ class Tuner:
                 task = self._next_task()
                 if task is None:
                     break
-                candidates = self._candidates(task)[: self._left() - planned]
+                candidates = self._candidates(task, self._left() - planned)
                 if not candidates:
                     task.exhausted = True
                     continue
@@ -309,8 +310,20 @@ class Tuner:
             return fresh[0]
         return max(free, key=Task.promise, default=None)
 
-    def _candidates(self, task: Task) -> list[ms.MeasureCandidate]:
-        """The next schedules worth a trial: none that has had one, the template's own best guess among the first."""
+    def _candidates(self, task: Task, left: int) -> list[ms.MeasureCandidate]:
+        """The next schedules worth a trial, for at most ``left``; others wait for the task's next turn.
+
+        Where trials are few, every operator's first ones come before any operator's later ones.
+        """
+        fresh = sum(not each.rounds and not each.exhausted and not each.searching for each in self.tasks)
+        share = left if task.rounds or left >= BATCH * fresh else max(1, left // fresh)
+        if not task.waiting:
+            task.waiting = self._proposed(task)
+        chosen, task.waiting = task.waiting[:share], task.waiting[share:]
+        return chosen
+
+    def _proposed(self, task: Task) -> list[ms.MeasureCandidate]:
+        """Schedules that have had no trial, the template's own best guess among the first."""
         found = []
         if not task.started:
             task.started = True
@@ -323,13 +336,13 @@ class Tuner:
         found += task.context.generate_measure_candidates() or []
         self.store.catch_up()  # another run may be writing to the same folder
         task.seen |= {trial.trace for trial in self.store.trials(task.workload, self.device.clock, self.threads)}
-        fresh = {}
+        new = {}
         for candidate in found:
             key = trace_hash(candidate.sch.trace)
             if key not in task.seen:
-                fresh.setdefault(key, candidate)
-        task.seen |= set(fresh)
-        return list(fresh.values())
+                new.setdefault(key, candidate)
+        task.seen |= set(new)
+        return list(new.values())
 
     def _shipped_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
         """What was found best on a CPU like this one, or by another clock: tuning must not end with less."""
