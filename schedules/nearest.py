@@ -10,19 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from tvm import IRModule
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 
+from ..containers import plain
 from . import rules
 
 # Shape and dtype of each tensor that an operator takes.
 Arguments = Sequence[tuple[Sequence[int], str]]
 
-# As a distance. Left out one by one, records for Cortex-A72 foretell a better schedule than the template's default up
-# to here, and a worse one from 0.3 on.
+# As a distance. On Cortex-A72 what is further foretells no better schedule than the template's default.
 NEAR = 0.2
 SAMPLE, POSTPROCESSING = "SampleCategorical", "EnterPostproc"
 
@@ -35,23 +36,19 @@ class Neighbour:
     trace: Any
     cpu: str
 
-    @property
-    def template(self) -> str | None:
-        """The template whose block the trace schedules."""
-        blocks = {attrs[0] for kind, _, attrs, _ in self.trace[0] if kind == "GetSBlock"}
-        return next((name for name in rules.TEMPLATES if name in blocks), None)
-
 
 def near_trace(
     mod: IRModule, arguments: Arguments, machine: rules.Machine, neighbours: Iterable[Neighbour]
 ) -> tuple[Trace, Neighbour] | None:
-    """The schedule of ``mod`` after its nearest neighbour, None where none is near, or legal here."""
-    template = rules.template_name(mod)
-    found = (each for each in neighbours if each.template == template is not None)
-    distances = [(distance(arguments, each.arguments, machine.lanes), each) for each in found]
-    away, nearest = min(distances, key=lambda pair: pair[0], default=(math.inf, None))
-    trace = alike(mod, arguments, machine, nearest) if away <= NEAR else None
-    return None if trace is None else (trace, nearest)
+    """The schedule of ``mod``, which has a template, after its nearest neighbour that was scheduled by that template.
+
+    None where none is near.
+    """
+    distances = [(distance(arguments, each.arguments, machine.lanes), each) for each in neighbours]
+    near = sorted((pair for pair in distances if pair[0] <= NEAR), key=itemgetter(0))
+    candidates = _candidates(mod, machine) if near else []
+    alikes = ((alike(candidates, each), each) for _, each in near)
+    return next((found for found in alikes if found[0] is not None), None)
 
 
 def distance(here: Arguments, there: Arguments, lanes: int) -> float:
@@ -61,14 +58,10 @@ def distance(here: Arguments, there: Arguments, lanes: int) -> float:
     """
     if [(len(shape), dtype) for shape, dtype in here] != [(len(shape), dtype) for shape, dtype in there]:
         return math.inf
-    apart = [abs(math.log(a / b)) for a, b in _extents(here, there)]
+    extents = [zip(left, right, strict=True) for (left, _), (right, _) in zip(here, there, strict=True)]
+    apart = [_apart(left, right) for tensor in extents for left, right in tensor]
     tails = {_plane(each) % lanes == 0 for each in (here, there)}
     return sum(apart) / len(apart) + (len(tails) > 1)
-
-
-def _extents(here: Arguments, there: Arguments) -> Iterator[tuple[int, int]]:
-    for (left, _), (right, _) in zip(here, there, strict=True):
-        yield from zip(left, right, strict=True)
 
 
 def _plane(arguments: Arguments) -> int:
@@ -77,75 +70,82 @@ def _plane(arguments: Arguments) -> int:
     return math.prod(shape[2:]) if len(shape) == 4 else shape[-1]
 
 
-def alike(mod: IRModule, here: Arguments, machine: rules.Machine, neighbour: Neighbour) -> Trace | None:
-    """The candidate of the template for ``mod`` that is most like the neighbour's, None where none has its structure.
-
-    A constant may be the same or have grown with the shape. Of equals the template's better guess is taken.
-    """
-    from ..tuning.records import plain
-
-    wanted = outline(neighbour.trace[0])
-    values = [knob[index] for knob, (_, index) in zip(wanted.knobs, neighbour.trace[1], strict=True)]
-    growths = {1.0, _plane(here) / _plane(neighbour.arguments)}
-    growths |= {a / b for a, b in _extents(here, neighbour.arguments)}
-    best, least = None, math.inf
-    for schedule in rules.TEMPLATES[rules.template_name(mod)](Schedule(mod, seed=1), machine):
-        found = outline(plain(schedule.trace.as_json())[0])
-        if found.structure != wanted.structure:
-            continue
-        decisions = [_closest(knob, value) for knob, value in zip(found.knobs, values, strict=True)]
-        apart = sum(_apart(knob[i], v) for knob, i, v in zip(found.knobs, decisions, values, strict=True))
-        for own, other in zip(found.constants, wanted.constants, strict=True):
-            apart += min(_apart(own, other * growth) for growth in growths)
-        if apart < least - 1e-9:
-            best, least = (schedule.trace, decisions), apart
-    return None if best is None else _decided(*best)
-
-
 def _apart(one: float, other: float) -> float:
     return abs(math.log(one / other))
 
 
-def _closest(knob: Sequence[int], value: int) -> int:
-    """The index of the candidate that is closest."""
-    return min(range(len(knob)), key=lambda index: _apart(knob[index], value))
-
-
-def _decided(trace: Trace, decisions: Sequence[int]) -> Trace:
-    for knob, index in zip(list(trace.decisions), decisions, strict=True):
-        trace = trace.with_decision(knob, index, remove_postproc=True)
-    return trace
-
-
 class Outline(NamedTuple):
-    """A trace as JSON, taken apart: instructions without numbers, the numbers, and the candidates of each knob."""
+    """A trace taken apart: instructions without numbers, the numbers, and the candidates of each knob."""
 
     structure: list
-    constants: tuple[int, ...]
-    knobs: tuple[tuple[int, ...], ...]
+    constants: list[int]
+    knobs: list[list[int]]
 
 
 def outline(instructions: list) -> Outline:
-    """Blocks that nobody goes on to use are left out, as they are in some records, and variables are numbered anew."""
-    used = {name for _, inputs, _, _ in instructions for name in _names(inputs)}
+    """Of a trace as JSON, variables numbered anew."""
     numbers: dict[str, int] = {}
-    structure, constants, knobs = [], [], []
-    for kind, inputs, attrs, outputs in instructions:
-        if kind == POSTPROCESSING:
-            break
-        if kind == "GetSBlock" and outputs[0] not in used:
-            continue
-        constants += [int(value) for value in inputs if isinstance(value, (int, float))]
+    found = Outline([], [], [])
+    for kind, inputs, attrs, outputs in _effective(instructions):
+        found.constants.extend(value for value in inputs if isinstance(value, int))
         if kind == SAMPLE:
-            knobs.append(tuple(int(value) for value in attrs[0]))
-        structure.append((kind, [numbers[name] for name in _names(inputs) if name in numbers], kind == SAMPLE or attrs))
+            found.knobs.append(attrs[0])
+        found.structure.append((kind, [numbers.get(name) for name in _names(inputs)], kind == SAMPLE or attrs))
         numbers.update((name, len(numbers) + place) for place, name in enumerate(outputs))
-    return Outline(structure, tuple(constants), tuple(knobs))
+    return found
+
+
+def _effective(instructions: list) -> list:
+    """Up to postprocessing, without what was looked up and not used: a search leaves that out of its records."""
+    kept, used = [], set()
+    for instruction in reversed(instructions):
+        kind, inputs, _, outputs = instruction
+        if kind == POSTPROCESSING:
+            kept, used = [], set()
+        elif not kind.startswith("Get") or not used.isdisjoint(outputs):
+            kept.append(instruction)
+            used.update(_names(inputs))
+    return kept[::-1]
 
 
 def _names(inputs) -> Iterator[str]:
     for value in inputs:
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, list):
+        if isinstance(value, list):
             yield from _names(value)
+        elif isinstance(value, str):
+            yield value
+
+
+def _candidates(mod: IRModule, machine: rules.Machine) -> list[tuple[Trace, Outline]]:
+    """What the template makes of ``mod``, its best guess first."""
+    schedules = rules.TEMPLATES[rules.template_name(mod)](Schedule(mod, seed=1), machine)
+    traces = [schedule.trace for schedule in schedules]
+    return [(trace, outline(plain(trace.as_json())[0])) for trace in traces]
+
+
+def alike(candidates: Iterable[tuple[Trace, Outline]], neighbour: Neighbour) -> Trace | None:
+    """The candidate of the neighbour's structure, and its decisions, whose numbers are closest to the neighbour's.
+
+    Of equals the template's better guess is taken. None where no candidate has the structure, as where a record was
+    found by another strategy.
+    """
+    instructions, decisions = neighbour.trace
+    wanted = outline(instructions)
+    found = [(trace, own) for trace, own in candidates if own.structure == wanted.structure]
+    if not found:
+        return None
+    values = [knob[index] for knob, (_, index) in zip(wanted.knobs, decisions, strict=True)]
+
+    def apart(candidate: tuple[Trace, Outline]) -> float:
+        own = candidate[1]
+        closest = [_closest(knob, value) for knob, value in zip(own.knobs, values, strict=True)]
+        return sum(map(_apart, [*own.constants, *closest], [*wanted.constants, *values]))
+
+    trace, own = min(found, key=apart)
+    for sample, knob, value in zip(list(trace.decisions), own.knobs, values, strict=True):
+        trace = trace.with_decision(sample, knob.index(_closest(knob, value)), remove_postproc=True)
+    return trace
+
+
+def _closest(knob: Sequence[int], value: int) -> int:
+    return min(knob, key=lambda each: _apart(each, value))

@@ -12,6 +12,7 @@ import socket
 import socketserver
 import struct
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class AdbServer:
         self.gone = False
         self.pushed_bytes = 0
         self.requests: list[str] = []
+        self.forwards: dict[int, subprocess.Popen] = {}
         server = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -49,8 +51,28 @@ class AdbServer:
         return self
 
     def __exit__(self, *_exc) -> None:
+        for port in list(self.forwards):
+            self.remove_forward(port)
         self._tcp.shutdown()
         self._tcp.server_close()
+
+    def forward(self, port: int) -> int:
+        """Lead a new port of this machine to ``port`` of the phone, which is this machine's too.
+
+        In a process of its own: TVM's client waits for an answer without letting another thread run.
+        """
+        process = subprocess.Popen([sys.executable, __file__, str(port)], stdout=subprocess.PIPE, text=True)
+        found = int(process.stdout.readline())
+        self.forwards[found] = process
+        return found
+
+    def remove_forward(self, port: int) -> bool:
+        process = self.forwards.pop(port, None)
+        if process is not None:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+        return process is not None
 
 
 class _Connection:
@@ -95,6 +117,9 @@ class _Connection:
         if request.startswith("host") and service in known:
             self.okay(known[service])
             return False
+        if service.startswith(("forward:", "killforward:")):
+            self.forward(service)
+            return False
         if service.startswith(("transport", "tport")):
             return self.attach(service)
         if request.startswith("shell"):
@@ -105,6 +130,23 @@ class _Connection:
         else:
             self.fail(f"unknown service {request}")
         return False
+
+    def forward(self, service: str) -> None:
+        """Answered twice: the server has understood, the phone has done it."""
+        if self.server.gone or self.server.state != "device":
+            self.fail("no devices/emulators found" if self.server.gone else f"device {self.server.state}.")
+            return
+        verb, _, rest = service.partition(":")
+        if verb == "forward":
+            port = self.server.forward(int(rest.rpartition(":")[2]))
+            self.okay()
+            self.okay(str(port))
+        elif self.server.remove_forward(int(rest.rpartition(":")[2])):
+            self.okay()
+            self.okay()
+        else:
+            self.okay()
+            self.fail(f"listener '{rest}' not found")
 
     def attach(self, service: str) -> bool:
         wanted = service.split(":")[-1] if "any" not in service else SERIAL
@@ -177,3 +219,27 @@ class _Connection:
         else:
             path.unlink(missing_ok=True)
             self.socket.sendall(b"FAIL" + struct.pack("<I", len(error)) + error.encode())
+
+
+def relay(port: int) -> None:
+    """Forward what comes to a free port, which is printed, to ``port``."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)) as phone:
+                threading.Thread(target=copy, args=(phone, self.request), daemon=True).start()
+                copy(self.request, phone)
+
+    def copy(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while content := source.recv(1 << 16):
+                sink.sendall(content)
+            sink.shutdown(socket.SHUT_WR)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        print(server.server_address[1], flush=True)
+        server.serve_forever()
+
+
+if __name__ == "__main__":
+    relay(int(sys.argv[1]))

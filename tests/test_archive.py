@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +25,7 @@ from tvm_shufflenet.errors import PackageInvalid
 from tvm_shufflenet.library.archive import pack, safe_name
 from tvm_shufflenet.library.licences import WEIGHTS, licences_of
 from tvm_shufflenet.library.package import MANIFEST, REFERENCE, SCHEMA, Manifest, Package, Timing, write_package
+from tvm_shufflenet.library.sbom import SBOM
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)  # the header of an arm64 library
 
@@ -104,7 +107,7 @@ def test_an_archive_holds_what_the_folder_holds(tmp_path, library, archive):
     for name in (*folder.manifest.hashes, MANIFEST):
         assert (packed.folder / name).read_bytes() == (folder.folder / name).read_bytes()
         assert os.access(packed.folder / name, os.X_OK) == os.access(folder.folder / name, os.X_OK)
-    assert set(folder.manifest.hashes) == {"tiny.so", REFERENCE, "tiny_bench", "examples/run.c"}
+    assert set(folder.manifest.hashes) == {"tiny.so", REFERENCE, SBOM, "tiny_bench", "examples/run.c"}
     np.testing.assert_array_equal(packed.reference, folder.reference)
 
 
@@ -300,6 +303,18 @@ def test_inspect(capsys, tmp_path, library, name):
     assert {file["name"]: file["sha256"] for file in facts["files"]} == package.manifest.hashes
     assert all(file["licences"] and file["bytes"] for file in facts["files"])
     assert facts["manifest"]["model"] == "tiny" and facts["manifest"]["timings"][0]["affinity"] == "4,5"
+
+
+def test_the_bill_of_materials_is_cyclonedx_and_lists_every_file(archive):
+    package = Package(archive)
+    text = (package.folder / SBOM).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
+    bill = json.loads(text)
+    files = {part["name"]: part["hashes"][0]["content"] for part in bill["components"] if part["type"] == "file"}
+    assert files == {name: digest for name, digest in package.manifest.hashes.items() if name != SBOM}
+    assert all(part["licenses"] for part in bill["components"])
+    tools = {tool["name"]: tool.get("version") for tool in bill["metadata"]["tools"]["components"]}
+    assert tools["apache-tvm"] == package.manifest.tvm and tools["ziglang"]
 
 
 def test_inspect_refuses_what_is_no_package(capsys, tmp_path, archive):

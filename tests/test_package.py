@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import struct
+import tempfile
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -32,6 +34,7 @@ from tvm_shufflenet.library.package import (
     reference_input,
     write_package,
 )
+from tvm_shufflenet.library.sbom import SBOM
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.targets import find_target
@@ -114,10 +117,19 @@ def test_every_command_takes_an_archive(imported, local, tmp_path):
     assert timing.latency_us == bench.latency.to_json()
 
 
-def test_a_package_is_three_files(compiled):
-    assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, REFERENCE, "tiny.so"])
+def test_a_package_is_four_files(compiled):
+    assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, REFERENCE, SBOM, "tiny.so"])
     assert os.access(compiled.library, os.X_OK)
     assert oct(compiled.folder.stat().st_mode & 0o777) == "0o755", "not as private as a temporary folder"
+
+
+def test_the_same_model_makes_the_same_bytes_in_another_folder(compiled, imported, local, tmp_path, monkeypatch):
+    for folder in ("elsewhere", "temporary"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    again = workflow.compile_package(imported, local, RecordStore(Path("records"), local.tvm()), Path("tiny"))
+    assert again.manifest.hashes == compiled.manifest.hashes
 
 
 def test_the_manifest_says_what_was_compiled_for_what(compiled, local):
@@ -178,7 +190,7 @@ def test_a_timing_replaces_that_of_the_same_device_and_threads(copy):
     package.add_timing(Timing(board, 2, {"median": 1.0}))
     timings = Package(copy).manifest.timings
     assert [(t.threads, t.latency_us["median"]) for t in timings] == [(1, 2.0), (2, 1.0)]
-    assert sorted(os.listdir(copy)) == sorted([MANIFEST, REFERENCE, "tiny.so"])
+    assert sorted(os.listdir(copy)) == sorted([MANIFEST, REFERENCE, SBOM, "tiny.so"])
 
 
 def test_a_manifest_of_a_later_version_may_say_more(copy):
@@ -288,7 +300,9 @@ def test_a_package_is_written_over_an_older_one(compiled, tmp_path):
     write_package(tmp_path / "made" / "here", library, reference, manifest)
     renamed = msgspec.structs.replace(manifest, library="renamed.so")
     package = write_package(tmp_path / "made" / "here", library, reference + 1, renamed)
-    assert sorted(os.listdir(package.folder)) == sorted([MANIFEST, REFERENCE, "renamed.so"]), "nothing of the older one"
+    assert sorted(os.listdir(package.folder)) == sorted([MANIFEST, REFERENCE, SBOM, "renamed.so"]), (
+        "nothing of the older one"
+    )
     np.testing.assert_array_equal(package.reference, reference + 1)
     assert os.listdir(tmp_path / "made") == ["here"]
 

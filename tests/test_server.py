@@ -102,7 +102,7 @@ class RunningServer:
 
     def __init__(self, arch: str, log: Path, *options: object):
         self.arch, self.log = arch, log
-        command = [str(build.server_binary(arch))]
+        command = [str(build.server_binary(arch)), "--allow-root"]
         if arch != build.HOST_ARCH:
             sysroot = toolchain.require(toolchain.find_sysroot())
             command = [toolchain.require(toolchain.find_qemu()), "-L", sysroot, *command]

@@ -53,6 +53,7 @@ SHAPE = (1, 6, 16, 16)
 HOST = find_target("local")
 NATIVE, HERE = source.NATIVE, Path(__file__).parent
 GCC = shutil.which("gcc")
+JNI = Path("/usr/include/android/nativehelper/jni.h")
 needs_gcc = pytest.mark.skipif(GCC is None, reason="no gcc")
 
 
@@ -321,6 +322,36 @@ def test_cmake_finds_the_package(both, tmp_path):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     assert "the first value" in subprocess.run([tmp_path / "build" / "app"], capture_output=True, text=True).stdout
+
+
+@pytest.mark.skipif(not JNI.exists(), reason="missing: android-libnativehelper-dev")
+def test_the_glue_for_android_compiles_and_names_what_java_declares(arm, tmp_path):
+    folder, library = arm.folder / "examples" / "android", tmp_path / "libnetwork_jni.so"
+    command = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-musl", "-shared", "-nostdlib", "-fPIC"]
+    flags = [
+        "-std=c11",
+        "-O2",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fvisibility=hidden",
+        "-Wl,-z,max-page-size=16384",
+        "-Wl,-z,defs",
+    ]
+    build = [
+        *command,
+        *flags,
+        f"-I{JNI.parent}",
+        f"-I{arm.folder}",
+        folder / "network_jni.c",
+        f"-L{arm.folder}",
+        "-lsmall",
+    ]
+    subprocess.run([*build, "-o", library], check=True)
+    assert set(undefined_symbols(library)) <= set(source.symbols("small"))
+    declared = re.findall(r"private static native \w+ (\w+)\(", (folder / "Network.java").read_text())
+    registered = re.findall(r'{"(\w+)", "', (folder / "network_jni.c").read_text())
+    assert declared == registered and "Input 0, data: 1x6x16x16 float32." in (folder / "Network.java").read_text()
 
 
 # The benchmark

@@ -225,7 +225,9 @@ class TestDeviceFailure:
         assert not folder.exists()
 
     def test_a_device_lost_before_the_first_trial_is_exit_6(self, unit, model, folder, capsys, monkeypatch):
-        server = subprocess.Popen([server_binary(host_machine()), "--port", "0"], stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            [server_binary(host_machine()), "--port", "0", "--allow-root"], stdout=subprocess.PIPE, text=True
+        )
         address = server.stdout.readline().split()[1]
 
         def lose_it(_):

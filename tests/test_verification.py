@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,9 +20,9 @@ from tvm_shufflenet.library.link import trial_command
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import find_target
-from tvm_shufflenet.tuning import trial
+from tvm_shufflenet.tuning import trial, verification
 from tvm_shufflenet.tuning.trial import Cause, Job, run_trial
-from tvm_shufflenet.tuning.verification import Reference, difference, reference
+from tvm_shufflenet.tuning.verification import Reference, difference, known_reference, reference
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -146,6 +148,15 @@ def job(device, mod: tvm.IRModule, expected: Reference | None) -> Job:
         session_seconds=20,
         reference=expected,
     )
+
+
+def test_a_reference_is_computed_once(monkeypatch):
+    mod = module(KERNEL)
+    workload = f"{os.getpid()} {time.monotonic_ns()}"  # not one of an earlier run
+    found = known_reference(mod, workload)
+    assert found == reference(mod)
+    monkeypatch.setattr(verification, "reference", lambda mod: pytest.fail("computed again"))
+    assert known_reference(mod, workload) == found
 
 
 @pytest.mark.parametrize("upload", [False, True], ids=["on the device", "by upload"])

@@ -5,7 +5,7 @@ set -eu
 
 tests=
 if [ "${1:-}" = tests ]; then
-    tests="openssh-client adb"
+    tests="openssh-client adb android-libnativehelper-dev"
     # Debian's is a package; Ubuntu's is a snap, which apt-get does not bring. What is there already serves as well.
     # shellcheck source=/dev/null
     command -v chromium >/dev/null 2>&1 || command -v google-chrome >/dev/null 2>&1 ||

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from . import interrupts
+from .devices import SERVER_PORT
 from .errors import BadInput, DeployError
 
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
@@ -192,14 +193,46 @@ def _parser() -> argparse.ArgumentParser:
     )
     json_option(deploy)
 
+    _records_parser(command("records", None, "look after folders of tuning records"), json_option)
+
     serve = command("serve", _serve, "run the RPC device server on this machine")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    serve.add_argument("--port", type=_natural, default=9090, metavar="P", help="port; 0 for any free one (9090)")
+    serve.add_argument(
+        "--port", type=_natural, default=SERVER_PORT, metavar="P", help="port; 0 for any free one (9090)"
+    )
     serve.add_argument("--tracker", metavar="HOST:PORT", help="register at this TVM tracker")
     serve.add_argument("--key", metavar="K", help="device key at the tracker")
+    serve.add_argument(
+        "--secret-file", type=Path, metavar="FILE", help="serve only who knows what is in it; see SECURITY.md"
+    )
+    serve.add_argument("--user", metavar="NAME", help="started as root, become this user")
+    serve.add_argument("--allow-root", action="store_true", help="run clients' code as root")
+    serve.add_argument(
+        "--insecure", action="store_true", help="beyond loopback without a secret: whoever connects runs code here"
+    )
     serve.add_argument("--bundle", type=Path, metavar="DIR", help="instead write the server and its libraries to DIR")
     serve.add_argument("--arch", choices=("aarch64", "x86_64"), help="architecture of --bundle (aarch64)")
     return parser
+
+
+def _records_parser(parser: argparse.ArgumentParser, json_option) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, run, text: str, folders: str | None = "+") -> argparse.ArgumentParser:
+        sub = actions.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=run)
+        sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        sub.add_argument("folders", nargs=folders, type=Path, metavar="DIR", help="such as tuning_logs/<target>")
+        json_option(sub)
+        return sub
+
+    action("list", _records_list, "what is in folders: targets, clocks, threads, TVM versions, failures")
+    action("best", _records_best, "the best record of each workload")
+    merge = action("merge", _records_merge, "put the records of several folders into one")
+    merge.add_argument("--into", type=Path, required=True, metavar="DIR", help="a folder, made if it is not there")
+    prune = action("prune", _records_prune, "drop damaged lines and duplicates; what was there is kept as NAME~")
+    prune.add_argument("--keep", type=_positive, metavar="N", help="also all but the N fastest of each workload")
+    action("verify", _records_verify, "check every line, and that every schedule applies; exit code 2 where not")
 
 
 def _positive(text: str) -> int:
@@ -310,6 +343,9 @@ def _tune(options) -> None:
 
         store = _records(options, target, console)
         imported = workflow.import_model(model)
+        store.prepare()
+        for note in store.notes:
+            console.print(note, markup=False)
         with TuningProgress(console) as progress:
             result = workflow.tune(
                 imported,
@@ -332,6 +368,8 @@ def _tune(options) -> None:
             "failed": result.failed,
             "reused": result.reused,
             "causes": result.causes,
+            "noisy": result.noisy,
+            "drift": result.drift,
             "per_minute": result.trials_per_minute,
         },
         "wall_s": result.wall_s,
@@ -641,6 +679,76 @@ def _deploy(options) -> None:
     _report(options, result.to_json(), lambda console: print_deployed(console, result))
 
 
+def _records_list(options) -> None:
+    from .report.records import print_summary
+    from .tuning import upkeep
+
+    rows = []
+    for folder in map(upkeep.open_folder, options.folders):
+        groups, failed = upkeep.summary(folder), dict(upkeep.failures(folder))
+        rows.append(
+            {
+                "folder": str(folder.path),
+                "groups": [group.to_json() for group in groups],
+                "failed": failed,
+                "skipped": [line._asdict() for line in folder.skipped],
+            }
+        )
+    _report(options, {"schema": 1, "folders": rows}, lambda console: print_summary(console, rows))
+
+
+def _records_best(options) -> None:
+    from .report.records import print_fastest
+    from .tuning import upkeep
+
+    rows = [row.to_json() for folder in map(upkeep.open_folder, options.folders) for row in upkeep.fastest(folder)]
+    _report(options, {"schema": 1, "records": rows}, lambda console: print_fastest(console, rows))
+
+
+def _records_merge(options) -> None:
+    from .tuning import upkeep
+
+    changes = upkeep.merge(options.folders, options.into)
+    text = f"{options.into}: {changes.records} records and {changes.trials} failed trials added"
+    _report(options, {"schema": 1, **changes.to_json()}, lambda console: console.print(text, markup=False))
+
+
+def _records_prune(options) -> None:
+    from .tuning import upkeep
+
+    changes = {str(folder): upkeep.prune(folder, options.keep) for folder in options.folders}
+    facts = {"schema": 1, "folders": {folder: each.to_json() for folder, each in changes.items()}}
+
+    def show(console) -> None:
+        for folder, each in changes.items():
+            text = f"{folder}: {each.records} records, {each.trials} trials, {each.lines} damaged lines dropped"
+            console.print(text, markup=False)
+
+    _report(options, facts, show)
+
+
+def _records_verify(options) -> None:
+    from .tuning import upkeep
+
+    bad = {str(folder): upkeep.verify(upkeep.open_folder(folder)) for folder in options.folders}
+    facts = {"schema": 1, "folders": {folder: [line._asdict() for line in lines] for folder, lines in bad.items()}}
+
+    def show(console) -> None:
+        for folder, lines in bad.items():
+            for line in lines:
+                console.print(f"{folder}/{line}", markup=False)
+            console.print(f"{folder}: {len(lines) or 'no'} bad lines", markup=False)
+
+    _report(options, facts, show)
+    damaged = [folder for folder, lines in bad.items() if lines]
+    if damaged:
+        raise BadInput(
+            f"{sum(map(len, bad.values()))} lines of records cannot be used",
+            "they were cut short, edited or damaged, or are of another version",
+            f"tvm-shufflenet records prune {' '.join(damaged)}",
+        )
+
+
 def _serve(options) -> None:
     from .devices.native.build import server_binary, server_bundle
     from .targets import host_machine
@@ -654,6 +762,13 @@ def _serve(options) -> None:
     command = [str(server_binary(host_machine())), "--host", options.host, "--port", str(options.port)]
     if options.tracker:
         command += ["--tracker", options.tracker, "--key", options.key]
+    if options.secret_file is not None:
+        from .devices.secret import read_secret
+
+        read_secret(options.secret_file)
+        command += ["--secret-file", str(options.secret_file)]
+    command += ["--user", options.user] if options.user else []
+    command += [flag for flag in ("--allow-root", "--insecure") if getattr(options, flag[2:].replace("-", "_"))]
     os.execv(command[0], command)
 
 

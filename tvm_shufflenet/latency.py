@@ -9,12 +9,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["measured", "modelled"]
-MEASURED = "measured"
+MEASURED, MODELLED = "measured", "modelled"
 
 
 def clock_name(kind: Kind, device: str) -> str:
     """What times must share to be compared: all real clocks count alike, each modelled core is a clock of its own."""
     return MEASURED if kind == MEASURED else device
+
+
+def spread(samples: Sequence[float]) -> float:
+    """Median absolute deviation from the median, as a share of it: a few wild samples do not change it."""
+    median = statistics.median(samples)
+    return statistics.median(abs(sample - median) for sample in samples) / median
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ class DeviceFacts(msgspec.Struct, frozen=True):
 
 
 class Output(msgspec.Struct, frozen=True):
-    checksum: str | int
-    expected: str | int
+    checksum: str | float
+    expected: str | float
     ok: bool
 
 

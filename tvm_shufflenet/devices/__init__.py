@@ -1,4 +1,4 @@
-"""Devices: this machine, an emulated Cortex-A, a board at an address, any board at a tracker."""
+"""Devices: this machine, an emulated Cortex-A, a board at an address, any board at a tracker, a phone behind adb."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from ..errors import BadInput, UnknownName
 from ..targets import Target, find_core
 from .base import Device, Endpoint
 
-FORMS = ("local", "emulated", "emulated:CORE", "rpc://HOST:PORT", "tracker://HOST:PORT/KEY")
+SERVER_PORT = 9090  # where ``serve`` listens unless told otherwise
+FORMS = ("local", "emulated", "emulated:CORE", "rpc://HOST:PORT", "tracker://HOST:PORT/KEY", "adb[:SERIAL][/PORT]")
 
 
 def find_device(spec: str | None, target: Target, threads: int = 1, match: bool = True) -> Device:
@@ -24,6 +25,7 @@ def find_device(spec: str | None, target: Target, threads: int = 1, match: bool 
             "target and device do not match",
             "choose another --target or --device",
         )
+    device.target = target
     return device
 
 
@@ -45,17 +47,33 @@ def _parse(spec: str, target: Target, threads: int) -> Device:
         from .remote import RemoteDevice
 
         return RemoteDevice(spec, _endpoint(spec, scheme, rest, threads), target.machine)
+    if spec == "adb" or spec.startswith(("adb:", "adb/")):
+        from .phone import Phone
+
+        return Phone(spec, *_phone(spec), target.machine, threads)
     raise UnknownName("device", spec, FORMS)
+
+
+def _phone(spec: str) -> tuple[str | None, int]:
+    serial, _, port = spec.removeprefix("adb").partition("/")
+    if serial == ":" or ("/" in spec and not _is_port(port)):
+        raise BadInput(f"'{spec}' is not a phone", "", f"write {FORMS[5]}")
+    return serial.removeprefix(":") or None, int(port or SERVER_PORT)
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and 0 < int(text) < 65536
 
 
 def _endpoint(spec: str, scheme: str, rest: str, threads: int) -> Endpoint:
     address, _, key = rest.removeprefix("//").partition("/")
     host, _, port = address.rpartition(":")
     form = FORMS[3] if scheme == "rpc" else FORMS[4]
-    valid = port.isascii() and port.isdigit() and 0 < int(port) < 65536
-    if not rest.startswith("//") or not host or not valid or bool(key) != (scheme == "tracker"):
+    if not rest.startswith("//") or not host or not _is_port(port) or bool(key) != (scheme == "tracker"):
         raise BadInput(f"'{spec}' is not a device address", "", f"write {form}")
-    return Endpoint(host, int(port), key or None, threads)
+    from .secret import secret_file
+
+    return Endpoint(host, int(port), key or None, threads, secret_file=secret_file())
 
 
 __all__ = ["Device", "Endpoint", "find_device"]

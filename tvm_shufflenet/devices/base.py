@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from ..errors import DeviceFailed
 from ..latency import Kind, clock_name
+from ..targets import Target
+from .lending import borrow
 
 BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
 
@@ -17,7 +19,8 @@ class Endpoint:
 
     With a ``key`` the address is a tracker's and any free device of that key answers; without, a server's. ``threads``
     are set in each session, None where the server was started with the right number. With ``rehearsal`` an emulated
-    core serves the session in its main process, so that those which follow begin with its code translated.
+    core serves the session in its main process, so that those which follow begin with its code translated. With a
+    ``secret_file`` the server must ask for what is in it. Of a tracker's devices, those in ``avoid`` are left out.
     """
 
     host: str
@@ -25,9 +28,14 @@ class Endpoint:
     key: str | None = None
     threads: int | None = None
     rehearsal: bool = False
+    secret_file: str | None = None
+    avoid: tuple[str, ...] = ()
 
     def connect(self, session_seconds: float):
-        """A new RPCSession that the server ends after ``session_seconds``. Raises DeviceFailed."""
+        """A new RPCSession that the server ends after ``session_seconds``; its ``address`` is the device's.
+
+        Raises DeviceFailed.
+        """
         try:
             session = self._session(session_seconds)
             if self.threads is not None:
@@ -39,15 +47,21 @@ class Endpoint:
             ) from exc
 
     def _session(self, seconds: float):
+        if self.key is not None:
+            return borrow(self.host, self.port, self.key, int(seconds), self.avoid, self._proof)
         from tvm import rpc
 
-        if self.key is None:
-            key = " -rehearsal" if self.rehearsal else ""  # an option to our server, as TVM's own -timeout is
-            return rpc.connect(self.host, self.port, key, session_timeout=int(seconds))
-        tracker = rpc.connect_tracker(self.host, self.port)
-        if not any(server["key"] == f"server:{self.key}" for server in tracker.summary()["server_info"]):
-            raise ValueError(f"no device has registered as '{self.key}' at the tracker")
-        return tracker.request(self.key, priority=1, session_timeout=int(seconds), max_retry=2)
+        key = " -rehearsal" if self.rehearsal else ""  # an option to our server, as TVM's own -timeout is
+        session = rpc.connect(
+            self.host, self.port, key + self._proof(self.host, self.port), session_timeout=int(seconds)
+        )
+        session.address = f"{self.host}:{self.port}"
+        return session
+
+    def _proof(self, host: str, port: int) -> str:
+        from .secret import proof_option
+
+        return proof_option(host, port, self.secret_file) if self.secret_file else ""
 
     def __str__(self) -> str:
         return f"tracker://{self.host}:{self.port}/{self.key}" if self.key else f"rpc://{self.host}:{self.port}"
@@ -61,6 +75,7 @@ class Device(ABC):
     """
 
     name: str
+    target: Target | None = None  # what it is to run; it is asked at the start whether it can
     kind: Kind = "measured"
     model_error_percent: float | None = None
     machine: str
@@ -89,6 +104,10 @@ class Device(ABC):
             return False
         return True
 
+    def devices(self) -> int:
+        """How many devices there are behind the endpoint. Raises DeviceFailed."""
+        return 1
+
     def restart(self) -> None:
         """Bring a device that died back, as far as that is in our hands. Raises DeviceFailed."""
         self.close()
@@ -99,6 +118,14 @@ class Device(ABC):
 
     def __enter__(self) -> Device:
         self.start()
+        if self.target is not None:
+            from .handshake import check_device
+
+            try:
+                check_device(self, self.target)
+            except BaseException:  # without having been entered, a device is not closed
+                self.close()
+                raise
         return self
 
     def __exit__(self, *_exc) -> None:

@@ -1,4 +1,4 @@
-"""Results of llvm-mca that survive the process. Losing them costs time only, so it is never a reason to fail."""
+"""Results that survive the process. Losing them costs time only, so it is never a reason to fail."""
 
 from __future__ import annotations
 

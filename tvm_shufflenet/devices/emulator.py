@@ -127,7 +127,7 @@ class Emulator:
             "-plugin", plugin_argument(self.core, self.cores, self.traces is not None),
             f"./server/{server.name}", "--host", "127.0.0.1", "--port", "0", "--work-dir", "work",
             "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", f"{self.session_timeout_s:g}",
-            "--modelled-cores", str(self.cores),
+            "--modelled-cores", str(self.cores), "--allow-root",
         ]  # fmt: skip
         self._qemu = subprocess.Popen(
             command, env={}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",

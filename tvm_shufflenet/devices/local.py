@@ -36,7 +36,7 @@ class LocalDevice(Device):
         self._endpoint: Endpoint | None = None
 
     def start(self) -> None:
-        command = [str(server_binary(self.machine)), "--host", "127.0.0.1", "--port", "0"]
+        command = [str(server_binary(self.machine)), "--host", "127.0.0.1", "--port", "0", "--allow-root"]
         environment = os.environ | {
             "TVM_NUM_THREADS": str(self.threads),
             "LD_LIBRARY_PATH": str(runtime_libs(self.machine)),

@@ -2,6 +2,7 @@
 
 <model>.so        the library
 reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
+sbom.cdx.json     what it is made of and with, for tools that keep inventories (sbom.py)
 manifest.json     everything else; written last, so that a folder without one is no package
 
 With a standalone library (docs/standalone.md) also lib<model>.so, its header, wrappers, examples and benchmark. All
@@ -24,6 +25,7 @@ from ..errors import PackageInvalid
 from .archive import is_archive, pack, safe_name, survey, unpack
 from .licences import Licence, licences_of
 from .link import elf_machine_of
+from .sbom import SBOM, bill
 
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npy"
@@ -233,10 +235,12 @@ def write_package(
         for name, source in files.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, draft / name)
-            os.chmod(draft / name, 0o755 if _is_elf(source) else 0o644)
+            os.chmod(draft / name, 0o755 if _is_elf(source) or os.access(source, os.X_OK) else 0o644)
         np.save(draft / REFERENCE, reference)
         hashes = {name: sha256(draft / name) for name in (*files, REFERENCE)}
-        licences = licences_of(sorted(hashes), manifest.linker)
+        licences = licences_of(sorted([*hashes, SBOM]), manifest.linker)
+        (draft / SBOM).write_bytes(bill(manifest.model, hashes, licences, manifest.tvm, manifest.ffi, manifest.linker))
+        hashes[SBOM] = sha256(draft / SBOM)
         _write_manifest(draft, msgspec.structs.replace(manifest, hashes=hashes, licences=licences))
         os.chmod(draft, 0o755)
         if is_archive(path):

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 
 from ..library.package import MANIFEST
+from .tables import SCHEDULED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,9 +58,6 @@ def print_inspection(console: Console, facts: dict, package: Package) -> None:
         console.print(_described(timing), markup=False)
     if not manifest.timings:
         console.print(f"no latency in its {MANIFEST} yet: bench and deploy write them")
-
-
-SCHEDULED = {"record": "scheduled by records", "template": "by a template's default", "none": "plain"}
 
 
 def _count(package: Package, kind: str) -> int:

@@ -67,6 +67,8 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
 
 
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
+    from ..tuning.health import DRIFT
+
     table = _table("operator", "space", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
     measured = sorted((t for t in result.tasks if t.trials), key=lambda task: -task.cost_seconds)
     for task in measured:
@@ -90,6 +92,12 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
         f"{result.measured} trials measured, {result.failed} failed, {result.reused} reused, "
         f"{result.wall_s:.0f} s, {result.trials_per_minute:.0f} trials a minute; records in {store.folder}"
     )
+    if result.noisy:
+        console.print(f"noisy: {result.noisy} trials, whose samples differ by over 5 % however often they were taken")
+    if result.drift > DRIFT:
+        console.print(
+            f"drift: the device was {100 * (result.drift - 1):.0f} % slower than at its best; heat, or another program"
+        )
     for cause, count in result.causes.items():
         console.print(f"failed by {cause}: {count}")
     if result.first_error:
@@ -135,6 +143,15 @@ def _samples(latency: Latency) -> str:
     return str(len(latency.samples_us))
 
 
+# What schedules an operator, as in a package's manifest, and in words.
+SCHEDULED = {
+    "record": "scheduled by records",
+    "near record": "after a near one",
+    "template": "by a template's default",
+    "none": "plain",
+}
+
+
 def print_package(console: Console, package: Package) -> None:
     manifest = package.manifest
     size = package.library.stat().st_size
@@ -144,10 +161,7 @@ def print_package(console: Console, package: Package) -> None:
         sizes = ", ".join(f"{name} {(package.folder / name).stat().st_size / 1e6:.2f} MB" for name in files)
         console.print(f"standalone: {sizes}, with headers, wrappers and examples", markup=False)
     counts = Counter(operator.schedule for operator in manifest.operators)
-    console.print(
-        f"operators: {counts['record']} scheduled by records, {counts['near record']} after a near one, "
-        f"{counts['template']} by a template's default, {counts['none']} plain"
-    )
+    console.print(f"operators: {', '.join(f'{counts[kind]} {words}' for kind, words in SCHEDULED.items())}")
 
 
 def print_bench(console: Console, bench: Bench) -> None:

@@ -40,6 +40,8 @@ SHIPPED = {
     "examples/example.c.j2": "examples/example.c",
     "examples/example.cpp.j2": "examples/example.cpp",
     "examples/example.py.j2": "examples/example.py",
+    "examples/android/network_jni.c.j2": "examples/android/network_jni.c",
+    "examples/android/Network.java.j2": "examples/android/Network.java",
     "cmake/config.cmake.j2": "cmake/{name}-config.cmake",
 }
 
@@ -79,7 +81,7 @@ def build_standalone(
     files = {library.name: library, bench.name: bench}
     for template, name in SHIPPED.items():
         path = folder / name.format(model=model, name=identifier(model))
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render(template, model, program, target=target.name))
         files[str(path.relative_to(folder))] = path
     return Standalone(library, bench, files, program)

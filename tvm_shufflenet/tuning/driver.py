@@ -24,14 +24,17 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..devices.base import Device, Endpoint
 from ..errors import DeployError, DeviceFailed, NothingMeasured
-from ..graph.tasks import OperatorTask
+from ..graph.tasks import OperatorTask, argument_shapes
+from ..latency import MODELLED
 from ..library.link import trial_command
 from ..schedules import rules
+from ..schedules.nearest import near_trace
 from ..targets import Target
 from ..toolchain import TVM_VERSION
+from .health import COOLING_S, DRIFT, PROBE_EVERY, Drift, Quarantine, probe
 from .records import RecordStore, Trial, trace_hash, workload_hash
 from .trial import Cause, Job, Outcome
-from .verification import Reference, reference
+from .verification import Reference, known_reference
 from .workers import Workers
 
 BATCH = 8
@@ -40,7 +43,6 @@ BATCH = 8
 POPULATION = {"template": 24, "generated": 128}
 GENERATIONS = {"template": 2, "generated": 3}
 SESSION_SECONDS = 30.0
-DEVICE_FAULTS_IN_A_ROW = 6
 
 
 @dataclass
@@ -83,6 +85,7 @@ class Batch:
     candidates: list[ms.MeasureCandidate]
     endpoint: Endpoint
     futures: list[Future[Outcome]]
+    submitted: float
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class TuneResult:
-    """What a run did. ``reused`` trials came from earlier runs; ``causes`` counts failures by cause."""
+    """What a run did. ``reused`` trials came from earlier runs; ``causes`` counts failures by cause.
+
+    ``noisy`` trials' samples did not agree, however often they were taken; ``drift`` is how much slower than at its
+    best the device was at worst.
+    """
 
     requested: int
     measured: int
@@ -124,6 +131,8 @@ class TuneResult:
     first_error: str | None
     rule_kind: str | None
     tasks: tuple[Task, ...]
+    noisy: int = 0
+    drift: float = 1.0
 
     @property
     def trials_per_minute(self) -> float:
@@ -181,6 +190,7 @@ class Tuner:
         operators = list(operators)
         store.meet(operator.mod for operator in operators)
         self.database = store.database_of(device.clock, threads)
+        self.neighbours = store.neighbours(threads)
         # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
         config = ms.cost_model.xgb_model.XGBConfig(seed=seed, nthread=1)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
@@ -188,7 +198,12 @@ class Tuner:
         self.measured = self.failed = 0
         self.causes: Counter[str] = Counter()
         self.first_error: str | None = None
-        self.faults_in_a_row = 0
+        self.quarantine, self.drift = Quarantine(), Drift()
+        self.noisy = 0
+        self.since_probe = 0
+        self.passed_check = 0.0  # what was sent to the device before says nothing of it now
+        self._workers: Workers | None = None
+        self._probe_reference: Reference | None = None
         self.tasks = [self._task(task) for task in operators]
         self.tasks.sort(key=lambda task: -task.weight * task.flops)
         self.reused = sum(task.trials for task in self.tasks)
@@ -234,8 +249,9 @@ class Tuner:
         """Measure until the trials are used up or every space is exhausted; ends its own workers however it leaves."""
         started = time.monotonic()
         if self._left() > 0:
-            with contextlib.nullcontext(workers) if workers else start_workers(self.device) as hands:
-                self._search(hands, started)
+            self.store.prepare()
+            with contextlib.nullcontext(workers) if workers else start_workers(self.device) as self._workers:
+                self._search(self._workers, started)
         if self.measured + self.reused == 0:
             raise NothingMeasured(
                 "nothing was measured",
@@ -252,6 +268,8 @@ class Tuner:
             self.first_error,
             next(filter(None, (rules.rule_kind(task.context) for task in self.tasks)), None),
             tuple(self.tasks),
+            self.noisy,
+            self.drift.worst,
         )
 
     def _left(self) -> int:
@@ -274,7 +292,7 @@ class Tuner:
                 task.searching = True
                 endpoint = self.device.endpoint()
                 futures = workers.submit([self._job(task, c, endpoint) for c in candidates])
-                running.append(Batch(task, candidates, endpoint, futures))
+                running.append(Batch(task, candidates, endpoint, futures, time.monotonic()))
                 planned += len(candidates)
             if not running:
                 return
@@ -301,8 +319,10 @@ class Tuner:
             )
             if task.space == "template":
                 found.append(rules.default_candidate(task.mod, self.machine))
-                found += self._shipped_candidate(task)
+                found += [*self._shipped_candidate(task), *self._near_candidate(task)]
         found += task.context.generate_measure_candidates() or []
+        self.store.catch_up()  # another run may be writing to the same folder
+        task.seen |= {trial.trace for trial in self.store.trials(task.workload, self.device.clock, self.threads)}
         fresh = {}
         for candidate in found:
             key = trace_hash(candidate.sch.trace)
@@ -320,26 +340,37 @@ class Tuner:
         record.trace.apply_to_schedule(schedule, remove_postproc=False)
         return [ms.MeasureCandidate(schedule, record.args_info)]
 
+    def _near_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
+        """What compilation takes where there is no record: with one, it must not be worse."""
+        near = near_trace(task.mod, argument_shapes(task.mod), self.machine, self.neighbours)
+        return [] if near is None else [rules.candidate(task.mod, near[0])]
+
     def _job(self, task: Task, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
         if task.reference is None:
-            task.reference = reference(task.mod)
+            task.reference = known_reference(task.mod, task.workload)
+        return self._job_of(candidate.sch.mod, endpoint, task.reference)
+
+    def _job_of(self, mod: tvm.IRModule, endpoint: Endpoint, expected: Reference) -> Job:
         return Job(
-            tvm.ir.save_json(candidate.sch.mod),
+            tvm.ir.save_json(mod),
             self.target.tvm_config,
             self.link_command,
             self.target.machine,
-            endpoint,
+            endpoint if endpoint.key is None else replace(endpoint, avoid=self.quarantine.resting()),
             number=1,
             repeat=3,
             min_repeat_ms=15,
             session_seconds=SESSION_SECONDS,
-            reference=task.reference,
+            reference=expected,
         )
 
     def _collect(self, batch: Batch, candidate: ms.MeasureCandidate, future: Future) -> Outcome:
         task, outcome = batch.task, future.result()
         if outcome.cause is Cause.CRASH and not (self._is_current(batch.endpoint) and self.device.alive()):
             outcome = replace(outcome, cause=Cause.DEVICE)
+        if outcome.cause is Cause.WRONG:
+            outcome = self._judged(outcome)
+        self._note_pace(outcome)
         key = trace_hash(candidate.sch.trace)
         trial = Trial(
             task.workload,
@@ -352,6 +383,8 @@ class Tuner:
             cause=outcome.cause.value if outcome.cause else None,
             error=outcome.error or None,
             threads=self.threads,
+            noise=outcome.noise,
+            drift=self.drift.of(outcome.address) if outcome.seconds else None,
         )
         record = None
         if outcome.seconds:
@@ -360,9 +393,11 @@ class Tuner:
             )
             self.database.commit_tuning_record(record)
             self.measured += 1
-            self.faults_in_a_row = 0
+            self.noisy += trial.noise is not None
+            self.quarantine.good(outcome.address)
+            self.quarantine.good(str(self.device.endpoint()))
         else:
-            self._failed(outcome, batch.endpoint)
+            self._failed(outcome, batch)
         self.store.append(trial, record, task.mod)
         task.trials += 1
         return outcome
@@ -371,27 +406,89 @@ class Tuner:
         """Whether a trial was meant for the device as it runs now, not for one that died and has been restarted."""
         return endpoint == self.device.endpoint()
 
-    def _failed(self, outcome: Outcome, endpoint: Endpoint) -> None:
+    def _failed(self, outcome: Outcome, batch: Batch) -> None:
+        endpoint = batch.endpoint
         self.failed += 1
         self.causes[outcome.cause.value] += 1
         self.first_error = self.first_error or outcome.error
         if outcome.cause not in (Cause.CRASH, Cause.DEVICE, Cause.TIMEOUT) or not self._is_current(endpoint):
             return
-        self.faults_in_a_row += 1
-        if self.faults_in_a_row >= DEVICE_FAULTS_IN_A_ROW:
-            self._give_up(outcome.error)
-        if not self.device.alive():
+        if batch.submitted < self.passed_check:
+            return
+        if outcome.address:
+            self.quarantine.fault(outcome.address)
+        several = endpoint.key is not None and self._devices() > len(self.quarantine.resting())
+        if self.quarantine.fault(str(endpoint)) and not several:
+            self._rest(endpoint, outcome.error)
+        elif not self.device.alive():
             try:
                 self.device.restart()
             except DeployError as exc:
-                self._give_up(str(exc))
+                self._rest(endpoint, str(exc))
+
+    def _devices(self) -> int:
+        try:
+            return self.device.devices()
+        except DeployError:
+            return 0
+
+    def _rest(self, endpoint: Endpoint, error: str) -> None:
+        """Wait, ever longer, until the device passes a check. Raises where it does not, or has come back too often."""
+        address = str(endpoint)
+        while True:
+            if self.quarantine.given_up(address, has_worked=self.measured > 0):
+                self._give_up(error)
+            time.sleep(self.quarantine.rest_s(address))
+            error = self._check() or ""
+            if not error:
+                self.passed_check = time.monotonic()
+                return
+            self.quarantine.fault(address, at_once=True)
+
+    def _check(self) -> str | None:
+        """What is wrong with the device, if anything: it is started again where it is gone, and runs the probe."""
+        try:
+            if not self.device.alive():
+                self.device.restart()
+            outcome = self._probe()
+        except DeployError as exc:
+            return str(exc)
+        return outcome.error if outcome.cause else None
+
+    def _probe(self) -> Outcome:
+        """The probe's outcome, whose result is known and whose time should ever be the same."""
+        if self._probe_reference is None:
+            self._probe_reference = known_reference(probe(), workload_hash(probe()))
+        (future,) = self._workers.submit([self._job_of(probe(), self.device.endpoint(), self._probe_reference)])
+        return future.result()
+
+    def _judged(self, outcome: Outcome) -> Outcome:
+        """A wrong result, or a device that computes wrongly: what it does to the probe tells."""
+        checked = self._probe()
+        if checked.cause is not Cause.WRONG:
+            return outcome
+        return replace(outcome, cause=Cause.DEVICE, error=f"the device computes wrongly: {checked.error}")
+
+    def _note_pace(self, outcome: Outcome) -> None:
+        """Every so often, see whether a real clock keeps its pace; a device that does not may cool down."""
+        if self.device.kind == MODELLED or not outcome.seconds:
+            return
+        self.since_probe += 1
+        if self.since_probe < PROBE_EVERY and self.measured:
+            return
+        self.since_probe = 0
+        for pause_s in (0.0, *COOLING_S):
+            time.sleep(pause_s)
+            found = self._probe()
+            if not found.seconds or self.drift.note(found.address, float(np.median(found.seconds))) <= DRIFT:
+                return
 
     def _give_up(self, error: str) -> None:
         """The device does not come back: keep what there is, and say so."""
         if self.measured + self.reused == 0:
             raise NothingMeasured("nothing was measured", self.first_error or error, "tvm-shufflenet doctor")
         raise DeviceFailed(
-            f"{self.device.name} failed {self.faults_in_a_row} trials in a row: {error}",
+            f"{self.device.name} failed trial after trial, and rest did not help: {error}",
             "it is gone, or every schedule crashes it",
             "the records are kept; run the same command again once the device answers",
         )

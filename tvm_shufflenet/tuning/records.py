@@ -1,61 +1,49 @@
-"""Tuning records on disk: an ordinary MetaSchedule database per target, and a journal that says where each came from.
+"""Tuning records for one target: what a search may learn from, and what a library is built with.
 
-    database_workload.json        one workload a line, as MetaSchedule's JSONDatabase writes it
-    database_tuning_record.json   one record a line: [workload's line, [trace, seconds, target, arguments]]
-    trials.jsonl                  one trial a line, failed ones too: strategy, device, kind of clock, error
-    best.jsonl                    shipped records, see shipped.py; only read here
-
-The first two are what stock MetaSchedule reads. The journal holds what it has no place for: a modelled time must not
-compete with a measured one, nor one thread with two, and a schedule that failed must not be tried again. Lines are only
-ever appended.
+They are kept in a folder (folder.py says how), and a second one may lend the records that are shipped (shipped.py).
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
+import errno
 import json
 import os
-import statistics
+import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
-from ..errors import BadInput, RecordMismatch
+from ..errors import RecordMismatch
 from ..graph.tasks import argument_shapes
 from ..latency import MEASURED
 from ..schedules.nearest import Neighbour
-from .journal import Setting, Trial
+from ..toolchain import TVM_VERSION
+from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
+from .journal import Damaged, Setting, Trial, parse
+from .lines import Stream, writing
+from .serial import record_json, same_target, target_hash, trace_hash, workload_hash
 from .shipped import BEST, Best, read_best, same_text
 from .trial import Cause
 
-WORKLOADS = "database_workload.json"
-RECORDS = "database_tuning_record.json"
-JOURNAL = "trials.jsonl"
+__all__ = [
+    "JOURNAL", "RECORDS", "WORKLOADS", "RecordStore", "Trial", "record_json", "same_target", "trace_hash",
+    "workload_hash",
+]  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Line:
-    """A line that could not be used, and why."""
-
-    file: str
-    number: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}, line {self.number}: {self.reason}"
+# Of each workload, the best so many make a database: a search begins with some tens of them, a library needs one.
+BEST_OF_EACH = 256
 
 
 class Row(NamedTuple):
-    """A record and what it depends on; ``setting`` is None where nobody knows."""
+    """A record and what its time depends on."""
 
-    setting: Setting | None
+    setting: Setting
     workload: str
     record: ms.database.TuningRecord
 
@@ -82,54 +70,81 @@ class RecordStore:
     target: tvm.target.Target
     shipped: Path | None = None
     shipped_target: tvm.target.Target | None = None
-    skipped: list[Line] = field(default_factory=list)
-    other_targets: int = 0
 
     def __post_init__(self) -> None:
-        self.folder = Path(self.folder)
-        self._records: list[tuple[str, str, ms.database.TuningRecord]] = []
-        self._trials: list[Trial] = []
+        self._own = RecordFolder(self.folder)
+        self.folder = self._own.path
+        self._lent: RecordFolder | None = None
+        self._shipped_trials: list[Trial] = []
         self._best: dict[str, list[Best]] = {}  # shipped records by workload, until somebody comes with it
         self._met: dict[str, list[Shipped]] = {}
+        self._skipped: list[Skipped] = []
+        self._shipped_elsewhere = 0
+        self._refused: Counter[str] = Counter()  # shipped records of other TVM versions
+        self._matches: dict[str, bool] = {}
+        self._target_hash = target_hash(self.target)
         if self.shipped is not None and Path(self.shipped).resolve() != self.folder.resolve():
             if not self._borrowed:
-                self._read(Path(self.shipped))
+                self._lent = RecordFolder(self.shipped)
             self._read_best(Path(self.shipped), self.shipped_target or self.target)
-        known = len(self._trials)
-        self._workload_lines = self._read(self.folder)
-        self._journal = self._trials[known:]
         self._read_best(self.folder, self.target)
-        if self.other_targets and not self._records and not self._best:
+        self._refuse_useless()
+
+    def _refuse_useless(self) -> None:
+        """Raises RecordMismatch where there are records, and none is for this target and TVM."""
+        if next(self._entries(), None) or self._best:
+            return
+        if self.other_targets:
             raise RecordMismatch(
                 f"the {self.other_targets} records in {self.folder} are not for this target",
                 "they were tuned for another machine, or TVM described it otherwise",
                 "name another --records folder, or tune again into an empty one",
             )
+        if self.other_versions:
+            raise RecordMismatch(
+                f"the records in {self.folder} are of TVM {', '.join(sorted(self.other_versions))}, this is "
+                f"{TVM_VERSION}",
+                "schedules and times of one TVM mean nothing to another",
+                "name another --records folder, or tune again into an empty one",
+            )
 
-    def _read(self, folder: Path) -> dict[str, int]:
-        """Add a folder's records and trials. Returns each workload's line, by hash."""
-        workloads, lines = self._read_workloads(folder)
-        hashes = {line: shash for shash, line in lines.items()}
-        for number, value in self._lines(folder / RECORDS):
-            try:
-                line, body = value
-                record = ms.database.TuningRecord.from_json(body, workloads[line])
-            except KeyError:
-                self.skipped.append(Line(RECORDS, number, "its workload is missing or damaged"))
-                continue
-            except Exception:
-                self.skipped.append(Line(RECORDS, number, "not a tuning record"))
-                continue
-            if same_target(record.target, self.target):
-                self._records.append((hashes[line], trace_hash(record.trace), record))
-            else:
-                self.other_targets += 1
-        for number, value in self._lines(folder / JOURNAL):
-            try:
-                self._trials.append(msgspec.convert(value, Trial))
-            except msgspec.ValidationError as exc:
-                self.skipped.append(Line(JOURNAL, number, str(exc)))
-        return lines
+    @property
+    def _folders(self) -> list[RecordFolder]:
+        return [self._lent, self._own] if self._lent else [self._own]
+
+    @property
+    def skipped(self) -> list[Skipped]:
+        """Lines that could not be used."""
+        return [line for folder in self._folders for line in folder.skipped] + self._skipped
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know of the folder."""
+        return self._own.notes
+
+    @property
+    def other_targets(self) -> int:
+        """How many records are for another target."""
+        entries = (entry for folder in self._folders for entry in folder.entries.values())
+        return self._shipped_elsewhere + sum(not self._is_ours(entry.target) for entry in entries)
+
+    @property
+    def other_versions(self) -> Counter[str]:
+        """How many records are of another TVM, by its version. None of them is used."""
+        entries = (entry for folder in self._folders for entry in folder.entries.values())
+        return self._refused + Counter(entry.trial.tvm for entry in entries if not same_version(entry.trial.tvm))
+
+    def _is_ours(self, target: str) -> bool:
+        if target not in self._matches:
+            self._matches[target] = _is_target(json.loads(target), self.target)
+        return self._matches[target]
+
+    def _entries(self) -> Iterator[tuple[RecordFolder, Entry]]:
+        """The records of this target and TVM, and where each is from."""
+        for folder in self._folders:
+            for entry in folder.entries.values():
+                if same_version(entry.trial.tvm) and self._is_ours(entry.target):
+                    yield folder, entry
 
     @property
     def _borrowed(self) -> bool:
@@ -147,17 +162,27 @@ class RecordStore:
         matches: dict[str, bool] = {}
         for number, best in read_best(self._lines(folder / BEST)):
             if isinstance(best, str):
-                self.skipped.append(Line(BEST, number, best))
+                self._skipped.append(Skipped(BEST, number, best))
                 continue
             key = same_text(best.target)
             if key not in matches:
-                matches[key] = same_target(tvm.target.Target(best.target), target)
+                matches[key] = _is_target(best.target, target)
             if not matches[key]:
-                self.other_targets += 1
-                continue
-            self._best.setdefault(best.trial.workload, []).append(best)
-            if same_target(target, self.target):
-                self._trials.append(best.trial)
+                self._shipped_elsewhere += 1
+            elif not same_version(best.trial.tvm):
+                self._refused[best.trial.tvm] += 1
+            else:
+                self._best.setdefault(best.trial.workload, []).append(best)
+                if same_target(target, self.target):
+                    self._shipped_trials.append(best.trial)
+
+    def _lines(self, path: Path) -> Iterator[tuple[int, object]]:
+        """Number and value of each line; one that is not JSON is reported."""
+        for line in Stream(path).fresh():
+            try:
+                yield line.number, parse(line.data)
+            except Damaged as exc:
+                self._skipped.append(Skipped(path.name, line.number, str(exc)))
 
     def meet(self, workloads: Iterable[tvm.IRModule]) -> None:
         """Make the shipped records of ``workloads`` usable: they name their workload by its hash alone."""
@@ -169,67 +194,21 @@ class RecordStore:
                     Shipped(best.trial, record, same_target(record.target, self.target)) for best, record in records
                 ]
 
-    def _read_workloads(self, folder: Path) -> tuple[dict[int, ms.database.Workload], dict[str, int]]:
-        """Workloads by line, and their lines by hash; lines count from 0, bad ones too."""
-        workloads, lines = {}, {}
-        for number, value in self._lines(folder / WORKLOADS, keep_all=True):
-            try:
-                workloads[number - 1] = ms.database.Workload.from_json(value)
-                lines.setdefault(str(value[0]), number - 1)
-            except Exception:
-                self.skipped.append(Line(WORKLOADS, number, "not a workload"))
-        return workloads, lines
-
-    def _lines(self, path: Path, keep_all: bool = False) -> Iterator[tuple[int, object]]:
-        """Number and value of each line; one that is not JSON is reported, or None where ``keep_all`` is set."""
-        try:
-            lines = path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return
-        except OSError as exc:
-            raise BadInput(f"cannot read {path}", str(exc), "check the --records folder") from exc
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield number, json.loads(line)
-            except ValueError:
-                if keep_all:
-                    yield number, None
-                else:
-                    self.skipped.append(Line(path.name, number, "not JSON, perhaps cut short"))
-
-    def _settings(self) -> list[Setting | None]:
-        """The setting of each record, found in the journal by its time too: one schedule may be timed in two."""
-        timed: dict[tuple[str, str], dict[float, Setting]] = {}
-        for trial in self._trials:
-            if trial.seconds is not None:
-                settings = timed.setdefault((trial.workload, trial.trace), {})
-                settings[trial.seconds] = trial.setting
-        unlisted = None if any(line.file == JOURNAL for line in self.skipped) else Setting(MEASURED, 1)
-        found = []
-        for workload, trace, record in self._records:
-            by_seconds = timed.get((workload, trace))
-            median = statistics.median(float(seconds) for seconds in record.run_secs)
-            found.append(unlisted if by_seconds is None else by_seconds.get(median))
-        return found
-
     def database(self, *preferred: str, threads: int = 1) -> ms.database.MemoryDatabase:
         """The usable records for ``threads`` as a MetaSchedule database, all of one clock: two do not compare.
 
         It is the first of the ``preferred`` clocks that has any; after these, measured times come before modelled
-        ones. A record without a journal line, such as one that stock MetaSchedule wrote, was measured with one thread;
-        unless the journal is damaged, then nobody knows. Shipped records, of workloads that have been met, stand in
-        where that leaves none, whatever their clock.
+        ones. Shipped records, of workloads that have been met, stand in where that leaves none, whatever their clock.
         """
-        rows = self._rows()
-        present = {row.setting.clock for row in rows if row.setting is not None and row.setting.threads == threads}
+        present = {setting.clock for setting in self._settings() if setting.threads == threads}
         order = [*preferred, MEASURED, *sorted(present)]
         wanted = next((clock for clock in order if clock in present), None)
-        chosen = [row for row in rows if row.setting == (wanted, threads)]
+        chosen = [] if wanted is None else self._rows(Setting(wanted, threads))
         return _as_database([*chosen, *self._stand_ins({row.workload for row in chosen}, order, threads)])
 
     def database_of(self, clock: str, threads: int = 1) -> ms.database.MemoryDatabase:
         """The records of one clock and number of threads alone, perhaps none: what a search may learn from."""
-        return _as_database(row for row in self._rows() if row.setting == (clock, threads))
+        return _as_database(self._rows(Setting(clock, threads)))
 
     def stand_in(self, workload: tvm.IRModule, clock: str, threads: int = 1) -> ms.database.TuningRecord | None:
         """The shipped record of a workload that has none on this clock: where a search may begin."""
@@ -240,30 +219,42 @@ class RecordStore:
 
     def best(self, clock: str, threads: int = 1) -> list[Best]:
         """The best record of each workload as a line to ship."""
-        fastest: dict[str, Best] = {}
-        trials = {(t.workload, t.trace, t.seconds): t for t in self._trials if t.setting == (clock, threads)}
-        for workload, trace, record in self._records:
-            seconds = statistics.median(float(second) for second in record.run_secs)
-            trial = trials.get((workload, trace, seconds))
-            if trial is None or (workload in fastest and fastest[workload].trial.seconds <= seconds):
-                continue
-            arguments = tuple(argument_shapes(record.workload.mod))
-            fastest[workload] = Best(trial, plain(record.target.export()), plain(record.trace.as_json()), arguments)
-        return list(fastest.values())
+        return [self._as_best(*ranked[0]) for ranked in self._ranked(Setting(clock, threads)).values()]
+
+    def _as_best(self, folder: RecordFolder, entry: Entry) -> Best:
+        trace, _, target, _ = entry.place.body()
+        arguments = tuple(argument_shapes(folder.workload(entry).mod))
+        return Best(msgspec.structs.replace(entry.trial, target=None, record=None), target, trace, arguments)
 
     def neighbours(self, threads: int = 1) -> list[Neighbour]:
         """The best records of all workloads that say for what shapes they are, whatever their clock; own ones first."""
-        own = [best for clock in {trial.clock for trial in self._trials} for best in self.best(clock, threads)]
+        clocks = sorted({entry.trial.clock for _, entry in self._entries()})
+        own = [best for clock in clocks for best in self.best(clock, threads)]
         shipped = [best for found in self._best.values() for best in found if best.trial.threads == threads]
         return [best.neighbour() for best in (*own, *shipped) if best.arguments]
 
-    def _rows(self) -> list[Row]:
-        """All that compete by their times."""
-        own = [
-            Row(setting, shash, rec) for setting, (shash, _, rec) in zip(self._settings(), self._records, strict=True)
-        ]
+    def _settings(self) -> set[Setting]:
+        """Those of all records that compete by their times."""
+        shipped = {each.trial.setting for found in self._met.values() for each in found if each.same_target}
+        return shipped | {entry.trial.setting for _, entry in self._entries()}
+
+    def _ranked(self, setting: Setting) -> dict[str, list[tuple[RecordFolder, Entry]]]:
+        """The folders' records of one setting by workload, the fastest first."""
+        found: dict[str, list[tuple[RecordFolder, Entry]]] = {}
+        for folder, entry in self._entries():
+            if entry.trial.setting == setting:
+                found.setdefault(entry.trial.workload, []).append((folder, entry))
+        return {shash: sorted(rows, key=lambda row: row[1].trial.seconds) for shash, rows in found.items()}
+
+    def _rows(self, setting: Setting) -> list[Row]:
+        """All of one setting that compete by their times, but for those that many others beat."""
+        rows = []
+        for shash, ranked in self._ranked(setting).items():
+            rows += [Row(setting, shash, folder.record(entry)) for folder, entry in ranked[:BEST_OF_EACH]]
         shipped = [each for found in self._met.values() for each in found if each.same_target]
-        return own + [Row(each.trial.setting, each.trial.workload, each.record) for each in shipped]
+        return rows + [
+            Row(setting, each.trial.workload, each.record) for each in shipped if each.trial.setting == setting
+        ]
 
     def _stand_ins(self, served: set[str], clocks: list[str], threads: int) -> Iterator[Row]:
         """A shipped record for each workload met that is not ``served``, of the first of the ``clocks``."""
@@ -276,36 +267,62 @@ class RecordStore:
 
     def trials(self, workload: str, clock: str, threads: int = 1) -> list[Trial]:
         """Finished trials of a workload on one clock; those that a device's failure ended do not count."""
+        finished = [trial for folder in self._folders for trial in folder.finished(self._is_ours)]
         return [
             trial
-            for trial in self._trials
+            for trial in (*self._shipped_trials, *finished)
             if trial.workload == workload
-            and (trial.clock, trial.threads) == (clock, threads)
+            and trial.setting == (clock, threads)
+            and trial.target in (None, self._target_hash)
+            and same_version(trial.tvm)
             and trial.cause not in (Cause.DEVICE.value, Cause.TIMEOUT.value)
         ]
 
+    def catch_up(self) -> None:
+        """Take in what other runs have written to the folder since."""
+        self._own.read()
+
     def journal(self, workload: str, setting: Setting) -> list[Trial]:
         """Trials of a workload in the order in which this folder's own searches made them; nothing that was shipped."""
-        return [trial for trial in self._journal if trial.workload == workload and trial.setting == setting]
+        return [trial for trial in self._own.trials if trial.workload == workload and trial.setting == setting]
+
+    def prepare(self) -> None:
+        """Make sure that trials can be written, before any is made; see ``notes`` then. Raises BadInput."""
+        with self._own.ours(), writing(self.folder):
+            tempfile.TemporaryFile(dir=self.folder).close()
+            for path in self._own.files():
+                if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     def append(self, trial: Trial, record: ms.database.TuningRecord | None, mod: tvm.IRModule) -> None:
-        """Write one trial, and its record if it succeeded; both are on disk when this returns."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # The journal first: cut off between the two, a record without its line would pass for a measured one.
-        _append(self.folder / JOURNAL, msgspec.to_builtins(trial))
-        self._trials.append(trial)
-        self._journal.append(trial)
-        if record is not None:
-            line = self._workload_line(trial.workload, mod)
-            _append(self.folder / RECORDS, [line, record_json(record)])
-            self._records.append((trial.workload, trial.trace, record))
+        """Write one trial, and its record if it succeeded; both are on disk when this returns. Raises BadInput.
 
-    def _workload_line(self, shash: str, mod: tvm.IRModule) -> int:
-        if shash not in self._workload_lines:
-            self._workload_lines[shash] = _append_and_count(
-                self.folder / WORKLOADS, plain(ms.database.Workload(mod).as_json())
-            )
-        return self._workload_lines[shash]
+        A trial that another run has made since this one looked is not written twice.
+        """
+        target = self.target if record is None else record.target
+        trial = msgspec.structs.replace(trial, target=target_hash(target))
+        known = self._has_made(trial)
+        with self._own.ours():
+            if self._has_made(trial) and not known:
+                return
+            body = None if record is None else record_json(record)
+            self._own.write(trial, body, mod)
+
+    def _has_made(self, trial: Trial) -> bool:
+        return trial.trace in {t.trace for t in self.trials(trial.workload, *trial.setting)}
+
+
+def same_version(version: str) -> bool:
+    """Whether that TVM's schedules and times are this one's too: patch releases change neither."""
+    return version.split(".")[:2] == TVM_VERSION.split(".")[:2]
+
+
+def _is_target(written, target: tvm.target.Target) -> bool:
+    """Whether a record's target is ``target``. Of one that this TVM does not know it raises errors of many kinds."""
+    try:
+        return same_target(tvm.target.Target(written), target)
+    except Exception:
+        return False
 
 
 def _as_database(rows: Iterable[Row]) -> ms.database.MemoryDatabase:
@@ -318,73 +335,3 @@ def _as_database(rows: Iterable[Row]) -> ms.database.MemoryDatabase:
             ms.database.TuningRecord(record.trace, workloads[shash], record.run_secs, record.target, record.args_info)
         )
     return database
-
-
-def _append(path: Path, value) -> None:
-    """One write of one whole line, on disk before we go on; a torn last line is closed first, not joined."""
-    line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
-    with _locked(path) as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - 1))
-        if file.read() not in (b"", b"\n"):
-            line = b"\n" + line
-        file.write(line)
-
-
-def _append_and_count(path: Path, value) -> int:
-    """As ``_append``; returns how many lines are before it: another tuning run may be writing to the same file."""
-    _append(path, value)
-    text = json.dumps(value, separators=(",", ":")).encode()
-    lines = path.read_bytes().splitlines()
-    return len(lines) - 1 - lines[::-1].index(text)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    """The file, for us alone until it is closed; then what was written is on disk. Raises BadInput."""
-    try:
-        with open(path, "ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as exc:
-        raise BadInput(f"cannot write {path}", str(exc), "free space or name another --records folder") from exc
-
-
-def workload_hash(mod: tvm.IRModule) -> str:
-    """MetaSchedule's own structural hash of a workload."""
-    return str(ms.database.Workload(mod).as_json()[0])
-
-
-def trace_hash(trace) -> str:
-    """Hash of a schedule's instructions and decisions; postprocessing follows from these."""
-    return hashlib.sha256(json.dumps(plain(trace.as_json(True))).encode()).hexdigest()[:16]
-
-
-def record_json(record: ms.database.TuningRecord) -> list:
-    """A record as MetaSchedule's JSONDatabase writes it; ``TuningRecord.as_json`` itself refuses index maps."""
-    arguments = [info.as_json() for info in record.args_info]
-    return plain([record.trace.as_json(), record.run_secs, record.target.export(), arguments])
-
-
-def same_target(left, right) -> bool:
-    """Whether two targets generate the same code, however many cores they say the machine has."""
-    return _code(left) == _code(right)
-
-
-def _code(target) -> dict:
-    return {key: value for key, value in plain(target.export()).items() if key not in ("num-cores", "tag", "keys")}
-
-
-def plain(value):
-    """TVM's containers and boxed numbers as Python's own, for json."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if hasattr(value, "items"):
-        return {str(key): plain(item) for key, item in value.items()}
-    if hasattr(value, "value"):
-        return plain(value.value)
-    return [plain(item) for item in value]

@@ -31,6 +31,10 @@ SOURCES = (
     "modelled_cores.cc",
     "random_fill.cc",
     "fill_digest.cc",
+    "features.cc",
+    "gate.cc",
+    "sandbox.cc",
+    "sha256.cc",
 )
 HEADERS = (
     "net.h",
@@ -41,8 +45,14 @@ HEADERS = (
     "modelled_cores.h",
     "random_fill.h",
     "fill_digest.h",
+    "features.h",
+    "gate.h",
+    "sandbox.h",
+    "sha256.h",
 )
 SERVER = "tvm_shufflenet_server"
+# Raised whenever this project comes to expect something of the server that an older one does not do.
+SERVER_VERSION = 2
 LIBS = ("libtvm_runtime.so", "libtvm_ffi.so")
 
 # 2.28 is the oldest glibc that TVM's own wheels run on, so the server adds no demand of its own.
@@ -65,6 +75,7 @@ def server_binary(arch: str) -> Path:
     command = [
         *(zig, "c++", "-target", f"{arch}-linux-gnu.{GLIBC}"),
         *FLAGS,
+        f"-DSERVER_VERSION={SERVER_VERSION}",
         f'-DTVM_VERSION="{toolchain.TVM_VERSION}"',
         f'-DFFI_VERSION="{toolchain.FFI_VERSION}"',
         *("-isystem", str(_package("tvm_ffi") / "include")),

@@ -1,6 +1,7 @@
 // Small pieces of socket code that the server and its tracker link share.
 #pragma once
 
+#include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -25,6 +26,13 @@ struct Address {
   sockaddr_storage storage{};
   socklen_t length = 0;
   int family() const { return storage.ss_family; }
+  bool IsLoopback() const {
+    if (family() == AF_INET6) {
+      const in6_addr& in6 = reinterpret_cast<const sockaddr_in6*>(&storage)->sin6_addr;
+      return IN6_IS_ADDR_LOOPBACK(&in6) || (IN6_IS_ADDR_V4MAPPED(&in6) && in6.s6_addr[12] == 127);
+    }
+    return family() == AF_INET && ntohl(reinterpret_cast<const sockaddr_in*>(&storage)->sin_addr.s_addr) >> 24 == 127;
+  }
   const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
 };
 

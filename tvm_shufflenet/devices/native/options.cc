@@ -1,15 +1,21 @@
 #include "options.h"
 
+#include <sys/stat.h>
 #include <sys/un.h>
 
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
+#include <iterator>
 #include <map>
 
 namespace {
+
+constexpr size_t kMinSecretBytes = 16;
 
 constexpr const char* kUsage = R"(usage: tvm_shufflenet_server [options]
   --host ADDRESS             listen on this address (127.0.0.1; 0.0.0.0 for every network)
@@ -21,6 +27,12 @@ constexpr const char* kUsage = R"(usage: tvm_shufflenet_server [options]
   --custom-addr ADDRESS      the address the tracker tells clients, if not the one it sees
   --session-timeout SECONDS  end every session after this long (0: no limit)
   --max-sessions N           serve so many clients at once (8; with a tracker 1)
+  --secret-file FILE         give sessions only to clients that know what is in this file
+  --insecure                 without a secret, listen beyond loopback all the same: whoever connects can run code here
+  --user NAME                started as root, become this user
+  --allow-root               run sessions as root, which is refused otherwise
+  --session-memory MB        limit the address space of a session (0: no limit)
+  --session-disk MB          limit the files of a session (1024; 0: no limit)
   --cost-socket PATH         emulated device: report times from the cost service at this socket
   --modelled-cores N         emulated device: share parallel regions among so many cores (1)
 )";
@@ -38,6 +50,10 @@ long Number(const std::string& option, const std::string& text, long low, long h
     UsageError(option + " needs a number from " + range + ", not '" + text + "'");
   }
   return value;
+}
+
+int64_t Megabytes(const std::string& option, const std::string& text) {
+  return int64_t{Number(option, text, 0, 1 << 30)} << 20;
 }
 
 double Seconds(const std::string& option, const std::string& text) {
@@ -69,6 +85,23 @@ void SetTracker(const std::string& text, Options* options) {
   options->tracker_port = Number("--tracker", text.substr(colon + 1), 1, 65535);
 }
 
+// A secret that others can read is none, and one that can be guessed neither: who connects may try as often as he likes.
+std::string ReadSecret(const std::string& path) {
+  std::ifstream file(path);
+  struct stat status {};
+  if (!file || stat(path.c_str(), &status) != 0) UsageError("--secret-file: cannot read '" + path + "'");
+  if (status.st_mode & (S_IRWXG | S_IRWXO)) {
+    UsageError("--secret-file: others may read '" + path + "'; run chmod 600 on it");
+  }
+  std::string secret((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  while (!secret.empty() && isspace(static_cast<unsigned char>(secret.back()))) secret.pop_back();
+  if (secret.size() < kMinSecretBytes) {
+    UsageError("--secret-file: '" + path + "' needs at least " + std::to_string(kMinSecretBytes) +
+               " characters; make one with: head -c 32 /dev/urandom | base64");
+  }
+  return secret;
+}
+
 }  // namespace
 
 Options ParseOptions(int argc, char** argv) {
@@ -83,14 +116,23 @@ Options ParseOptions(int argc, char** argv) {
       {"--custom-addr", [&](auto& text) { options.custom_addr = Word("--custom-addr", text, true); }},
       {"--session-timeout", [&](auto& text) { options.session_timeout_s = Seconds("--session-timeout", text); }},
       {"--max-sessions", [&](auto& text) { options.max_sessions = Number("--max-sessions", text, 1, 64); }},
+      {"--secret-file", [&](auto& text) { options.secret = ReadSecret(text); }},
+      {"--user", [&](auto& text) { options.user = text; }},
+      {"--session-memory", [&](auto& text) { options.limits.memory_bytes = Megabytes("--session-memory", text); }},
+      {"--session-disk", [&](auto& text) { options.limits.disk_bytes = Megabytes("--session-disk", text); }},
       {"--cost-socket", [&](auto& text) { options.cost_socket = text; }},
       {"--modelled-cores", [&](auto& text) { options.modelled_cores = Number("--modelled-cores", text, 1, 16); }},
   };
+  const std::map<std::string, bool*> flags = {{"--insecure", &options.insecure}, {"--allow-root", &options.allow_root}};
   for (int i = 1; i < argc; ++i) {
     std::string option = argv[i];
     if (option == "--help" || option == "-h") {
       fputs(kUsage, stdout);
       exit(0);
+    }
+    if (auto flag = flags.find(option); flag != flags.end()) {
+      *flag->second = true;
+      continue;
     }
     auto setter = setters.find(option);
     if (setter == setters.end()) UsageError("unknown option '" + option + "'");

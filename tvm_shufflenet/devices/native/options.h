@@ -3,6 +3,8 @@
 
 #include <string>
 
+#include "sandbox.h"
+
 struct Options {
   std::string host = "127.0.0.1";
   int port = 0;      // 0: any free one
@@ -14,6 +16,10 @@ struct Options {
   std::string custom_addr;
   double session_timeout_s = 0;  // 0: none
   int max_sessions = 8;
+  std::string secret;  // empty: none
+  bool insecure = false, allow_root = false;
+  std::string user;  // to become, when started as root
+  Limits limits{0, int64_t{1} << 30};
   std::string cost_socket;
   int modelled_cores = 1;
 

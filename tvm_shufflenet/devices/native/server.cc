@@ -23,6 +23,7 @@
 #include <sstream>
 #include <vector>
 
+#include "gate.h"
 #include "net.h"
 #include "options.h"
 #include "session.h"
@@ -59,6 +60,7 @@ struct Handshake {
   std::string peer;
   TimePoint deadline = After(kHandshakeS);
   std::string received = {};
+  bool admitted = false;
 
   // Never more than the handshake: what follows belongs to the session.
   size_t BytesMissing() const {
@@ -67,6 +69,9 @@ struct Handshake {
   }
   bool Complete() const { return BytesMissing() == 0; }
   int32_t KeyBytes() const { return ReadWireInt(received.data() + sizeof(int32_t)); }
+  bool WantsChallenge() const {
+    return received.size() >= sizeof(int32_t) && ReadWireInt(received.data()) == kChallengeMagic;
+  }
   bool Sane() const {
     if (received.size() >= sizeof(int32_t) && ReadWireInt(received.data()) != kRPCMagic) return false;
     return received.size() < kHeaderBytes || (KeyBytes() >= 0 && KeyBytes() <= kMaxKeyBytes);
@@ -96,16 +101,19 @@ std::string PeerText(const sockaddr_storage& address) {
   return AddressText(host, ntohs(in->sin_port));
 }
 
+// The value of a client's option, empty without one.
+std::string Option(const std::vector<std::string>& client_options, const std::string& name) {
+  for (const std::string& option : client_options) {
+    if (option.compare(0, name.size(), name) == 0) return option.substr(name.size());
+  }
+  return "";
+}
+
 // The shorter of what the client asks for and what the server allows; 0 is no limit.
 double SessionTimeout(const std::vector<std::string>& client_options, double allowed_s) {
-  const std::string name = "-timeout=";
-  double timeout_s = allowed_s;
-  for (const std::string& option : client_options) {
-    if (option.compare(0, name.size(), name) != 0) continue;
-    double asked_s = strtod(option.c_str() + name.size(), nullptr);
-    if (std::isfinite(asked_s) && asked_s > 0) timeout_s = timeout_s > 0 ? std::min(timeout_s, asked_s) : asked_s;
-  }
-  return timeout_s;
+  double asked_s = strtod(Option(client_options, "-timeout=").c_str(), nullptr);
+  if (!std::isfinite(asked_s) || asked_s <= 0) return allowed_s;
+  return allowed_s > 0 ? std::min(allowed_s, asked_s) : asked_s;
 }
 
 std::string Number(double value) {
@@ -122,7 +130,7 @@ void RemoveFolder(const std::string& folder) {
 
 class Server {
  public:
-  explicit Server(Options options) : options_(std::move(options)) {}
+  explicit Server(Options options) : options_(std::move(options)), gate_(options_.secret) {}
 
   // Returns what went wrong, or nothing.
   std::string Open();
@@ -146,6 +154,7 @@ class Server {
   void ReadSignals();
 
   const Options options_;
+  Gate gate_;
   int listen_fd_ = -1;
   int port_ = 0;
   std::string work_dir_;
@@ -158,8 +167,12 @@ class Server {
 
 std::string Server::Open() {
   std::string error = RuntimeMismatch();
+  if (error.empty() && geteuid() == 0 && options_.user.empty() && !options_.allow_root) {
+    error = "refused to run as root: clients run code here; name a user to become (--user NAME) or give --allow-root";
+  }
   if (error.empty()) error = Listen();
   if (error.empty()) error = MakeWorkDir();
+  if (error.empty()) error = DropRights(options_.user, work_dir_);
   if (!error.empty()) return error;
   if (pipe2(wakeup, O_CLOEXEC | O_NONBLOCK) != 0) return std::string("pipe: ") + strerror(errno);
   struct sigaction action {};
@@ -198,6 +211,11 @@ std::string Server::Listen() {
     Address address;
     std::string error = Resolve(options_.host, port, &address);
     if (!error.empty()) return error;
+    if (gate_.open() && !options_.insecure && !address.IsLoopback()) {
+      return "refused to listen on " + AddressText(options_.host, port) +
+             " without a secret: whoever connects could run code here; give --secret-file FILE, or listen on loopback "
+             "and reach it through ssh or adb (or --insecure, in a network where everybody may)";
+    }
     listen_fd_ = socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     int on = 1;
     setsockopt(listen_fd_, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
@@ -313,6 +331,11 @@ void Server::Receive(Handshake& handshake) {
 
 // Returns true once the handshake is over: refused, given up, or a session.
 bool Server::Answer(Handshake& handshake) {
+  if (!gate_.open() && handshake.WantsChallenge()) {
+    SendWhole(handshake.fd, gate_.Challenge());
+    close(handshake.fd);
+    return true;
+  }
   if (!handshake.Sane() || (!handshake.Complete() && Clock::now() >= handshake.deadline)) {
     fprintf(stderr, "%s: not a TVM RPC client, or too slow\n", handshake.peer.c_str());
     close(handshake.fd);
@@ -326,6 +349,13 @@ bool Server::Answer(Handshake& handshake) {
   words >> name;
   std::vector<std::string> client_options;
   for (std::string word; words >> word;) client_options.push_back(word);
+  // Who does not know the secret is told nothing, not even whether the key is right.
+  handshake.admitted = handshake.admitted || gate_.open() || gate_.Admits(Option(client_options, "-proof="));
+  if (!handshake.admitted) {
+    fprintf(stderr, "%s: refused, it does not know the secret\n", handshake.peer.c_str());
+    close(handshake.fd);
+    return true;
+  }
   bool offered = !tracker_ || !tracker_->match_key().empty();
   if (!offered || name != "client:" + (tracker_ ? tracker_->match_key() : options_.key)) {
     fprintf(stderr, "%s: refused, its key does not match\n", handshake.peer.c_str());
@@ -360,7 +390,7 @@ void Server::Rehearse(const Handshake& handshake) {
     SetBlocking(handshake.fd, true);
     timeval limit{kRehearsalS, 0};
     setsockopt(handshake.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-    RehearseSession(handshake.fd, {folder, options_.cost_socket, options_.modelled_cores});
+    RehearseSession(handshake.fd, {folder, options_.limits, options_.cost_socket, options_.modelled_cores});
     RemoveFolder(folder);
   }
   close(handshake.fd);
@@ -402,7 +432,8 @@ void Server::BecomeSession(int fd, const std::string& folder, pid_t parent) {
   dup2(STDERR_FILENO, STDOUT_FILENO);  // stdout carries the one line that says where the server listens
   SetBlocking(fd, true);
   if (chdir(folder.c_str()) != 0) _exit(1);
-  ServeSession(fd, {folder, options_.cost_socket, options_.modelled_cores});
+  if (options_.cost_socket.empty()) Confine(options_.limits);  // under an emulator it would bind the emulator
+  ServeSession(fd, {folder, options_.limits, options_.cost_socket, options_.modelled_cores});
 }
 
 void Server::StopOverdueSessions() {

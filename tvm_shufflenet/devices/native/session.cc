@@ -13,6 +13,7 @@
 #include <fstream>
 #include <functional>
 
+#include "features.h"
 #include "fill_digest.h"
 #include "modelled_cores.h"
 #include "modelled_timer.h"
@@ -114,6 +115,20 @@ ffi::Any LoadModule(const fs::path& folder, const std::string& name) {
   return CallGlobal("ffi.ModuleLoadFromFile", ffi::String(copy.string()));
 }
 
+// Each file is limited by the system (sandbox.h); this is for many.
+void CheckDisk(const fs::path& folder, int64_t limit_bytes) {
+  int64_t bytes = 0;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    std::error_code error;
+    auto size = entry.is_regular_file(error) ? entry.file_size(error) : 0;
+    bytes += error ? 0 : static_cast<int64_t>(size);
+  }
+  if (limit_bytes > 0 && bytes > limit_bytes) {
+    TVM_FFI_THROW(ValueError) << "this session's files take " << bytes << " bytes, --session-disk allows "
+                              << limit_bytes;
+  }
+}
+
 std::string ListFolder(const fs::path& folder) {
   std::string names;
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -126,18 +141,23 @@ std::string ServerInfo(bool modelled) {
   utsname system{};
   uname(&system);
   const char* format =
-      R"({"arch": "%s", "kernel": "%s", "cpus": %ld, "pid": %d, "tvm": "%s", "tvm_ffi": "%s", "timer": "%s"})";
+      R"({"arch": "%s", "kernel": "%s", "cpus": %ld, "pid": %d, "server": %d, "tvm": "%s", "tvm_ffi": "%s", "timer": "%s", "features": {)";
   char text[512];
-  snprintf(text, sizeof(text), format, kArch, system.release, sysconf(_SC_NPROCESSORS_ONLN), getpid(), TVM_VERSION,
-           FFI_VERSION, modelled ? "modelled" : "measured");
-  return text;
+  snprintf(text, sizeof(text), format, kArch, system.release, sysconf(_SC_NPROCESSORS_ONLN), getpid(), SERVER_VERSION,
+           TVM_VERSION, FFI_VERSION, modelled ? "modelled" : "measured");
+  std::string features;
+  for (const auto& [name, present] : CpuFeatures()) {
+    features += (features.empty() ? "\"" : ", \"") + name + "\": " + (present ? "true" : "false");
+  }
+  return text + features + "}}";
 }
 
 void RegisterGlobals(const SessionConfig& config) {
   fs::path folder = config.folder;
   bool modelled = !config.cost_socket.empty();
   // TVM's own upload, download and remove ask this function where a client's file is.
-  Register("tvm.rpc.server.workpath", [folder](ffi::PackedArgs args) {
+  Register("tvm.rpc.server.workpath", [folder, disk_bytes = config.limits.disk_bytes](ffi::PackedArgs args) {
+    CheckDisk(folder, disk_bytes);
     return ffi::Any(ffi::String(ClientFile(folder, args[0].cast<std::string>()).string()));
   });
   Register("tvm.rpc.server.load_module",

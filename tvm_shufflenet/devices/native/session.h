@@ -3,8 +3,11 @@
 
 #include <string>
 
+#include "sandbox.h"
+
 struct SessionConfig {
   std::string folder;       // the client's files live here
+  Limits limits;
   std::string cost_socket;  // empty: measure; otherwise the service that prices what was executed
   int modelled_cores = 1;   // with a cost socket: how many cores share a parallel region
 };

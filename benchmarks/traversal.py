@@ -1,0 +1,62 @@
+"""What it is worth that operators walk to and fro, so that each begins with what is still in the cache.
+
+    python benchmarks/traversal.py --targets cortex-a72 cortex-a53 --models shufflenet_v1_g3_x1_0
+
+Each network is built twice from the same schedules, with ``AlternateTraversal`` and without, and timed on the modelled
+core: milliseconds, and lines of the second cache that missed, in thousands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+os.environ.setdefault("TVM_NUM_THREADS", "1")
+
+from tvm_shufflenet import models, workflow
+from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.devices.base import Device
+from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.library import alternate
+from tvm_shufflenet.library.build import build_tuned
+from tvm_shufflenet.targets import Target, find_target
+
+
+def timed(imported: workflow.Imported, target: Target, device: Device, library: Path) -> tuple[float, float]:
+    """Milliseconds, and thousands of misses."""
+    store = workflow.open_records(target, None)
+    records = workflow.best_records(imported, target, store, device.clock)
+    build_tuned(
+        imported.module, target, records, library, workflow.linker_command(target), neighbours=store.neighbours()
+    )
+    with Network(device, library) as network:
+        workflow.check(network, imported.input, imported.reference, imported.tolerance, library.name)
+        milliseconds = network.latency(1).median_us / 1000
+    return milliseconds, device.last_cost().l2_misses / 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--targets", nargs="+", default=["cortex-a72", "cortex-a53", "cortex-a76"])
+    parser.add_argument("--models", nargs="+", default=["shufflenet_v1_g3_x1_0", "shufflenet_v2_x1_0"])
+    options = parser.parse_args()
+    print(f"{'target':12}{'network':24}{'one way':>10}{'to and fro':>12}{'ratio':>8}{'misses':>10}{'misses':>10}")
+    for target in map(find_target, options.targets):
+        with find_device("emulated", target) as device, tempfile.TemporaryDirectory() as folder:
+            for name in options.models:
+                imported = workflow.import_model(models.find_model(name))
+                with mock.patch.object(alternate, "walked_backwards", lambda _bindings: set()):
+                    one_way, lost = timed(imported, target, device, Path(folder) / "one-way.so")
+                to_and_fro, fewer = timed(imported, target, device, Path(folder) / "to-and-fro.so")
+                ratio = to_and_fro / one_way
+                print(
+                    f"{target.name:12}{name:24}{one_way:10.2f}{to_and_fro:12.2f}{ratio:8.3f}{lost:10.0f}{fewer:10.0f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,359 @@
+"""Who may use a device server, and what a session on it may do; what host and device tell each other first."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tvm
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_server import RunningServer, eventually
+from tvm import rpc
+from tvm.rpc import base
+from tvm.rpc.tracker import Tracker
+
+from tvm_shufflenet import cli
+from tvm_shufflenet.devices import find_device, handshake, secret
+from tvm_shufflenet.devices.base import Endpoint
+from tvm_shufflenet.devices.native import build
+from tvm_shufflenet.errors import BadInput, DeviceFailed
+from tvm_shufflenet.targets import find_target, host_machine
+
+HOST = build.HOST_ARCH
+SECRET = "correct horse battery staple"
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="only root is refused, and only root becomes another user")
+
+
+def secret_file(folder: Path, text: str = SECRET, mode: int = 0o600) -> Path:
+    path = folder / f"secret-{abs(hash(text))}"
+    path.write_text(text + "\n")
+    path.chmod(mode)
+    return path
+
+
+@pytest.fixture
+def serve(tmp_path):
+    started = []
+
+    def start(*options: object) -> RunningServer:
+        started.append(RunningServer(HOST, tmp_path / f"server-{len(started)}.log", *options))
+        return started[-1]
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+        server.process.wait()
+        server.process.stdout.close()
+
+
+@pytest.fixture
+def guarded(serve, tmp_path) -> RunningServer:
+    return serve("--secret-file", secret_file(tmp_path))
+
+
+def session_info(session: rpc.RPCSession) -> dict:
+    return json.loads(session.get_function("tvm_shufflenet.server_info")())
+
+
+def refused(*options: object) -> str:
+    """What a server says that does not start."""
+    command = [str(build.server_binary(HOST)), *map(str, options)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    assert done.returncode in (1, 2) and done.stdout == ""
+    return done.stderr
+
+
+# The secret
+
+
+@pytest.mark.parametrize("text", [SECRET, "x" * 64, "y" * 65, "z" * 1000, "ünïcödé sécrèt"], ids=len)
+def test_who_knows_the_secret_gets_a_session(serve, tmp_path, text):
+    path = secret_file(tmp_path, text)
+    server = serve("--secret-file", path)
+    endpoint = Endpoint("127.0.0.1", server.port, secret_file=str(path))
+    assert all(session_info(endpoint.connect(10))["arch"] == HOST for _ in range(2))
+
+
+def test_who_does_not_gets_a_closed_socket_and_no_slot(serve, tmp_path):
+    path = secret_file(tmp_path)
+    server = serve("--secret-file", path, "--max-sessions", 1)
+    for endpoint in (
+        Endpoint("127.0.0.1", server.port),
+        Endpoint("127.0.0.1", server.port, secret_file=str(secret_file(tmp_path, "another secret entirely"))),
+    ):
+        started = time.monotonic()
+        with pytest.raises(DeviceFailed):
+            endpoint.connect(10)
+        assert time.monotonic() - started < 2
+    assert server.sessions() == []
+    assert "does not know the secret" in server.log.read_text() and SECRET not in server.log.read_text()
+    assert session_info(Endpoint("127.0.0.1", server.port, secret_file=str(path)).connect(10))
+
+
+def exchange(port: int, data: bytes) -> tuple[bytes, float]:
+    """What the server says to ``data`` until it closes, and how long that took."""
+    started, said = time.monotonic(), b""
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+        try:
+            client.sendall(data)
+            while chunk := client.recv(4096):
+                said += chunk
+        except (ConnectionResetError, BrokenPipeError):
+            pass
+    return said, time.monotonic() - started
+
+
+def hello(key: str) -> bytes:
+    return struct.pack("<ii", base.RPC_MAGIC, len(key.encode())) + key.encode()
+
+
+def test_nothing_is_said_to_who_proves_nothing(guarded, tmp_path):
+    option = secret.proof_option("127.0.0.1", guarded.port, secret_file(tmp_path))
+    challenge, proof = option.removeprefix(" -proof=").split(":")
+    first = "0" if challenge[0] != "0" else "1"
+    for key in (
+        "client:",
+        "client:nonsense",
+        f"client: -proof={challenge}:{'0' * 64}",
+        f"client: -proof={challenge}",
+        f"client: -proof={first}{challenge[1:]}:{proof}",  # a challenge that we never gave
+        f"client: -proof={'0' * 80}:{proof}",
+        f"client: -proof={proof}:{challenge}",
+        f"client: -proof={challenge}:{proof}{proof}",
+        f"client: -proof={challenge}:{proof.upper()}" if proof != proof.upper() else "client:",
+    ):
+        assert exchange(guarded.port, hello(key))[0] == b"", key
+    assert guarded.sessions() == []
+    with ThreadPoolExecutor() as threads:
+        unfinished = (b"", struct.pack("<i", base.RPC_MAGIC), hello("client:")[:-1])
+        for said, took_s in threads.map(lambda data: exchange(guarded.port, data), unfinished):
+            assert said == b"" and took_s < 2.5
+
+
+def test_a_proof_serves_once(guarded, tmp_path):
+    option = secret.proof_option("127.0.0.1", guarded.port, secret_file(tmp_path))
+    session = rpc.connect("127.0.0.1", guarded.port, option)
+    assert session_info(session)
+    assert exchange(guarded.port, hello("client:" + option))[0] == b""
+    assert len(guarded.sessions()) == 1
+
+
+def test_a_challenge_ends_by_itself(guarded, tmp_path):
+    option = secret.proof_option("127.0.0.1", guarded.port, secret_file(tmp_path))
+    time.sleep(5.2)
+    assert exchange(guarded.port, hello("client:" + option))[0] == b""
+
+
+def test_challenges_are_free_and_bind_nothing(guarded):
+    found = {exchange(guarded.port, struct.pack("<i", secret.CHALLENGE_MAGIC))[0] for _ in range(200)}
+    assert len(found) == 200 and {len(challenge) for challenge in found} == {80}
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.binary(max_size=120)
+    | st.tuples(st.integers(-(2**31), 2**31 - 1), st.binary(max_size=80)).map(
+        lambda pair: struct.pack("<ii", base.RPC_MAGIC, pair[0]) + pair[1]
+    )
+    | st.text(max_size=150).map(lambda text: hello("client: -proof=" + text))
+)
+def test_no_bytes_open_the_door_or_break_it(guarded, data):
+    with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as client:
+        said = b""
+        with contextlib.suppress(OSError):  # it may hang up at the first bytes
+            client.sendall(data)
+            client.shutdown(socket.SHUT_WR)  # else it waits two seconds for the rest
+            said = client.recv(4096)
+    assert said == b"" or data[:4] == struct.pack("<i", secret.CHALLENGE_MAGIC)
+    assert guarded.process.poll() is None and guarded.sessions() == []
+
+
+def test_a_secret_that_the_device_does_not_ask_for_is_told(serve, tmp_path):
+    server = serve()
+    with pytest.raises(DeviceFailed, match="asks for no secret"):
+        Endpoint("127.0.0.1", server.port, secret_file=str(secret_file(tmp_path))).connect(10)
+
+
+def test_the_environment_names_the_secret_of_remote_devices(guarded, tmp_path, monkeypatch):
+    address, target = f"rpc://127.0.0.1:{guarded.port}", find_target("local")
+    with pytest.raises(DeviceFailed, match="no session"), find_device(address, target):
+        pass
+    monkeypatch.setenv(secret.VARIABLE, str(secret_file(tmp_path)))
+    with find_device(address, target) as device:
+        assert device.alive()
+    for path in (tmp_path / "none", secret_file(tmp_path, "short")):
+        monkeypatch.setenv(secret.VARIABLE, str(path))
+        with pytest.raises(BadInput, match="the secret in"):
+            find_device(address, target)
+        assert find_device("local", target)
+
+
+def test_a_tracker_s_device_asks_for_its_secret_too(serve, tmp_path):
+    tracker = Tracker(host="127.0.0.1", port=19990, port_end=20990, silent=True)
+    try:
+        path = secret_file(tmp_path)
+        server = serve("--tracker", f"127.0.0.1:{tracker.port}", "--key", "board", "--secret-file", path)
+        endpoint = Endpoint("127.0.0.1", tracker.port, "board", secret_file=str(path))
+        eventually(lambda: tracker_has(endpoint), "device on offer")
+        for _ in range(2):
+            session = endpoint.connect(10)
+            assert session_info(session)["pid"] in server.sessions()
+            del session
+            eventually(lambda: not server.sessions(), "session over")
+    finally:
+        tracker.terminate()
+
+
+def tracker_has(endpoint: Endpoint) -> bool:
+    session = rpc.connect_tracker(endpoint.host, endpoint.port)
+    try:
+        return session.summary()["queue_info"].get(endpoint.key, {"free": 0})["free"] == 1
+    finally:
+        session.close()
+
+
+# Where it listens, and as whom
+
+
+def test_beyond_loopback_a_secret_is_needed(tmp_path):
+    for host in ("0.0.0.0", "::"):
+        error = refused("--host", host, "--allow-root")
+        assert "without a secret" in error and "--secret-file" in error and "ssh or adb" in error
+    for options in (["--secret-file", str(secret_file(tmp_path))], ["--insecure"]):
+        command = [str(build.server_binary(HOST)), "--host", "0.0.0.0", "--allow-root", *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert process.stdout.readline().startswith("listening 0.0.0.0:")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "message"),
+    [(SECRET, 0o640, "others may read"), ("short", 0o600, "needs at least 16 characters"), (None, 0, "cannot read")],
+)
+def test_secrets_that_are_none_are_refused(tmp_path, text, mode, message):
+    path = tmp_path / "none" if text is None else secret_file(tmp_path, text, mode)
+    assert message in refused("--secret-file", path, "--allow-root")
+
+
+@ROOT_ONLY
+def test_root_is_refused_unless_told():
+    assert "refused to run as root" in refused() and "there is no user" in refused("--user", "nobody-else")
+    assert "is root" in refused("--user", "root")
+
+
+@ROOT_ONLY
+def test_root_becomes_the_user_that_is_named():
+    command = [str(build.server_binary(HOST)), "--user", "nobody"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        port = int(process.stdout.readline().rpartition(":")[2])
+        session = rpc.connect("127.0.0.1", port)
+        session.upload(bytearray(b"data"), "file")
+        status = status_of(session_info(session)["pid"])
+        assert status["Uid"].split() == ["65534"] * 4 and status["Groups"] == ""
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def test_the_command_line_passes_what_it_is_told(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(os, "execv", lambda program, words: ran.append(words))
+    path = secret_file(tmp_path)
+    assert cli.main(["serve", "--secret-file", str(path), "--allow-root", "--user", "pi"]) == 0
+    assert ran[0][5:] == ["--secret-file", str(path), "--user", "pi", "--allow-root"]
+    assert cli.main(["serve", "--secret-file", str(tmp_path / "none")]) == 2
+
+
+# What a session may do
+
+
+def test_a_session_has_no_rights_beyond_its_user_s(serve):
+    status = status_of(session_info(serve().connect())["pid"])
+    assert int(status["NoNewPrivs"]) == 1
+    assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
+
+
+def test_a_session_s_memory_is_limited(serve):
+    session = serve("--session-memory", 600).connect()
+    assert tvm.runtime.empty((2**20,), "float32", session.cpu())
+    with pytest.raises(Exception, match=r"memory|bad_alloc|closed|signal"):
+        tvm.runtime.empty((2**28,), "float32", session.cpu())
+
+
+def test_a_session_s_disk_is_limited(serve, tmp_path):
+    server = serve("--session-disk", 1, "--work-dir", tmp_path / "work")
+    session = server.connect()
+    session.upload(bytearray(900_000), "one")
+    session.upload(bytearray(900_000), "two")
+    with pytest.raises(Exception, match="--session-disk allows"):
+        session.upload(bytearray(9), "three")
+    with pytest.raises(Exception, match=r"File size limit|closed|Cannot"):
+        server.connect().upload(bytearray(2_000_000), "one")
+    del session
+    eventually(lambda: not list((tmp_path / "work").iterdir()), "files removed")
+
+
+# What host and device tell each other
+
+
+def test_the_cpu_s_features_are_those_that_the_kernel_names(serve):
+    features = session_info(serve().connect())["features"]
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    names = {"avx2": "avx2", "fma": "fma", "avx512f": "avx512f", "bmi2": "bmi2", "sse4.2": "sse4_2"}
+    names = names if HOST == "x86_64" else {"neon": "asimd", "dotprod": "asimddp", "lse": "atomics", "sve": "sve"}
+    assert {name: features[name] for name in names} == {name: flag in flags for name, flag in names.items()}
+
+
+def test_an_emulated_core_has_the_features_of_its_cpu():
+    arm64, a76 = find_target("arm64"), find_target("cortex-a76")
+    with find_device("emulated:cortex-a72", arm64) as device:
+        features = session_info(device.endpoint().connect(10))["features"]
+        assert features["neon"] and not features["dotprod"] and not features["fullfp16"]
+        with pytest.raises(DeviceFailed, match=r"cannot execute dotprod, fullfp16, .*for cortex-a76 uses"):
+            handshake.check_device(device, a76)
+    with find_device(None, a76):
+        pass
+
+
+@pytest.mark.parametrize("name", ["TVM_VERSION", "FFI_VERSION", "SERVER_VERSION"])
+def test_another_version_is_refused_before_anything_is_uploaded(monkeypatch, name):
+    monkeypatch.setattr(handshake, name, "9.9.9")
+    device = find_device("local", find_target("local"))
+    with pytest.raises(DeviceFailed, match=r"local has version .*, this host 9\.9\.9.*serve --bundle"), device:
+        pass
+    assert device._process is None, "nothing is left running"
+
+
+def test_a_library_of_another_machine_is_told_by_the_handshake():
+    here = find_target("local")
+    other = find_target("arm64" if here.machine == "x86_64" else "x86-64")
+    with (
+        find_device("local", here) as device,
+        pytest.raises(DeviceFailed, match=f"local is {host_machine()}, {other.name} is {other.machine}"),
+    ):
+        handshake.check_device(device, other)
+
+
+def test_a_server_that_is_not_ours_is_taken_as_it_is(monkeypatch):
+    monkeypatch.setattr(handshake, "server_function", lambda *_: None)
+    with find_device("local", replace(find_target("local"), mcpu="native")) as device:
+        assert np.array_equal(device.endpoint().connect(10).cpu(0).exist, True)

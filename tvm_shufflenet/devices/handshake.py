@@ -1,0 +1,71 @@
+"""Whether a device and this host fit each other: versions, and the CPU's features, before anything is uploaded."""
+
+from __future__ import annotations
+
+import json
+
+from ..errors import DeviceFailed
+from ..targets import Target
+from ..toolchain import FFI_VERSION, TVM_VERSION
+from .base import Device, first_line
+from .native.build import SERVER_VERSION
+from .operands import server_function
+
+GREETING_SECONDS = 10
+
+
+def check_device(device: Device, target: Target) -> None:
+    """Ask a started device what it is. Raises DeviceFailed where it cannot run code for ``target`` as it is meant.
+
+    A server that is not ours, such as TVM's own, does not say.
+    """
+    try:
+        session = device.endpoint().connect(GREETING_SECONDS)
+        info = server_function(session, "server_info")
+        facts = None if info is None else json.loads(info())
+    except DeviceFailed:
+        raise
+    except Exception as exc:
+        raise DeviceFailed(f"{device.name} does not say what it is: {first_line(exc)}") from exc
+    if facts is not None:
+        _check_versions(device, facts)
+        _check_features(device, target, facts)
+
+
+def _check_versions(device: Device, facts: dict) -> None:
+    for name, key, ours in (
+        ("TVM", "tvm", TVM_VERSION),
+        ("TVM's FFI", "tvm_ffi", FFI_VERSION),
+        ("the device server", "server", SERVER_VERSION),
+    ):
+        theirs = facts.get(key, 1)
+        if theirs != ours:
+            raise DeviceFailed(
+                f"{device.name} has version {theirs} of {name}, this host {ours}",
+                "the device's bundle is of another version of tvm-shufflenet",
+                "tvm-shufflenet serve --bundle DIR here, and copy it to the device",
+            )
+
+
+def _check_features(device: Device, target: Target, facts: dict) -> None:
+    machine = facts.get("arch", device.machine)
+    if machine != target.machine:
+        raise DeviceFailed(
+            f"{device.name} is {machine}, {target.name} is {target.machine}", "", "choose another --target or --device"
+        )
+    missing = sorted(name for name in features_of(target) if facts.get("features", {}).get(name) is False)
+    if missing:
+        raise DeviceFailed(
+            f"{device.name} cannot execute {', '.join(missing)}, which code for {target.name} uses",
+            "the target is of a newer CPU than the device",
+            "choose a --target of this CPU, see tvm-shufflenet targets",
+        )
+
+
+def features_of(target: Target) -> set[str]:
+    """What code for the target may use, in LLVM's names; nothing is known of a CPU that is yet to be detected."""
+    import tvm
+
+    if target.mcpu == "native":
+        return set()
+    return {str(name) for name in tvm.get_global_func("target.llvm_get_cpu_features")(target.tvm())}

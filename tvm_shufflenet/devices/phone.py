@@ -1,0 +1,51 @@
+"""A phone whose device server is reached through adb, which forwards a port of this computer to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..adb import AdbClient
+from ..errors import DeviceFailed
+from .base import Endpoint
+from .remote import RemoteDevice
+
+HOST = "127.0.0.1"
+
+
+class Phone(RemoteDevice):
+    """``port`` is the server's on the phone. Raises BadInput for what is no serial number, ToolMissing."""
+
+    def __init__(self, spec: str, serial: str | None, port: int, machine: str, threads: int):
+        super().__init__(spec, Endpoint(HOST, 0, None, threads), machine)
+        self._adb, self._port = AdbClient(serial), port
+        self._forwarded: str | None = None
+
+    def start(self) -> None:
+        self._forward()
+        try:
+            super().start()
+        except DeviceFailed as exc:
+            self.close()
+            raise DeviceFailed(
+                f"no device server answers on port {self._port} of {self._adb.name}: {exc.what}",
+                "it was not started there, or on another port",
+                "docs/android.md says how to start it; without one, tvm-shufflenet deploy --to adb needs nothing there",
+            ) from exc
+
+    def _forward(self) -> None:
+        """A cable that comes loose takes the forwarding with it."""
+        self.close()
+        done = self._adb.run("forward", "tcp:0", f"tcp:{self._port}")
+        port = done.output.strip()
+        if done.exit_code != 0 or not port.isdigit():
+            cause = "adb is older than 1.0.33" if done.exit_code == 0 else "the cable came loose"
+            raise self._adb.unreachable(done) or DeviceFailed(
+                f"adb forwards no port: {done.words}", cause, "adb devices"
+            )
+        self._forwarded = f"tcp:{port}"
+        self._endpoint = replace(self._endpoint, port=int(port))
+
+    def close(self) -> None:
+        if self._forwarded is not None:
+            self._adb.run("forward", "--remove", self._forwarded)
+            self._forwarded = None

@@ -1,0 +1,52 @@
+"""TVM's tuning objects as Python's own values, for JSON and for hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import tvm
+from tvm.s_tir import meta_schedule as ms
+
+from ..containers import plain
+
+
+def workload_hash(mod: tvm.IRModule) -> str:
+    """MetaSchedule's own structural hash of a workload."""
+    return str(ms.database.Workload(mod).as_json()[0])
+
+
+def trace_hash(trace) -> str:
+    """Hash of a schedule's instructions and decisions; postprocessing follows from these."""
+    return _digest(plain(trace.as_json(True)))
+
+
+def json_trace_hash(trace: list) -> str:
+    """``trace_hash`` of a trace as it stands in a record, at a hundredth of the price of making it one of TVM's."""
+    instructions, decisions = trace
+    end = next((i for i, each in enumerate(instructions) if each[0] == "EnterPostproc"), len(instructions))
+    return _digest([instructions[:end], [each for each in decisions if each[0] < end]])
+
+
+def _digest(value) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+def record_json(record: ms.database.TuningRecord) -> list:
+    """A record as MetaSchedule's JSONDatabase writes it; ``TuningRecord.as_json`` itself refuses index maps."""
+    arguments = [info.as_json() for info in record.args_info]
+    return plain([record.trace.as_json(), record.run_secs, record.target.export(), arguments])
+
+
+def same_target(left, right) -> bool:
+    """Whether two targets generate the same code, however many cores they say the machine has."""
+    return _code(left) == _code(right)
+
+
+def target_hash(target) -> str:
+    """The same for two targets that generate the same code."""
+    return hashlib.sha256(json.dumps(_code(target), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _code(target) -> dict:
+    return {key: value for key, value in plain(target.export()).items() if key not in ("num-cores", "tag", "keys")}

@@ -1,0 +1,230 @@
+"""Looking after folders of records of any target: what is in them, several put into one, what is useless dropped."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+from tvm.s_tir import Schedule
+
+from ..errors import BadInput, lines_of
+from ..graph.tasks import argument_shapes
+from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
+from .journal import PRUNED, Damaged, Newer, Trial, decode, encode, parse
+from .lines import Stream, replace_lines
+from .shipped import BEST, Best, read_best
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records that compete by their times: of one ``target``, clock, number of threads and TVM."""
+
+    target: str
+    clock: str
+    threads: int
+    tvm: str
+    workloads: int
+    records: int
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Fastest:
+    """The best record of a workload in one setting; ``arguments`` are shape and dtype of each tensor."""
+
+    target: str
+    clock: str
+    threads: int
+    tvm: str
+    workload: str
+    seconds: float
+    arguments: tuple
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What was written or dropped."""
+
+    records: int
+    trials: int
+    lines: int = 0
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+def open_folder(path: Path) -> RecordFolder:
+    """Raises BadInput where there is none."""
+    if not path.is_dir():
+        raise BadInput(f"there is no folder {path}", "", "name a folder of records, such as tuning_logs/<target>")
+    return RecordFolder(path)
+
+
+def summary(folder: RecordFolder) -> list[Group]:
+    """What the folder's records are for, shipped ones included."""
+    records: Counter[tuple] = Counter()
+    workloads: dict[tuple, set[str]] = {}
+    for trial, target in _recorded(folder):
+        key = (_target_name(target), *trial.setting, trial.tvm)
+        records[key] += 1
+        workloads.setdefault(key, set()).add(trial.workload)
+    return [Group(*key, len(workloads[key]), count) for key, count in sorted(records.items())]
+
+
+def failures(folder: RecordFolder) -> Counter[str]:
+    """How many trials failed, by cause."""
+    return Counter(trial.cause or "unknown" for trial in folder.trials if trial.seconds is None)
+
+
+def fastest(folder: RecordFolder) -> list[Fastest]:
+    """The best record of each workload in each setting, shipped ones included, the slowest workload first."""
+    found: dict[tuple, Fastest] = {}
+    candidates = [(e.trial, json.loads(e.target), None) for e in folder.entries.values()]
+    candidates += [(best.trial, best.target, best.arguments) for best in _shipped(folder)]
+    for trial, target, arguments in candidates:
+        key = (_target_name(target), *trial.setting, trial.tvm, trial.workload)
+        if key not in found or trial.seconds < found[key].seconds:
+            if arguments is None:
+                arguments = tuple(argument_shapes(folder.workloads[trial.workload].mod))
+            found[key] = Fastest(*key, trial.seconds, tuple(arguments))
+    return sorted(found.values(), key=lambda each: (each.target, each.clock, each.threads, -each.seconds))
+
+
+def _recorded(folder: RecordFolder) -> Iterator[tuple[Trial, dict]]:
+    for entry in folder.entries.values():
+        yield entry.trial, json.loads(entry.target)
+    for best in _shipped(folder):
+        yield best.trial, best.target
+
+
+def _shipped(folder: RecordFolder) -> Iterator[Best]:
+    return (best for _, best in _shipped_lines(folder) if isinstance(best, Best))
+
+
+def _shipped_lines(folder: RecordFolder) -> Iterator[tuple[int, Best | str]]:
+    for line in Stream(folder.path / BEST).fresh():
+        try:
+            yield from read_best([(line.number, parse(line.data))])
+        except Damaged as exc:
+            yield line.number, str(exc)
+
+
+def _target_name(target: dict) -> str:
+    """For people: triple, CPU and features."""
+    features = " ".join(target.get("mattr") or ())
+    return " ".join(filter(None, (str(target.get("mtriple", "?")), str(target.get("mcpu", "?")), features)))
+
+
+def merge(sources: Iterable[Path], into: Path) -> Changes:
+    """Add what the sources hold and ``into`` does not. Sources are only read; run again, it adds what is missing.
+
+    Best records that are shipped (best.jsonl) stay where they are.
+    """
+    folders = [open_folder(path) for path in sources]
+    if any(folder.path.resolve() == into.resolve() for folder in folders):
+        raise BadInput(f"{into} is among the folders to merge", "", "name another folder after --into")
+    result, records, trials = RecordFolder(into), 0, 0
+    for folder in folders:
+        for entry in folder.entries.values():
+            with result.ours():
+                if entry.key not in result.entries:
+                    result.write(entry.trial, entry.place.body(), folder.workload(entry).mod)
+                    records += 1
+        for trial in folder.trials:
+            if trial.seconds is None or trial.record == PRUNED:
+                with result.ours():
+                    if trial not in result.trials:
+                        result.write(trial, None, None)
+                        trials += 1
+    return Changes(records, trials)
+
+
+def prune(path: Path, keep: int | None = None) -> Changes:
+    """Drop damaged lines, duplicates and, of each workload and setting, all but the ``keep`` fastest records.
+
+    The trials of records that are dropped stay known as done. What was there is kept under names with a tilde. Raises
+    BadInput where a newer version has written to the folder, whose lines this one cannot judge.
+    """
+    folder = open_folder(path)
+    with folder.ours():
+        kept = _kept(folder, keep)
+        journal, trials, broken = _pruned_journal(folder, kept)
+        places = {entry.place.offset for entry in kept.values()}
+        lines = list(Stream(path / RECORDS).fresh())
+        records = [line.data for line in lines if line.offset in places]
+        workloads, mended = _mended_workloads(folder)
+        # Each file alone leaves the folder consistent: the journal's lines decide what counts, and no workload moves.
+        for name, content, changed in (
+            (JOURNAL, journal, trials or broken),
+            (RECORDS, records, len(records) < len(lines)),
+            (WORKLOADS, workloads, mended),
+        ):
+            if changed:
+                replace_lines(path / name, content)
+    damaged = {(line.file, line.number) for line in folder.skipped if line.file == RECORDS}
+    return Changes(len(lines) - len(records) - len(damaged), trials, broken + len(damaged) + mended)
+
+
+def _kept(folder: RecordFolder, keep: int | None) -> dict[tuple, Entry]:
+    ranked: dict[tuple, list[Entry]] = {}
+    for entry in folder.entries.values():
+        trial = entry.trial
+        ranked.setdefault((trial.workload, trial.setting, trial.tvm, entry.target), []).append(entry)
+    best = (sorted(entries, key=lambda entry: entry.trial.seconds)[:keep] for entries in ranked.values())
+    return {entry.key: entry for entries in best for entry in entries}
+
+
+def _pruned_journal(folder: RecordFolder, kept: dict[tuple, Entry]) -> tuple[list[bytes], int, int]:
+    """The lines that stay, how many trials are dropped as duplicates or halves, and how many lines are damaged."""
+    recorded = {key[:-1] for key in kept}
+    all_recorded = {key[:-1] for key in folder.entries}
+    lines, seen, dropped, damaged = [], set(), 0, 0
+    for line in Stream(folder.path / JOURNAL).fresh():
+        try:
+            trial = decode(line.data)
+        except Newer as exc:
+            raise BadInput(
+                f"{folder.path} is not pruned", f"{JOURNAL}, line {line.number}: {exc}", "update tvm-shufflenet"
+            ) from exc
+        except Damaged:
+            damaged += 1
+            continue
+        half = trial.seconds is not None and trial.record != PRUNED and trial.record_key not in all_recorded
+        if trial in seen or half:
+            dropped += 1
+            continue
+        seen.add(trial)
+        done = trial.seconds is None or trial.record == PRUNED or trial.record_key in recorded
+        lines.append(line.data if done else encode(msgspec.structs.replace(trial, record=PRUNED)))
+    return lines, dropped, damaged
+
+
+def _mended_workloads(folder: RecordFolder) -> tuple[list[bytes], int]:
+    """All lines, with a good one in the place of each damaged one: records name their workloads by these numbers."""
+    lines = list(Stream(folder.path / WORKLOADS).fresh())
+    good = [line.data for line in lines if line.number - 1 in folder.hashes]
+    mended = [line.data if line.number - 1 in folder.hashes else good[0] for line in lines] if good else []
+    return mended, len(lines) - len(good)
+
+
+def verify(folder: RecordFolder) -> list[Skipped]:
+    """Every line that is damaged, and every record whose schedule this TVM cannot apply to its workload."""
+    for entry in folder.entries.values():
+        try:
+            record = folder.record(entry)
+            record.trace.apply_to_schedule(Schedule(record.workload.mod), remove_postproc=False)
+        except Exception as exc:
+            folder.skip(RECORDS, entry.place.number, f"its schedule does not apply: {lines_of(exc)[-1]}")
+    for number, best in _shipped_lines(folder):
+        if isinstance(best, str):
+            folder.skip(BEST, number, best)
+    return folder.skipped
