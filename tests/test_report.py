@@ -22,10 +22,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_reproduce import table8
 
-from tvm_shufflenet import cli, toolchain
+from tvm_shufflenet import cli, toolchain, workflow
+from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import BadInput, PeerFailed
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.library.package import Argument, Manifest, OperatorEntry
+from tvm_shufflenet.models import find_model
 from tvm_shufflenet.peers.results import OURS, UNTUNED, Contest, Entry
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
 from tvm_shufflenet.profiling.roofline import roofline, roofs_of, tensor_bytes
@@ -33,7 +35,7 @@ from tvm_shufflenet.report import plots, sections
 from tvm_shufflenet.report.comparison_page import Commands, comparison_page
 from tvm_shufflenet.report.page import check_writable
 from tvm_shufflenet.report.reproduction_page import reproduction_page
-from tvm_shufflenet.targets import find_core
+from tvm_shufflenet.targets import find_core, find_target
 from tvm_shufflenet.tuning.curve import Curve
 from tvm_shufflenet.tuning.journal import Trial
 from tvm_shufflenet.workflow import Comparison
@@ -256,8 +258,13 @@ def report(tmp_path_factory) -> Path:
         "from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit\n"
         "def unit():\n    return ShuffleUnit(48, 48, 3, 1, 3)\n"
     )
-    words = f"--model {folder}/unit.py:unit --input-shape 1,48,14,14 --target cortex-a72 --records {folder}/records"
-    assert cli.main(["tune", *words.split(), "--trials", "6"]) == 0
+    spec, target = f"{folder}/unit.py:unit", find_target("cortex-a72")
+    imported = workflow.import_model(find_model(spec, input_shape=(1, 48, 14, 14)))
+    store = workflow.open_records(target, folder / "records")
+    with find_device("emulated", target) as device:
+        settings = {"strategy": "template", "trials": 4, "seed": 0, "on_progress": lambda progress: None}
+        workflow.tune(imported, target, device, store, **settings)
+    words = f"--model {spec} --input-shape 1,48,14,14 --target cortex-a72 --records {folder}/records"
     files = f"--json {folder}/report.json --html {folder}/report.html"
     assert cli.main(["compare", *words.split(), *files.split()]) == 0
     return folder / "report.html"

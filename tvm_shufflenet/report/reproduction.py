@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..experiments.results import Results, Row
+    from ..latency import Latency
 
 
 def print_reproduction(console: Console, results: Results) -> None:
@@ -20,10 +21,10 @@ def print_reproduction(console: Console, results: Results) -> None:
     for size in experiment.sizes:
         rows = [row for row in results.rows if row.case.size == size]
         console.print(_at_size(results, rows, size_name(size)))
-    other = "TVM: its untuned code" if experiment.untuned else f"paper: {experiment.paper_device or 'no times'}"
-    console.print(f"ours: {kind}, ms; {other}; madds: as multiply-adds alone would allow")
+    others = {"TVM": "TVM: its untuned code; ", "paper": f"paper: {experiment.paper_device}; ", None: ""}
+    console.print(f"ours: {kind}, ms; {others[_other(results)]}x madds: as multiply-adds alone would allow")
     against = list(dict.fromkeys(row.case.against for row in results.rows if row.case.against))
-    console.print(f"x: times as fast as {'; '.join(against)}")
+    console.print(f"x: times as fast as {against[0] if len(against) == 1 else 'the line above'}")
     for row in results.rows:
         if row.failure:
             console.print(f"{row.case.label}, {size_name(row.case.size)}: {row.failure}", markup=False)
@@ -32,22 +33,32 @@ def print_reproduction(console: Console, results: Results) -> None:
 
 
 def _at_size(results: Results, rows: list[Row], size: str):
-    untuned = results.experiment.untuned
-    other = "TVM" if untuned else "paper"
-    table = _table(size, "M madds", "ours", other, "x ours", f"x {other}", "x madds")
+    other = _other(results)
+    beside = [[other], [f"x {other}"]] if other else [[], []]
+    table = _table(size, "M madds", "ours", *beside[0], "x ours", *beside[1], "x madds")
     for row in rows:
         speedups = results.speedups(row)
-        other_ms = (row.untuned and row.untuned.median_us / 1e3) if untuned else row.case.paper_ms
+        if other == "TVM":
+            ms, ratio = row.untuned and row.untuned.median_us / 1e3, speedups.untuned
+        else:
+            ms, ratio = row.case.paper_ms, speedups.paper
         table.add_row(
             row.case.label,
             _number(row.multiply_adds and row.multiply_adds / 1e6, 1),
             "failed" if row.failure else _number(row.latency.median_us / 1e3, 3),
-            _number(other_ms, 1),
+            *([_number(ms, 1)] if other else []),
             _number(speedups.ours, 2),
-            _number(speedups.untuned if untuned else speedups.paper, 2),
+            *([_number(ratio, 2)] if other else []),
             _number(speedups.theory, 2),
         )
     return table
+
+
+def _other(results: Results) -> str | None:
+    """Whose times stand beside ours: TVM's untuned code, the paper's, or nobody's."""
+    if results.experiment.untuned:
+        return "TVM"
+    return "paper" if results.experiment.paper_device else None
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -56,14 +67,17 @@ def _number(value: float | None, digits: int) -> str:
 
 def findings(results: Results) -> list[str]:
     """What the figures say, in words that they make themselves."""
-    said = []
-    for row in results.rows:
-        other = next(
-            (o for o in results.rows if (o.case.label, o.case.size) == (row.case.against, row.case.size)), None
-        )
-        if results.experiment.name != "shuffle" or other is None or not (row.latency and other.latency):
-            continue
-        ours = 100 * (row.latency.median_us / other.latency.median_us - 1)
-        stock = 100 * (row.untuned.median_us / other.untuned.median_us - 1)
-        said.append(f"{row.case.label}: {ours:+.1f} % once it is fused, {stock:+.1f} % in TVM untuned")
-    return said
+    if results.experiment.name != "shuffle":
+        return []
+    rows = {row.case.label: row for row in results.rows if row.latency}
+    pairs = [(row, rows[row.case.against]) for row in rows.values() if row.case.against in rows]
+    return [
+        f"{row.case.label}: {_cost(row.latency, without.latency)} once it is fused, "
+        f"{_cost(row.untuned, without.untuned)} in TVM untuned"
+        for row, without in pairs
+    ]
+
+
+def _cost(latency: Latency, without: Latency) -> str:
+    more_us = latency.median_us - without.median_us
+    return f"{more_us / 1e3:+.2f} ms ({100 * more_us / without.median_us:+.1f} %)"
