@@ -23,7 +23,7 @@ from test_records import MODELLED, TARGET, all_us, best_us, candidate, complaint
 from tvm import te
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_shufflenet import cli
+from tvm_shufflenet import cli, interrupts
 from tvm_shufflenet.errors import BadInput, RecordMismatch
 from tvm_shufflenet.toolchain import TVM_VERSION
 from tvm_shufflenet.tuning import journal, lines, upkeep
@@ -156,6 +156,22 @@ def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
             write(folder, 1)
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == before
     write(folder, 1)
+    assert seconds_of(RecordFolder(tmp_path)) == {1, 2}
+
+
+def test_an_interrupt_comes_after_the_trial_that_is_being_written(tmp_path, monkeypatch):
+    folder = RecordFolder(tmp_path)
+    write(folder, 0)
+    sync = os.fsync
+
+    def interrupted_sync(descriptor):
+        os.kill(os.getpid(), signal.SIGINT)
+        sync(descriptor)
+
+    monkeypatch.setattr(lines.os, "fsync", interrupted_sync)
+    with pytest.raises(KeyboardInterrupt), interrupts.interruptible():
+        write(folder, 1)
+        pytest.fail("it goes on")
     assert seconds_of(RecordFolder(tmp_path)) == {1, 2}
 
 

@@ -29,6 +29,7 @@ import msgspec
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
+from .. import interrupts
 from ..containers import plain
 from ..latency import MEASURED
 from ..toolchain import TVM_VERSION
@@ -232,6 +233,10 @@ class RecordFolder:
 
     def write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> None:
         """While the folder is ``ours``: one trial, and its record if it has one; on disk when this returns."""
+        with interrupts.uninterrupted():
+            self._write(trial, body, mod)
+
+    def _write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> None:
         if self.entries and not self.has_journal:
             self._adopt()
         if body is not None:
