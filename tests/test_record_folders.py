@@ -185,6 +185,7 @@ def test_two_runs_share_a_folder(tmp_path):
     put(two, workload(8), seconds=8e-6, kind="modelled")
     put(two, workload(12), seconds=12e-6, kind="modelled")
     one.catch_up()
+    put(one, workload(12), seconds=12e-6, kind="modelled")  # it was under way when the other's came in
     assert all_us(one) == all_us(two) == all_us(RecordStore(tmp_path, TARGET)) == [8.0, 12.0]
     assert len((tmp_path / JOURNAL).read_bytes().splitlines()) == 2
     assert [len(store.trials(workload_hash(workload(12)), MODELLED)) for store in (one, two)] == [1, 1]

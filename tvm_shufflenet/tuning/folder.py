@@ -231,12 +231,15 @@ class RecordFolder:
             self.read()
             yield
 
-    def write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> None:
-        """While the folder is ``ours``: one trial, and its record if it has one; on disk when this returns."""
-        with interrupts.uninterrupted():
-            self._write(trial, body, mod)
+    def write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> Trial:
+        """While the folder is ``ours``: one trial, and its record if it has one; on disk when this returns.
 
-    def _write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> None:
+        Returns the trial as the journal has it.
+        """
+        with interrupts.uninterrupted():
+            return self._write(trial, body, mod)
+
+    def _write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> Trial:
         if self.entries and not self.has_journal:
             self._adopt()
         if body is not None:
@@ -247,6 +250,7 @@ class RecordFolder:
         if body is not None:
             self._append(RECORDS, [self.lines[trial.workload], body])
         self.read()
+        return trial
 
     def _append(self, name: str, value) -> None:
         append_line(self.path / name, json.dumps(value, separators=(",", ":")).encode())
