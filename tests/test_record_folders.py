@@ -23,7 +23,7 @@ from test_records import MODELLED, TARGET, all_us, best_us, candidate, complaint
 from tvm import te
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_shufflenet import cli
+from tvm_shufflenet import cli, interrupts
 from tvm_shufflenet.errors import BadInput, RecordMismatch
 from tvm_shufflenet.toolchain import TVM_VERSION
 from tvm_shufflenet.tuning import journal, lines, upkeep
@@ -159,6 +159,22 @@ def test_a_full_disk_leaves_no_half_line(tmp_path, monkeypatch):
     assert seconds_of(RecordFolder(tmp_path)) == {1, 2}
 
 
+def test_an_interrupt_comes_after_the_trial_that_is_being_written(tmp_path, monkeypatch):
+    folder = RecordFolder(tmp_path)
+    write(folder, 0)
+    sync = os.fsync
+
+    def interrupted_sync(descriptor):
+        os.kill(os.getpid(), signal.SIGINT)
+        sync(descriptor)
+
+    monkeypatch.setattr(lines.os, "fsync", interrupted_sync)
+    with pytest.raises(KeyboardInterrupt), interrupts.interruptible():
+        write(folder, 1)
+        pytest.fail("it goes on")
+    assert seconds_of(RecordFolder(tmp_path)) == {1, 2}
+
+
 # Several writers
 
 
@@ -169,6 +185,7 @@ def test_two_runs_share_a_folder(tmp_path):
     put(two, workload(8), seconds=8e-6, kind="modelled")
     put(two, workload(12), seconds=12e-6, kind="modelled")
     one.catch_up()
+    put(one, workload(12), seconds=12e-6, kind="modelled")  # it was under way when the other's came in
     assert all_us(one) == all_us(two) == all_us(RecordStore(tmp_path, TARGET)) == [8.0, 12.0]
     assert len((tmp_path / JOURNAL).read_bytes().splitlines()) == 2
     assert [len(store.trials(workload_hash(workload(12)), MODELLED)) for store in (one, two)] == [1, 1]

@@ -37,7 +37,7 @@ from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import find_target, host_machine
-from tvm_shufflenet.tuning.driver import Tuner
+from tvm_shufflenet.tuning.driver import Tuner, start_workers
 from tvm_shufflenet.tuning.records import (
     JOURNAL,
     RecordStore,
@@ -151,6 +151,31 @@ class TestResume:
         for strategy, trials in (("template", 3), ("ansor", 4)):
             again, _ = tune(unit, device, folder, trials, strategy)
             assert (again.measured, again.failed, again.reused) == (0, 0, trials)
+
+
+@pytest.mark.slow
+def test_two_runs_of_one_folder_share_the_work(unit, device, folder):
+    """With one seed both would make the same trials; each leaves out what the other has recorded."""
+
+    def tuner() -> Tuner:
+        return Tuner(operators(unit), ARM64, device, RecordStore(folder, ARM64.tvm()), trials=20)
+
+    first, results = tuner(), []
+    with start_workers(device) as workers:
+
+        def run_another(_progress):
+            if not results:
+                results.append(None)
+                results[0] = tuner().run(workers)
+
+        first.on_progress = run_another
+        results.append(first.run(workers))
+    assert [result.measured + result.failed + result.reused for result in results] == [20, 20]
+    lines = journal(folder)
+    assert max(Counter(keys(lines)).values()) == 1, "none was made twice"
+    assert len(lines) > 20
+    store = RecordStore(folder, ARM64.tvm())
+    assert store.skipped == [] and len(store.database().get_all_tuning_records()) == len(lines)
 
 
 @pytest.mark.slow

@@ -11,12 +11,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 EXIT_CODE = 130
 MESSAGE = "interrupted; finished trials are recorded, the same command goes on from them"
 GRACE_S = 5.0  # closing devices and workers takes a fraction of a second
 SHOW_CURSOR = "\x1b[?25h"
+
+_unbroken = 0
+_held: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
@@ -31,7 +34,9 @@ def interruptible() -> Iterator[None]:
 
     def interrupt(*_) -> None:
         nonlocal interrupted
-        if not interrupted:
+        if _unbroken:
+            _held.append(interrupt)
+        elif not interrupted:
             interrupted = True
             timer.start()
             raise KeyboardInterrupt
@@ -51,6 +56,21 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
     if interrupted:
         raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """What is short and must be done whole or not at all: an interrupt that comes within raises at its end."""
+    global _unbroken
+    _unbroken += 1
+    try:
+        yield
+    finally:
+        _unbroken -= 1
+        if _held and not _unbroken:
+            interrupt = _held.pop()
+            _held.clear()
+            interrupt()
 
 
 def _end_by_force() -> None:

@@ -29,6 +29,7 @@ import msgspec
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
+from .. import interrupts
 from ..containers import plain
 from ..latency import MEASURED
 from ..toolchain import TVM_VERSION
@@ -230,8 +231,15 @@ class RecordFolder:
             self.read()
             yield
 
-    def write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> None:
-        """While the folder is ``ours``: one trial, and its record if it has one; on disk when this returns."""
+    def write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> Trial:
+        """While the folder is ``ours``: one trial, and its record if it has one; on disk when this returns.
+
+        Returns the trial as the journal has it.
+        """
+        with interrupts.uninterrupted():
+            return self._write(trial, body, mod)
+
+    def _write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> Trial:
         if self.entries and not self.has_journal:
             self._adopt()
         if body is not None:
@@ -242,6 +250,7 @@ class RecordFolder:
         if body is not None:
             self._append(RECORDS, [self.lines[trial.workload], body])
         self.read()
+        return trial
 
     def _append(self, name: str, value) -> None:
         append_line(self.path / name, json.dumps(value, separators=(",", ":")).encode())

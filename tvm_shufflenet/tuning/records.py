@@ -74,6 +74,7 @@ class RecordStore:
     def __post_init__(self) -> None:
         self._own = RecordFolder(self.folder)
         self.folder = self._own.path
+        self._own_trials = set(self._own.trials)  # written by this run, or before it
         self._lent: RecordFolder | None = None
         self._shipped_trials: list[Trial] = []
         self._best: dict[str, list[Best]] = {}  # shipped records by workload, until somebody comes with it
@@ -301,15 +302,16 @@ class RecordStore:
         """
         target = self.target if record is None else record.target
         trial = msgspec.structs.replace(trial, target=target_hash(target))
-        known = self._has_made(trial)
         with self._own.ours():
-            if self._has_made(trial) and not known:
+            if self._made_by_another_run(trial):
                 return
             body = None if record is None else record_json(record)
-            self._own.write(trial, body, mod)
+            self._own_trials.add(self._own.write(trial, body, mod))
 
-    def _has_made(self, trial: Trial) -> bool:
-        return trial.trace in {t.trace for t in self.trials(trial.workload, *trial.setting)}
+    def _made_by_another_run(self, trial: Trial) -> bool:
+        others = self._own.trials.keys() - self._own_trials
+        made = {each.trace for each in self.trials(trial.workload, *trial.setting) if each in others}
+        return trial.trace in made
 
 
 def same_version(version: str) -> bool:
