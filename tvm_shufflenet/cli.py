@@ -17,6 +17,8 @@ from .errors import BadInput, DeployError
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
 # Eight or nine trials for each operator of ShuffleNet v1: some four minutes on two cores of a desktop.
 DEFAULT_TRIALS = 256
+# What an interrupt leaves behind, where that is anything.
+INTERRUPTED = {"tune": "interrupted; finished trials are recorded, the same command goes on from them"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,12 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # libtvm starts its threads at first use and never changes its mind; the host side needs one only.
     os.environ.setdefault("TVM_NUM_THREADS", "1")
+    interrupted = INTERRUPTED.get(options.name, interrupts.MESSAGE)
     try:
-        with interrupts.interruptible():
+        with interrupts.interruptible(interrupted):
             options.command(options)
         return 0
     except KeyboardInterrupt:
-        print(interrupts.MESSAGE, file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return interrupts.EXIT_CODE
     except DeployError as exc:
         if options.debug:

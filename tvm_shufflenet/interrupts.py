@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 EXIT_CODE = 130
-MESSAGE = "interrupted; finished trials are recorded, the same command goes on from them"
+MESSAGE = "interrupted"
 GRACE_S = 5.0  # closing devices and workers takes a fraction of a second
 SHOW_CURSOR = "\x1b[?25h"
 
@@ -23,12 +23,13 @@ _held: list[Callable[[], None]] = []
 
 
 @contextlib.contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(message: str = MESSAGE) -> Iterator[None]:
     """SIGINT and SIGTERM raise KeyboardInterrupt, and that is what leaves this block whatever it became on its way.
 
-    Where it was swallowed, the process ends by force after a grace period. Further signals change nothing.
+    Where it was swallowed, the process says ``message`` and ends by force after a grace period. Further signals change
+    nothing.
     """
-    timer = threading.Timer(GRACE_S, _end_by_force)
+    timer = threading.Timer(GRACE_S, _end_by_force, (message,))
     timer.daemon = True
     interrupted = False
 
@@ -73,12 +74,12 @@ def uninterrupted() -> Iterator[None]:
             interrupt()
 
 
-def _end_by_force() -> None:
+def _end_by_force(message: str) -> None:
     """End our processes and this one; what is being written stays as it is, records are read line by line."""
     import psutil
 
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
             child.terminate()
-    print((SHOW_CURSOR if sys.stderr.isatty() else "") + MESSAGE, file=sys.stderr, flush=True)
+    print((SHOW_CURSOR if sys.stderr.isatty() else "") + message, file=sys.stderr, flush=True)
     os._exit(EXIT_CODE)
