@@ -103,12 +103,12 @@ class Shipping:
         self.causes: dict[str, int] = {}
         self._started = time.monotonic()
 
-    def done(self, group: list[Wanted]) -> bool:
-        count = sum(len(self.store.trials(each.workload, self.device.clock)) for each in group)
-        return count >= sum(each.trials for each in group)
+    def left(self, group: list[Wanted]) -> list[Wanted]:
+        """Those that have not had their number of trials, earlier runs' included."""
+        return [each for each in group if len(self.store.trials(each.workload, self.device.clock)) < each.trials]
 
     def tune(self, group: list[Wanted], label: str) -> None:
-        """Bring a group to its number of trials; those of earlier runs count. A space may be exhausted before."""
+        """Bring a group to its number of trials. A space may be exhausted before."""
 
         def report(progress: Progress) -> None:
             minutes = (time.monotonic() - self._started) / 60
@@ -172,10 +172,9 @@ def main() -> int:
         shipping = Shipping(target, device, workers, store, output, options.seed)
         print(f"{len(wanted)} operators of {len(names)} networks for {target.name} on {device.describe()}", flush=True)
         for number, group in enumerate(todo, start=1):
-            if shipping.done(group):
-                continue
-            shipping.tune(group, f"group {number}/{len(todo)}")
-            print(shipping.write(wanted), flush=True)
+            if left := shipping.left(group):
+                shipping.tune(left, f"group {number}/{len(todo)}")
+                print(shipping.write(wanted), flush=True)
         print(shipping.write(wanted), *(f"failed by {cause}: {count}" for cause, count in shipping.causes.items()))
     return 0
 
