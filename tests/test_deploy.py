@@ -29,6 +29,7 @@ from tvm_shufflenet.deploy.deployment import Settings, deploy
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, ToolMissing, WrongResult
 from tvm_shufflenet.library.package import MANIFEST, Package, write_package
+from tvm_shufflenet.library.sbom import SBOM
 from tvm_shufflenet.models import Model
 from tvm_shufflenet.standalone.build import build_standalone
 from tvm_shufflenet.targets import find_target, host_machine
@@ -196,7 +197,7 @@ class TestSsh:
         (tmp_path / "device dir" / "examples" / "run.c").write_text("edited there")
         assert deploy(package, to(), Settings(threads=2)).copied == ("examples/run.c",)
         newer = make_package("newer", size=10_000)
-        assert set(deploy(newer, to(), Settings()).copied) == {"tiny.so", MANIFEST}
+        assert set(deploy(newer, to(), Settings()).copied) == {"tiny.so", SBOM, MANIFEST}
         check_there(tmp_path / "device dir", newer)
 
     def test_an_archive_in_the_home_folder(self, make_package, to):

@@ -295,7 +295,6 @@ class TestLife:
             """
             import json, time, tvm
             from tvm_shufflenet.devices.emulated import EmulatedCore
-from tvm_shufflenet.devices.emulated_device import EmulatedDevice
             device = EmulatedCore().start()
             session = tvm.rpc.connect(device.host, device.port)
             print(device._folder, flush=True)

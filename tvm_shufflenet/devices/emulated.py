@@ -106,6 +106,12 @@ class EmulatedCore:
             shutil.rmtree(self._folder, ignore_errors=True)  # still there only if the emulator was killed outright
         self.host = self.port = self._folder = None
 
+    def forget(self) -> None:
+        """As if it had timed nothing yet."""
+        if self._folder is not None:
+            for name in (LAST_COST, LAST_COUNTS):
+                (Path(self._folder) / name).unlink(missing_ok=True)
+
     def last_cost(self) -> Cost:
         """What the latest modelled time is made of. Raises DeviceFailed where there was none."""
         try:

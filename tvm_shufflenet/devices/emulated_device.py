@@ -32,6 +32,7 @@ class EmulatedDevice(Device):
     def start(self) -> None:
         self._emulator.start()
         rehearse(self.endpoint())
+        self._emulator.forget()
 
     def endpoint(self) -> Endpoint:
         return Endpoint(self._emulator.host, self._emulator.port)
