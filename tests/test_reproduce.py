@@ -15,12 +15,13 @@ from tvm_shufflenet import cli, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import BadInput, UnknownName
 from tvm_shufflenet.experiments.catalogue import EXPERIMENTS, Case, Experiment, find_experiment, without_shuffle, zoo
+from tvm_shufflenet.experiments.findings import findings
 from tvm_shufflenet.experiments.results import Results, Row
 from tvm_shufflenet.experiments.run import run
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.library.package import Manifest, OperatorEntry
 from tvm_shufflenet.models import names
-from tvm_shufflenet.report.reproduction import findings, print_reproduction
+from tvm_shufflenet.report.reproduction import print_reproduction
 from tvm_shufflenet.report.reproduction_page import reproduction_page
 from tvm_shufflenet.targets import find_target
 

@@ -9,6 +9,7 @@ from ..errors import DeployError
 from ..latency import Latency
 from ..library.package import Manifest
 from .catalogue import Case, Experiment
+from .findings import findings, verdict
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Row:
     def multiply_adds(self) -> int | None:
         operators = self.manifest.operators if self.manifest else ()
         return sum(operator.multiply_adds * operator.occurrences for operator in operators) or None
+
+    @property
+    def calls(self) -> int | None:
+        """Operators called in one inference."""
+        return sum(operator.occurrences for operator in self.manifest.operators) if self.manifest else None
 
     @property
     def scheduled_by(self) -> dict[str, int]:
@@ -52,9 +58,12 @@ class Results:
     threads: int
     rows: tuple[Row, ...]
 
+    def against(self, row: Row) -> Row | None:
+        """The row that a speedup of ``row`` is over."""
+        return next((o for o in self.rows if (o.case.label, o.case.size) == (row.case.against, row.case.size)), None)
+
     def speedups(self, row: Row) -> Speedups:
-        case = row.case
-        other = next((o for o in self.rows if o.case.label == case.against and o.case.size == case.size), None)
+        case, other = row.case, self.against(row)
         if other is None:
             return Speedups()
         return Speedups(
@@ -74,6 +83,9 @@ class Results:
             "target": self.target,
             "device": self.device,
             "threads": self.threads,
+            "notes": list(self.experiment.notes),
+            "findings": findings(self),
+            "verdict": verdict(self),
             "rows": [self._row(row) for row in self.rows],
         }
 
@@ -94,6 +106,7 @@ class Results:
             "theoretical_speedup": speedups.theory,
             "untuned_speedup": speedups.untuned,
             "max_abs_err": row.max_abs_err,
+            "calls": row.calls,
             "scheduled_by": row.scheduled_by,
             "failure": str(row.failure) if row.failure else None,
         }
