@@ -345,6 +345,7 @@ def _doctor(options) -> None:
 
 def _tune(options) -> None:
     from .report.progress import TuningProgress
+    from .report.summary import print_summary
     from .report.tables import print_comparison, print_tuning
 
     target, model = _target_and_model(options)
@@ -388,7 +389,12 @@ def _tune(options) -> None:
         "wall_s": result.wall_s,
         "records": str(store.folder),
     }
-    _report(options, facts, lambda console: print_comparison(console, comparison))
+
+    def show(console) -> None:
+        print_comparison(console, comparison)
+        print_summary(console, result, options.strategy, comparison)
+
+    _report(options, facts, show)
 
 
 def _compare(options) -> None:

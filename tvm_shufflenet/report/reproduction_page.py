@@ -8,7 +8,7 @@ from ..experiments.catalogue import size_name
 from ..experiments.findings import findings
 from ..latency import Latency
 from . import plots
-from .comparison_page import setting_facts
+from .facts import setting_facts
 from .page import Page
 from .plots import Bar
 from .sections import Column, Section, Table, range_note, ranged_bar
