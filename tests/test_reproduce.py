@@ -182,6 +182,18 @@ class TestGuidelines:
         assert verdict(replace(results, rows=rows)) == "undecided"
         assert verdict(replace(results, rows=results.rows[:1])) == "undecided" and verdict(table8()) is None
 
+    def test_operators_that_became_slower_in_a_network_leave_it_undecided(self):
+        results = guideline("g4", [0.3, 0.2, 0.1, 0.0])
+        first = results.rows[0]
+        for alone_us, expected in ((2600.0, "holds"), (2000.0, "undecided")):
+            entry = OperatorEntry("a", 10, "record", record_us=alone_us, multiply_adds=100)
+            slowed = replace(first, manifest=msgspec.structs.replace(first.manifest, operators=(entry,)))
+            found = replace(results, rows=(slowed, *results.rows[1:]))
+            assert slowed.alone_us == 10 * alone_us and verdict(found) == expected
+            assert ("1.30 times what its operators took alone, 20.000 ms" in findings(found)[-1]) == (
+                expected == "undecided"
+            )
+
     def test_the_fastest_of_each_level(self):
         experiment = EXPERIMENTS["networks"]
         rows = tuple(

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 # A difference below this share is none: less than two searches for the same operator may differ by.
 NOTHING = 0.02
+# A network that takes so many times what its operators took alone is compiled into something else than they were.
+SLOWED = 1.25
 
 Verdict = Literal["holds", "holds in part", "does not hold", "overturned by fusion", "undecided"]
 
@@ -48,11 +50,12 @@ def effects(results: Results) -> list[Effect]:
 
 def verdict(results: Results) -> Verdict | None:
     """Whether a guideline holds on this device, None of an experiment of none. Undecided where a network failed, or
-    where operators have no record of their own: then schedules are compared, not networks."""
+    where operators have no record of their own or became slower in the network: then it is schedules or compilers that
+    differ, not networks."""
     if results.experiment.guideline is None:
         return None
     found = effects(results)
-    if len(found) != len(results.experiment.cases) - 1 or _without_record(results):
+    if len(found) != len(results.experiment.cases) - 1 or _without_record(results) or _slowed(results):
         return "undecided"
     seen = [effect for effect in found if effect.seen]
     if seen:
@@ -63,6 +66,11 @@ def verdict(results: Results) -> Verdict | None:
 
 def _without_record(results: Results) -> bool:
     return any(set(row.scheduled_by) & {"near record", "template"} for row in results.rows)
+
+
+def _slowed(results: Results) -> list[Row]:
+    timed = [row for row in results.rows if row.latency and row.alone_us]
+    return [row for row in timed if row.latency.median_us > SLOWED * row.alone_us]
 
 
 def findings(results: Results) -> list[str]:
@@ -86,6 +94,11 @@ def _guideline(results: Results) -> list[str]:
         lines.append(f"{experiment.elementwise} {how}")
     if _without_record(results):
         lines.append("operators without a record of their own: schedules differ, too; --trials N searches for them")
+    lines += [
+        f"{row.case.label} takes {row.latency.median_us / row.alone_us:.2f} times what its operators took alone, "
+        f"{row.alone_us / 1e3:.3f} ms: they are compiled to slower code there"
+        for row in _slowed(results)
+    ]
     return lines
 
 

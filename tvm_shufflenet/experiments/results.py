@@ -35,6 +35,17 @@ class Row:
         return sum(operator.occurrences for operator in self.manifest.operators) if self.manifest else None
 
     @property
+    def alone_us(self) -> float | None:
+        """What all calls took together when each operator was timed alone, None where a record is missing or is of
+        another CPU."""
+        if self.manifest is None:
+            return None
+        operators, cpus = self.manifest.operators, (None, self.manifest.target_config.get("mcpu"))
+        if any(each.record_us is None or each.tuned_for not in cpus for each in operators):
+            return None
+        return sum(each.occurrences * each.record_us for each in operators)
+
+    @property
     def scheduled_by(self) -> dict[str, int]:
         """How many operators have a record of their own, a near one, a template's default, or plain loops."""
         return dict(Counter(operator.schedule for operator in self.manifest.operators)) if self.manifest else {}
@@ -107,6 +118,7 @@ class Results:
             "untuned_speedup": speedups.untuned,
             "max_abs_err": row.max_abs_err,
             "calls": row.calls,
+            "operators_alone_us": row.alone_us,
             "scheduled_by": row.scheduled_by,
             "failure": str(row.failure) if row.failure else None,
         }
