@@ -7,22 +7,27 @@ import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
+import torch
 
 from tvm_shufflenet import cli, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import BadInput, UnknownName
 from tvm_shufflenet.experiments.catalogue import EXPERIMENTS, Case, Experiment, find_experiment, without_shuffle, zoo
+from tvm_shufflenet.experiments.findings import findings, verdict
 from tvm_shufflenet.experiments.results import Results, Row
 from tvm_shufflenet.experiments.run import run
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.library.package import Manifest, OperatorEntry
-from tvm_shufflenet.models import names
-from tvm_shufflenet.report.reproduction import findings, print_reproduction
+from tvm_shufflenet.models import Model, names
+from tvm_shufflenet.report.reproduction import print_reproduction
 from tvm_shufflenet.report.reproduction_page import reproduction_page
 from tvm_shufflenet.targets import find_target
+from tvm_shufflenet.tuning.records import JOURNAL
 
 A72 = {"name": "emulated:cortex-a72", "kind": "modelled", "model_error_percent": 4.7}
 SMALL = (32, 32)
@@ -92,6 +97,113 @@ class TestCatalogue:
         np.testing.assert_array_equal(without(data), with_it(data))
 
 
+GUIDELINES = [name for name, experiment in EXPERIMENTS.items() if experiment.guideline]
+
+
+def guideline(name: str, costs: list[float], calls: int = 10, schedule: str = "record", spread: float = 0.0) -> Results:
+    """An experiment of a guideline in which each case takes 20 ms and its share of ``costs`` more, in their order."""
+    experiment = EXPERIMENTS[name]
+    rows = []
+    for case, cost in zip(experiment.cases, costs, strict=True):
+        count = calls if cost else 10
+        entry = OperatorEntry("a", count, schedule, multiply_adds=1000 // count)
+        ms = 20 * (1 + cost)
+        latency = Latency((1e3 * ms * (1 - spread), 1e3 * ms, 1e3 * ms * (1 + spread)), "modelled")
+        made = msgspec.structs.replace(manifest(1), operators=(entry,))
+        rows.append(Row(case, made, latency, None, 1e-7))
+    return Results(experiment, "cortex-a72", A72, 1, tuple(rows))
+
+
+def weights(model: Model) -> int:
+    return sum(each.weight.numel() for each in model.module.modules() if isinstance(each, torch.nn.Conv2d))
+
+
+class TestGuidelines:
+    @pytest.mark.parametrize("name", GUIDELINES)
+    def test_every_stack_has_the_multiply_adds_of_the_one_it_is_compared_with(self, name):
+        """As near as whole channels allow: within six of a hundred."""
+        experiment = EXPERIMENTS[name]
+        models = {case.label: case.make((4, 4)) for case in experiment.cases}
+        macs = {label: weights(model) for label, model in models.items()}  # of a convolution, each at every point
+        follower = macs[experiment.cases[0].against]
+        assert all(abs(value / follower - 1) < 0.06 for value in macs.values())
+        assert len({model.name for model in models.values()}) == len(models)
+
+    def test_stacks_are_what_their_tables_say(self):
+        def layers(name, label):
+            (case,) = (case for case in EXPERIMENTS[name].cases if case.label == label)
+            return [each for each in case.make((4, 4)).module.modules() if isinstance(each, torch.nn.Conv2d)]
+
+        assert [(c.in_channels, c.out_channels) for c in layers("g1", "1:12 (9, 108)")] == [(9, 108), (108, 9)] * 10
+        assert [(c.in_channels, c.groups) for c in layers("g2", "g=4 (c=128)")] == [(128, 4)] * 10
+        assert len(layers("g3", "4-fragment-series")) == len(layers("g3", "4-fragment-parallel")) == 40
+        assert sorted(c.kernel_size[0] for c in layers("g4", "neither")) == [1] * 20 + [3] * 10
+
+    @pytest.mark.parametrize("label", ["ReLU, shortcut", "ReLU", "shortcut", "neither"])
+    def test_a_bottleneck_has_the_relus_and_shortcuts_of_its_label(self, label):
+        (case,) = (case for case in EXPERIMENTS["g4"].cases if case.label == label)
+        block = case.make((4, 4)).module[0]
+        data = torch.randn(1, 64, 4, 4)
+        for layer in (block.first, block.middle, block.last):
+            torch.nn.init.zeros_(layer.weight), torch.nn.init.constant_(layer.bias, -1.0)
+        with torch.no_grad():
+            expected = data - 1 if "shortcut" in label else torch.full_like(data, -1)
+            torch.testing.assert_close(block(data), expected.relu() if "ReLU" in label else expected)
+
+    def test_the_papers_figures_are_milliseconds_of_what_it_printed(self):
+        paper = {case.label: case.paper_ms for name in (*GUIDELINES, "networks") for case in EXPERIMENTS[name].cases}
+        assert paper["1:1 (32, 32)"] == pytest.approx(1000 / 76.2)
+        assert paper["2-fragment-parallel"] == pytest.approx(1000 / 33.4)
+        assert paper["ShuffleNet v2 0.5x"] == pytest.approx(1000 / 57.0)
+
+    @pytest.mark.parametrize(
+        ("costs", "options", "expected"),
+        [
+            ([0.3, 0.2, 0.1, 0.0], {}, "holds"),
+            ([0.3, 0.01, 0.1, 0.0], {}, "holds in part"),
+            ([0.01, 0.01, -0.1, 0.0], {}, "overturned by fusion"),
+            ([0.01, 0.01, 0.005, 0.0], {"calls": 20}, "does not hold"),
+            ([0.3, 0.2, 0.1, 0.0], {"spread": 0.5}, "overturned by fusion"),
+            ([0.3, 0.2, 0.1, 0.0], {"schedule": "template"}, "undecided"),
+        ],
+    )
+    def test_the_verdict_is_that_of_the_figures(self, costs, options, expected):
+        results = guideline("g4", costs, **options)
+        assert verdict(results) == expected == results.to_json()["verdict"]
+        assert expected in findings(results)[0]
+
+    def test_nothing_is_fused_where_there_is_nothing_to_fuse(self):
+        assert verdict(guideline("g1", [0.0, 0.01, 0.01, 0.01])) == "does not hold"
+
+    def test_a_network_that_failed_leaves_it_undecided(self):
+        results = guideline("g1", [0.0, 0.1, 0.1, 0.1])
+        assert verdict(results) == "holds"
+        rows = (*results.rows[:-1], Row(results.rows[-1].case, failure=BadInput("no", "", "")))
+        assert verdict(replace(results, rows=rows)) == "undecided"
+        assert verdict(replace(results, rows=results.rows[:1])) == "undecided" and verdict(table8()) is None
+
+    def test_operators_that_became_slower_in_a_network_leave_it_undecided(self):
+        results = guideline("g4", [0.3, 0.2, 0.1, 0.0])
+        first = results.rows[0]
+        for alone_us, expected in ((2600.0, "holds"), (2000.0, "undecided")):
+            entry = OperatorEntry("a", 10, "record", record_us=alone_us, multiply_adds=100)
+            slowed = replace(first, manifest=msgspec.structs.replace(first.manifest, operators=(entry,)))
+            found = replace(results, rows=(slowed, *results.rows[1:]))
+            assert slowed.alone_us == 10 * alone_us and verdict(found) == expected
+            assert ("1.30 times what its operators took alone, 20.000 ms" in findings(found)[-1]) == (
+                expected == "undecided"
+            )
+
+    def test_the_fastest_of_each_level(self):
+        experiment = EXPERIMENTS["networks"]
+        rows = tuple(
+            row(case, 10.0 if "v1 1x" in case.label else 20.0 + i, 140) for i, case in enumerate(experiment.cases)
+        )
+        said = findings(Results(experiment, "cortex-a72", A72, 1, rows))
+        assert len(said) == 4 and "ShuffleNet v2 0.5x is fastest, as in the paper" in said[0]
+        assert "ShuffleNet v1 1x is fastest, in the paper ShuffleNet v2 1x" in said[1]
+
+
 def groups() -> Results:
     experiment = EXPERIMENTS["groups"]
     rows = [row(case, 20.0 + index, 140) for index, case in enumerate(experiment.cases)]
@@ -122,6 +234,21 @@ class TestResults:
 
 
 class TestReports:
+    @pytest.mark.parametrize("name", GUIDELINES)
+    def test_a_guideline_has_its_verdict_in_the_table_and_on_the_page(self, name):
+        from rich.console import Console
+
+        count = len(EXPERIMENTS[name].cases)
+        follower = next(i for i, case in enumerate(EXPERIMENTS[name].cases) if case.label == case.against)
+        results = guideline(name, [0.0 if i == follower else 0.1 for i in range(count)])
+        console = Console(file=io.StringIO(), width=80, highlight=False)
+        print_reproduction(console, results)
+        text = console.file.getvalue()
+        assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+        assert f"{name.upper()}, {results.experiment.guideline}: holds" in text
+        (section,) = reproduction_page(results, f"tvm-shufflenet reproduce {name}").sections
+        assert findings(results)[0] in section.notes and section.title == "56x56"
+
     @pytest.mark.parametrize("make", [table8, shuffle, groups])
     def test_the_table_fits_80_columns(self, make):
         from rich.console import Console
@@ -163,6 +290,21 @@ class TestRun:
         assert "no picture" in str(broken.failure) and broken.latency is None
         assert small.latency.kind == "measured" and small.max_abs_err <= 1e-4 and small.multiply_adds > 1e5
         assert said == ["1 of 2: broken at 32x32", "2 of 2: small at 32x32"]
+
+    def test_a_guideline_end_to_end(self, tmp_path):
+        """Real stacks on a small feature map: searched for, checked against PyTorch, and timed."""
+        whole = EXPERIMENTS["g1"]
+        follower, other = (replace(case, size=SMALL) for case in whole.cases[:2])
+        experiment = replace(whole, cases=(follower, other))
+        target = find_target("local")
+        with find_device("local", target) as device:
+            store = workflow.open_records(target, tmp_path)
+            results = run(experiment, target, device, store, repeats=2, trials=1)
+        assert [row.failure for row in results.rows] == [None, None]
+        assert all(row.scheduled_by.keys() == {"record"} and row.max_abs_err <= 1e-4 for row in results.rows)
+        assert results.rows[0].multiply_adds == 20 * 32 * 32 * 32 * 32
+        assert verdict(results) in ("holds", "does not hold")
+        assert len((tmp_path / JOURNAL).read_text().splitlines()) == 3
 
 
 class TestCommand:

@@ -175,10 +175,20 @@ def _parser() -> argparse.ArgumentParser:
     json_option(compare)
 
     reproduce = command("reproduce", _reproduce, "make an experiment of the papers again, beside the paper's figures")
-    reproduce.add_argument("table", metavar="TABLE", help="table8 (latency), groups, shuffle: all of ShuffleNet v1")
+    reproduce.add_argument(
+        "table",
+        metavar="TABLE",
+        help="of ShuffleNet v1: table8 (latency), groups, shuffle; of v2: g1, g2, g3, g4 (its guidelines), networks",
+    )
     reproduce.add_argument("--target", metavar="T", help="see tvm-shufflenet targets (the device's own, or arm64)")
     device_options(reproduce)
-    reproduce.add_argument("--sizes", metavar="HxW,...", help="input sizes, or all of the table's (224x224)")
+    reproduce.add_argument("--sizes", metavar="HxW,...", help="input sizes, or all of the table's (its first)")
+    reproduce.add_argument(
+        "--trials",
+        type=_natural,
+        metavar="N",
+        help="first search with so many trials for each operator (16 for g1 to g4, else 0)",
+    )
     reproduce.add_argument("--repeat", type=_positive, default=10, metavar="N", help="samples (10)")
     records_option(reproduce)
     json_option(reproduce)
@@ -335,6 +345,7 @@ def _doctor(options) -> None:
 
 def _tune(options) -> None:
     from .report.progress import TuningProgress
+    from .report.summary import print_summary
     from .report.tables import print_comparison, print_tuning
 
     target, model = _target_and_model(options)
@@ -378,7 +389,12 @@ def _tune(options) -> None:
         "wall_s": result.wall_s,
         "records": str(store.folder),
     }
-    _report(options, facts, lambda console: print_comparison(console, comparison))
+
+    def show(console) -> None:
+        print_comparison(console, comparison)
+        print_summary(console, result, options.strategy, comparison)
+
+    _report(options, facts, show)
 
 
 def _compare(options) -> None:
@@ -433,10 +449,12 @@ def _reproduce(options) -> None:
     def announce(text: str) -> None:
         console.print(text, markup=False, style="dim")
 
-    store = _records(options, target, console, must_exist=True)
+    trials = experiment.trials if options.trials is None else options.trials
+    store = _records(options, target, console, must_exist=not trials)
     with device:
         results = run(
-            experiment, target, device, store, threads=options.threads, repeats=options.repeat, announce=announce,
+            experiment, target, device, store, threads=options.threads, repeats=options.repeat, trials=trials,
+            announce=announce,
             on_row=lambda results: _write_json(options, results.to_json()),
         )  # fmt: skip
     _report(options, results.to_json(), lambda console: print_reproduction(console, results))
@@ -445,6 +463,7 @@ def _reproduce(options) -> None:
 
         words = _given({"--target": target.name, "--device": device.name, "--threads": options.threads})
         words += _given({"--sizes": options.sizes, "--records": options.records, "--repeat": options.repeat})
+        words += _given({"--trials": options.trials})
         page = reproduction_page(results, _typed("reproduce", options.table, *words, "--html", options.html.name))
         _write_page(page, options, console)
     failed = [row.failure for row in results.rows if row.failure]
@@ -461,10 +480,12 @@ def _target_of(device: str | None) -> str:
 
 
 def _sizes(text: str | None, experiment) -> list[tuple[int, int]]:
+    if text is None:
+        return experiment.sizes[:1]
     if text == "all":
         return experiment.sizes
     try:
-        sizes = [tuple(int(part) for part in word.split("x")) for word in (text or "224x224").split(",")]
+        sizes = [tuple(int(part) for part in word.split("x")) for word in text.split(",")]
     except ValueError:
         sizes = [()]
     if any(len(size) != 2 for size in sizes):

@@ -9,6 +9,7 @@ from ..errors import DeployError
 from ..latency import Latency
 from ..library.package import Manifest
 from .catalogue import Case, Experiment
+from .findings import findings, verdict
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,22 @@ class Row:
     def multiply_adds(self) -> int | None:
         operators = self.manifest.operators if self.manifest else ()
         return sum(operator.multiply_adds * operator.occurrences for operator in operators) or None
+
+    @property
+    def calls(self) -> int | None:
+        """Operators called in one inference."""
+        return sum(operator.occurrences for operator in self.manifest.operators) if self.manifest else None
+
+    @property
+    def alone_us(self) -> float | None:
+        """What all calls took together when each operator was timed alone, None where a record is missing or is of
+        another CPU."""
+        if self.manifest is None:
+            return None
+        operators, cpus = self.manifest.operators, (None, self.manifest.target_config.get("mcpu"))
+        if any(each.record_us is None or each.tuned_for not in cpus for each in operators):
+            return None
+        return sum(each.occurrences * each.record_us for each in operators)
 
     @property
     def scheduled_by(self) -> dict[str, int]:
@@ -52,9 +69,12 @@ class Results:
     threads: int
     rows: tuple[Row, ...]
 
+    def against(self, row: Row) -> Row | None:
+        """The row that a speedup of ``row`` is over."""
+        return next((o for o in self.rows if (o.case.label, o.case.size) == (row.case.against, row.case.size)), None)
+
     def speedups(self, row: Row) -> Speedups:
-        case = row.case
-        other = next((o for o in self.rows if o.case.label == case.against and o.case.size == case.size), None)
+        case, other = row.case, self.against(row)
         if other is None:
             return Speedups()
         return Speedups(
@@ -74,6 +94,9 @@ class Results:
             "target": self.target,
             "device": self.device,
             "threads": self.threads,
+            "notes": list(self.experiment.notes),
+            "findings": findings(self),
+            "verdict": verdict(self),
             "rows": [self._row(row) for row in self.rows],
         }
 
@@ -94,6 +117,8 @@ class Results:
             "theoretical_speedup": speedups.theory,
             "untuned_speedup": speedups.untuned,
             "max_abs_err": row.max_abs_err,
+            "calls": row.calls,
+            "operators_alone_us": row.alone_us,
             "scheduled_by": row.scheduled_by,
             "failure": str(row.failure) if row.failure else None,
         }

@@ -1,17 +1,20 @@
-"""Make an experiment: compile every network, check it against PyTorch, time it."""
+"""Make an experiment: search for every network where asked, compile it, check it against PyTorch, time it."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..devices.base import Device
 from ..errors import DeployError
+from ..graph.pipeline import fused
+from ..graph.tasks import operator_tasks
 from ..targets import Target
 from ..tuning.records import RecordStore
-from ..workflow import bench, compile_package, import_model
+from ..workflow import Imported, bench, compile_package, import_model, tune
 from .catalogue import Case, Experiment, size_name
 from .results import Results, Row
 
@@ -27,16 +30,21 @@ def run(
     *,
     threads: int = 1,
     repeats: int = 10,
+    trials: int = 0,
     announce: Announce = lambda text: None,
     on_row: Callable[[Results], None] = lambda results: None,
 ) -> Results:
-    """On a started device. A network that fails has its reason in its row, the others go on; ``on_row`` is called with
-    the results so far after each, so that an interrupted run leaves something."""
+    """On a started device. With ``trials``, a search of so many for each operator comes first, and ``store`` keeps it.
+
+    A network that fails has its reason in its row, the others go on; ``on_row`` is called with the results so far after
+    each, so that an interrupted run leaves something.
+    """
+    imported = partial(_imported, target=target, device=device, store=store, threads=threads, trials=trials)
     results = Results(experiment, target.name, device.to_json(), threads, ())
     for number, case in enumerate(experiment.cases, start=1):
         announce(f"{number} of {len(experiment.cases)}: {case.label} at {size_name(case.size)}")
         try:
-            row = _row(case, experiment.untuned, target, device, store, threads, repeats)
+            row = _row(case, imported(case), experiment.untuned, target, device, store, threads, repeats)
         except DeployError as exc:
             row = Row(case, failure=exc)
         results = replace(results, rows=(*results.rows, row))
@@ -44,10 +52,28 @@ def run(
     return results
 
 
-def _row(
-    case: Case, untuned: bool, target: Target, device: Device, store: RecordStore, threads: int, repeats: int
-) -> Row:
+def _imported(case: Case, target: Target, device: Device, store: RecordStore, threads: int, trials: int) -> Imported:
+    """The network, its operators searched for."""
     imported = import_model(case.make(case.size))
+    count = trials * len(operator_tasks(fused(imported.module, target)))
+    if count:
+        tune(
+            imported, target, device, store, strategy="template", trials=count, seed=0, threads=threads,
+            on_progress=lambda progress: None,
+        )  # fmt: skip
+    return imported
+
+
+def _row(
+    case: Case,
+    imported: Imported,
+    untuned: bool,
+    target: Target,
+    device: Device,
+    store: RecordStore,
+    threads: int,
+    repeats: int,
+) -> Row:
     row = Row(case)
     with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
         for name, records in _variants(store, untuned):

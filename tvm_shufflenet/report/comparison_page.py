@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..host import host_facts
 from . import sections
-from .page import Page, now, versions
+from .facts import setting_facts
+from .page import Page
 
 if TYPE_CHECKING:
     from ..profiling.result import Profile
     from ..tuning.curve import Curve
     from ..workflow import Comparison
-
-PACKAGES = ("tvm-shufflenet", "apache-tvm", "torch")
 
 
 @dataclass(frozen=True)
@@ -54,16 +51,3 @@ def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
         ("largest error against PyTorch", f"{comparison.max_abs_err:.2g}, {comparison.tolerance:.2g} allowed"),
         *setting_facts(comparison.device, comparison.manifest.target, comparison.threads),
     )
-
-
-def setting_facts(device: dict, target: str, threads: int) -> tuple[tuple[str, str], ...]:
-    """What every figure of a report depends on beside the network."""
-    error, clock = device["model_error_percent"], device["kind"]
-    if clock == "modelled":
-        clock += ", not calibrated" if error is None else f", {error:.1f} % off on average"
-    facts = [("target", target), ("device", device["name"]), ("clock", clock), ("threads", str(threads))]
-    if device["name"] == "local":
-        host = host_facts()
-        facts.append(("this machine", f"{host['cpu']}, {host['cpus']} CPUs, {host['system']}"))
-    own = [(name, importlib.metadata.version(name)) for name in PACKAGES]
-    return (*facts, ("made with", versions(own)), ("date", now()))

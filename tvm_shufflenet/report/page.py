@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +59,3 @@ def check_writable(path: Path) -> None:
     """Raises BadInput, before hours are spent on what could not be kept."""
     if not path.parent.is_dir() or path.is_dir():
         raise BadInput(f"cannot write {path}", "its folder does not exist, or it is one", "name another --html file")
-
-
-def now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(sep=" ", timespec="minutes")
-
-
-def versions(pairs: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in (*pairs, ("Python", platform.python_version())))

@@ -5,50 +5,79 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, Group
 
-    from ..tuning.driver import Progress
+    from ..tuning.driver import Progress, TuneResult
 
 
 class TuningProgress:
-    """Called with a Progress after every batch; a context manager that cleans the terminal up."""
+    """Called with a Progress after every batch; a context manager that leaves the terminal as its last call drew it."""
 
     def __init__(self, console: Console):
         self.console = console
-        self._bar = self._task = None
+        self._live = None
+        self._told: dict[str, int] = {}
 
     def __enter__(self) -> TuningProgress:
         if self.console.is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+            from rich.live import Live
 
-            self._bar = Progress(
-                TextColumn("tuning"),
-                BarColumn(bar_width=20),
-                MofNCompleteColumn(),
-                TextColumn("{task.description}"),
-                TimeRemainingColumn(),
-                console=self.console,
-            )
-            self._task = self._bar.add_task("", total=None)
-            self._bar.start()
+            self._live = Live("tuning", console=self.console, auto_refresh=False)
+            self._live.start()
         return self
 
     def __exit__(self, *_exc) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def __call__(self, progress: Progress) -> None:
-        best = f"{progress.network_us / 1e3:.2f} ms" if progress.network_us else "not all operators yet"
-        if self._bar is not None:
-            text = f"best {best}, {progress.failed} failed, {progress.trials_per_minute:.0f}/min"
-            done = progress.reused + progress.done
-            self._bar.update(self._task, completed=done, total=progress.requested, description=text)
+        if self._live is not None:
+            self._live.update(_view(progress), refresh=True)
             return
-        left = f", {progress.left_s:.0f} s left" if progress.left_s is not None else ""
+        left = f", {_clock(progress.left_s)} left" if progress.left_s is not None else ""
         self.console.print(
             f"{progress.reused + progress.done}/{progress.requested} trials, {progress.failed} failed, "
-            f"operators' sum {best}, {progress.trials_per_minute:.0f} trials/min{left} ({progress.task})"
+            f"{_best(progress)}, {progress.trials_per_minute:.0f}/min{left} ({progress.task})",
+            markup=False,
         )
+        if progress.causes != self._told:
+            self._told = progress.causes
+            self.console.print(f"  {failures(progress)}", markup=False)
+
+
+def _view(progress: Progress) -> Group:
+    """Three lines: how far and how fast, what has come of it, and what has failed."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
+    done = progress.reused + progress.done
+    left = "" if progress.left_s is None else f"{_clock(progress.left_s)} left"
+    first = Table.grid(padding=(0, 1))
+    bar = ProgressBar(progress.requested, done, width=24)
+    pace = f"{done}/{progress.requested} trials, {progress.trials_per_minute:.0f}/min"
+    first.add_row("tuning", bar, pace, left)
+    best = Text.assemble((_best(progress), "bold"), f", now {progress.task}", overflow="ellipsis")
+    return Group(first, best, Text(failures(progress), "red" if progress.failed else ""))
+
+
+def _best(progress: Progress) -> str:
+    if progress.network_us is None:
+        return f"{progress.timed}/{progress.operators} operators timed"
+    return f"best {progress.network_us / 1e3:.2f} ms"
+
+
+def failures(run: Progress | TuneResult) -> str:
+    """How many trials failed, and of what."""
+    causes = ", ".join(f"{cause} {count}" for cause, count in sorted(run.causes.items()))
+    return f"{run.failed} failed" + (f" ({causes})" if causes else "")
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 class CountingProgress:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..experiments.catalogue import size_name
+from ..experiments.findings import findings
 from .tables import _table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..experiments.results import Results, Row
-    from ..latency import Latency
 
 
 def print_reproduction(console: Console, results: Results) -> None:
@@ -23,13 +23,14 @@ def print_reproduction(console: Console, results: Results) -> None:
         console.print(_at_size(results, rows, size_name(size)))
     others = {"TVM": "TVM: its untuned code; ", "paper": f"paper: {experiment.paper_device}; ", None: ""}
     console.print(f"ours: {kind}, ms; {others[_other(results)]}x madds: as multiply-adds alone would allow")
-    against = list(dict.fromkeys(row.case.against for row in results.rows if row.case.against))
-    console.print(f"x: times as fast as {against[0] if len(against) == 1 else 'the line above'}")
+    console.print(f"x: times as fast as {experiment.over}")
+    for note in experiment.notes:
+        console.print(f"note: {note}")
     for row in results.rows:
         if row.failure:
             console.print(f"{row.case.label}, {size_name(row.case.size)}: {row.failure}", markup=False)
     for line in findings(results):
-        console.print(line)
+        console.print(line, markup=False)
 
 
 def _at_size(results: Results, rows: list[Row], size: str):
@@ -63,21 +64,3 @@ def _other(results: Results) -> str | None:
 
 def _number(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def findings(results: Results) -> list[str]:
-    """What the figures say, in words that they make themselves."""
-    if results.experiment.name != "shuffle":
-        return []
-    rows = {row.case.label: row for row in results.rows if row.latency}
-    pairs = [(row, rows[row.case.against]) for row in rows.values() if row.case.against in rows]
-    return [
-        f"{row.case.label}: {_cost(row.latency, without.latency)} once it is fused, "
-        f"{_cost(row.untuned, without.untuned)} in TVM untuned"
-        for row, without in pairs
-    ]
-
-
-def _cost(latency: Latency, without: Latency) -> str:
-    more_us = latency.median_us - without.median_us
-    return f"{more_us / 1e3:+.2f} ms ({100 * more_us / without.median_us:+.1f} %)"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..experiments.catalogue import size_name
+from ..experiments.findings import findings
 from ..latency import Latency
 from . import plots
-from .comparison_page import setting_facts
+from .facts import setting_facts
 from .page import Page
 from .plots import Bar
-from .reproduction import findings
 from .sections import Column, Section, Table, range_note, ranged_bar
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _at_size(results: Results, size: Size, command: str) -> Section:
     notes = [range_note(kind, results.device["model_error_percent"])]
     if experiment.paper_device:
         notes.append(f"The paper's bars were measured by its authors on {experiment.paper_device}: another device.")
-    notes += findings(results)
+    notes += [*experiment.notes, *findings(results)]
     plot = plots.latency_bars(_bars(results, rows), name, caption, f"{caption}. {words}.")
     table = _without_empty(Table(caption, COLUMNS, tuple(_cells(results, row) for row in rows)))
     return Section(name, size_name(size), tuple(notes), table, command, plot, shown=True, kind=kind)

@@ -91,7 +91,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a tuning run stands; handed to the caller's ``on_progress`` after every batch."""
+    """Where a tuning run stands; handed to the caller's ``on_progress`` after every batch.
+
+    ``network_us`` is the sum of the best times of all operators, None before each has one; ``timed`` of ``operators``
+    have. ``causes`` counts failures by cause.
+    """
 
     measured: int
     failed: int
@@ -100,6 +104,9 @@ class Progress:
     network_us: float | None
     task: str
     elapsed_s: float
+    timed: int = 0
+    operators: int = 0
+    causes: dict[str, int] = field(default_factory=dict)
 
     @property
     def done(self) -> int:
@@ -522,4 +529,8 @@ class Tuner:
     def progress(self, task: str, elapsed_s: float) -> Progress:
         total = sum(task.cost_seconds for task in self.tasks)
         network = total * 1e6 if np.isfinite(total) else None
-        return Progress(self.measured, self.failed, self.requested, self.reused, network, task, elapsed_s)
+        timed = sum(np.isfinite(task.best_seconds) for task in self.tasks)
+        return Progress(
+            self.measured, self.failed, self.requested, self.reused, network, task, elapsed_s,
+            int(timed), len(self.tasks), dict(self.causes),
+        )  # fmt: skip

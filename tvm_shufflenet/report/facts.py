@@ -1,0 +1,33 @@
+"""What every figure depends on beside the network, for a page and for a summary that is pasted somewhere."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+from collections.abc import Sequence
+
+from ..host import host_facts
+
+PACKAGES = ("tvm-shufflenet", "apache-tvm", "torch")
+
+
+def setting_facts(device: dict, target: str, threads: int) -> tuple[tuple[str, str], ...]:
+    """Words for each fact about where and with what a figure was made."""
+    error, clock = device["model_error_percent"], device["kind"]
+    if clock == "modelled":
+        clock += ", not calibrated" if error is None else f", {error:.1f} % off on average"
+    facts = [("target", target), ("device", device["name"]), ("clock", clock), ("threads", str(threads))]
+    if device["name"] == "local":
+        host = host_facts()
+        facts.append(("this machine", f"{host['cpu']}, {host['cpus']} CPUs, {host['system']}"))
+    own = [(name, importlib.metadata.version(name)) for name in PACKAGES]
+    return (*facts, ("made with", _versions(own)), ("date", _now()))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(sep=" ", timespec="minutes")
+
+
+def _versions(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in (*pairs, ("Python", platform.python_version())))
