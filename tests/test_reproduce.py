@@ -292,7 +292,7 @@ class TestRun:
         assert said == ["1 of 2: broken at 32x32", "2 of 2: small at 32x32"]
 
     def test_a_guideline_end_to_end(self, tmp_path):
-        """A real stack on a small feature map: searched for, checked against PyTorch, timed; alone it decides nothing."""
+        """A real stack on a small feature map: searched for, checked, and timed; alone it decides nothing."""
         whole = EXPERIMENTS["g1"]
         experiment = replace(whole, cases=(replace(whole.cases[0], size=SMALL),))
         target = find_target("local")
