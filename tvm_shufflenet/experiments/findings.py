@@ -55,7 +55,7 @@ def verdict(results: Results) -> Verdict | None:
     if results.experiment.guideline is None:
         return None
     found = effects(results)
-    if len(found) != len(results.experiment.cases) - 1 or _without_record(results) or _slowed(results):
+    if not found or len(found) != len(results.experiment.cases) - 1 or _without_record(results) or _slowed(results):
         return "undecided"
     seen = [effect for effect in found if effect.seen]
     if seen:
