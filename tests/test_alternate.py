@@ -18,13 +18,13 @@ from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.bindings import Bindings
 from tvm_shufflenet.graph.tasks import argument_shapes
 from tvm_shufflenet.library.alternate import (
-    PIPELINE,
     THREADS,
     AlternateTraversal,
     RunBackwards,
     marked,
     walked_backwards,
 )
+from tvm_shufflenet.library.lowering import PIPELINE
 from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.operators.convolution import Convolution
 from tvm_shufflenet.operators.depthwise import Depthwise

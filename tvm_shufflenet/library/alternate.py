@@ -27,7 +27,6 @@ from tvm.tirx import IterVar
 
 from ..graph.bindings import Bindings, operands, operator, shape_of
 
-PIPELINE = "alternating_traversal"
 MARK = "_backwards"  # ends the name of a loop's variable: annotations do not outlive the loop's partition
 THREADS = "traversal_threads"
 
@@ -136,12 +135,3 @@ def _backwards(loop: tirx.For, threads: int) -> tirx.For:
     place = begin + tirx.min(begin + share, extent) - 1 - step if share < extent else extent - 1 - step
     body = tirx.SeqStmt([tirx.Bind(loop.loop_var, place), loop.body])
     return tirx.For(step, loop.min, loop.extent, loop.kind, body, annotations=loop.annotations)
-
-
-def _pipeline():
-    """TVM's own, and ``RunBackwards`` behind what decides how an address is computed."""
-    lower, finalize_host, finalize_device = tirx.get_tir_pipeline("default")
-    return tvm.transform.Sequential([lower, RunBackwards()]), finalize_host, finalize_device
-
-
-tirx.register_tir_pipeline(PIPELINE, _pipeline)

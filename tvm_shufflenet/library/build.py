@@ -17,7 +17,7 @@ from ..graph.tasks import OperatorTask, operator_tasks
 from ..schedules import rules
 from ..schedules.nearest import Neighbour, near_trace
 from ..targets import Target
-from . import alternate
+from . import alternate, lowering
 from .link import link
 
 # A time no record has: a default schedule only stands in where there is none.
@@ -143,7 +143,7 @@ def _of_task(task: OperatorTask, operator: Operator) -> Operator:
 def build(scheduled: Scheduled, target: Target, output: Path, linker: list[str]) -> Built:
     """Compile and link for TVM's runtime. Raises LinkFailed."""
     # Compiled, not interpreted: 0.2 us an operator instead of 0.5.
-    executable = relax.build(scheduled.module, target.tvm(), tir_pipeline=alternate.PIPELINE, exec_mode="compiled")
+    executable = relax.build(scheduled.module, target.tvm(), tir_pipeline=lowering.PIPELINE, exec_mode="compiled")
 
     def link_objects(path, objects, **_options):
         link(objects, Path(path), linker, target.machine)

@@ -12,7 +12,6 @@ memory that each thread has its own of.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,12 +22,12 @@ from tvm.ir.instrument import pass_instrument
 from tvm.tirx.build import codegen_build
 
 from ..errors import ImportFailed, lines_of
-from ..library import alternate
+from ..library import lowering
+from ..library.lowering import STACK_BYTES, size_of
 from ..targets import Target
 from .arena import aligned
 
 PREFIX = "op_"
-STACK_BYTES = 1024  # what is smaller lies on the stack, as TVM has it
 INT = "int32"
 SETUP = (tirx.DeclBuffer, tirx.Bind, tirx.AllocBuffer)  # statements that cost nothing when every thread does them
 
@@ -101,7 +100,7 @@ def _lowered(module: tvm.IRModule, target: Target) -> dict[str, tirx.PrimFunc]:
     found = {name: function for name, function in module.functions_items() if isinstance(function, tirx.PrimFunc)}
     named = {name: function.with_attr("global_symbol", name.name_hint) for name, function in found.items()}
     host = target.tvm()
-    lower = tvm.tirx.get_tir_pipeline(alternate.PIPELINE)[0]
+    lower = tvm.tirx.get_tir_pipeline(lowering.PIPELINE)[0]
     with tvm.transform.PassContext(instruments=[_StopBeforePacking()]):
         lowered = lower(tirx.transform.BindTarget(host.with_host(host))(tvm.IRModule(named)))
     return {name.name_hint: lowered[name.name_hint] for name in found}
@@ -185,17 +184,13 @@ class _Part:
 
     def _allocation(self, allocation: tirx.AllocBuffer, _mutator) -> tirx.Stmt:
         buffer = allocation.buffer
-        if _bytes(buffer) >= STACK_BYTES:
-            return self._given(allocation, self.private, self._private_handles)
-        if buffer.scope() == "global":
+        if size_of(buffer) < STACK_BYTES and buffer.scope() == "global":
             return allocation
-        # TVM takes small tiles in scope "local" from its runtime; on the stack they become registers.
-        tile = tirx.decl_buffer(buffer.ty.shape, str(buffer.ty.dtype.dtype), f"{buffer.name}_tile")
-        return tirx.SeqStmt([tirx.AllocBuffer(tile), tirx.DeclBuffer(buffer, data=tile.data)])
+        return self._given(allocation, self.private, self._private_handles)
 
     @staticmethod
     def _given(allocation: tirx.AllocBuffer, sizes: list[int], handles: list[tirx.Var]) -> tirx.Stmt:
-        sizes.append(_bytes(allocation.buffer))
+        sizes.append(size_of(allocation.buffer))
         handles.append(_handle(allocation.buffer))
         return tirx.DeclBuffer(allocation.buffer, data=handles[-1])
 
@@ -206,8 +201,3 @@ def _serial(loop: tirx.For, first, extent) -> tirx.For:
 
 def _handle(buffer: tirx.Var) -> tirx.Var:
     return tirx.Var(f"{buffer.name}_data", ir.PointerType(buffer.ty.dtype, "global"))
-
-
-def _bytes(buffer: tirx.Var) -> int:
-    dtype = tvm.DataType(str(buffer.ty.dtype.dtype))
-    return math.prod(int(dim) for dim in buffer.ty.shape) * -(-dtype.bits * dtype.lanes // 8)

@@ -104,11 +104,12 @@ def build(job: Job, library: Path) -> list[tuple[tuple[int, ...], str]]:
     import tvm
 
     from ..library.link import link
+    from ..library.lowering import PIPELINE
 
     target = tvm.target.Target(job.target_config)
     module = tvm.ir.load_json(job.module_json)
     with target:
-        compiled = tvm.compile(module, target)
+        compiled = tvm.compile(module, target, tir_pipeline=PIPELINE)
 
     def link_objects(output, objects, **_options):
         link(objects, Path(output), list(job.link_command), job.machine)
