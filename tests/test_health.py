@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_server import RunningServer, eventually
-from test_tune import FACTORY, SHAPE, Sabotaged, Tuner, free_port, journal, operators
+from test_tune import FACTORY, SHAPE, Sabotaged, Tuner, free_port, journal, one_operator, operators
 from tvm import rpc
 from tvm.rpc.tracker import Tracker
 
@@ -183,7 +183,7 @@ def test_a_device_that_fails_repeatedly_rests_is_checked_and_readmitted(unit, tm
     check = Losing._check
     monkeypatch.setattr(Losing, "_check", lambda self: checks.append(check(self)) or checks[-1])
     with find_device("local", LOCAL) as device:
-        tuner = tuner_for(unit, device, tmp_path, 12, Losing)
+        tuner = Losing(one_operator(unit, LOCAL), LOCAL, device, RecordStore(tmp_path, LOCAL.tvm()), trials=12)
         tuner.left = 5
         result = tuner.run(workers)
     assert (result.measured, result.failed, result.causes) == (7, 5, {"device": 5})

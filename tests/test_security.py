@@ -287,7 +287,8 @@ def test_the_command_line_passes_what_it_is_told(tmp_path, monkeypatch):
 
 
 def test_a_session_has_no_rights_beyond_its_user_s(serve):
-    status = status_of(session_info(serve().connect())["pid"])
+    session = serve().connect()
+    status = status_of(session_info(session)["pid"])
     assert int(status["NoNewPrivs"]) == 1
     assert {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
 
