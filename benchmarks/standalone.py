@@ -24,7 +24,7 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.kernels import Kernels
 from tvm_shufflenet.devices.network import Network
-from tvm_shufflenet.library.build import build, schedule_tuned
+from tvm_shufflenet.library.build import build
 from tvm_shufflenet.standalone import build as standalone
 from tvm_shufflenet.standalone.kernels import Kernel
 from tvm_shufflenet.targets import Target, find_target
@@ -68,8 +68,7 @@ def measure(name: str, target: Target, device: Device, threads: int, folder: Pat
     imported = workflow.import_model(models.find_model(name))
     store = workflow.open_records(target, None)
     clock = workflow.default_clock(target)
-    records = workflow.best_records(imported, target, store, workflow.MEASURED, clock, threads=threads)
-    scheduled = schedule_tuned(imported.module, target, records, threads)
+    scheduled = workflow.schedule(imported, target, store, workflow.MEASURED, clock, threads=threads)
     vm = build(scheduled, target, folder / "vm.so", workflow.linker_command(target))
     reference = ([imported.input], [imported.reference], imported.tolerance)
     alone = standalone.build_standalone(scheduled.module, target, name, *reference, folder / "alone")

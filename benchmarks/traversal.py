@@ -21,17 +21,14 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.library import alternate
-from tvm_shufflenet.library.build import build_tuned
+from tvm_shufflenet.library.build import build
 from tvm_shufflenet.targets import Target, find_target
 
 
 def timed(imported: workflow.Imported, target: Target, device: Device, library: Path) -> tuple[float, float]:
     """Milliseconds, and thousands of misses."""
     store = workflow.open_records(target, None)
-    records = workflow.best_records(imported, target, store, device.clock)
-    build_tuned(
-        imported.module, target, records, library, workflow.linker_command(target), neighbours=store.neighbours()
-    )
+    build(workflow.schedule(imported, target, store, device.clock), target, library, workflow.linker_command(target))
     with Network(device, library) as network:
         workflow.check(network, imported.input, imported.reference, imported.tolerance, library.name)
         milliseconds = network.latency(1).median_us / 1000

@@ -20,7 +20,7 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import BadInput, ImportFailed
 from tvm_shufflenet.graph import pipeline
-from tvm_shufflenet.library.build import build_tuned, build_untuned
+from tvm_shufflenet.library.build import build, build_untuned, schedule_tuned
 from tvm_shufflenet.library.link import linker_command
 from tvm_shufflenet.models import Model, find_model, randomise_batch_norms, shufflenet_v1, shufflenet_v2
 from tvm_shufflenet.models.onnx_files import fold_shapes
@@ -154,7 +154,7 @@ def test_exported_shuffles_are_recognised(tmp_path, how):
 def test_a_library_from_an_onnx_file_computes_its_answer(small, tmp_path):
     imported = workflow.import_model(find_model(str(export(small.module, tmp_path / "network.onnx"))))
     linker, store = linker_command(LOCAL), RecordStore(tmp_path / "records", LOCAL.tvm())
-    build_tuned(imported.module, LOCAL, store.database(), tmp_path / "templates.so", linker)
+    build(schedule_tuned(imported.module, LOCAL, store.database()), LOCAL, tmp_path / "templates.so", linker)
     build_untuned(imported.module, LOCAL, tmp_path / "untuned.so", linker)
     with find_device("local", LOCAL) as device:
         for library in ("templates.so", "untuned.so"):

@@ -23,7 +23,7 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.canonicalize_shuffles import CanonicalizeShuffles
-from tvm_shufflenet.library.build import build_tuned
+from tvm_shufflenet.library.build import build, schedule_tuned
 from tvm_shufflenet.library.link import linker_command
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.targets import find_target
@@ -572,6 +572,6 @@ def test_random_networks_compute_what_torch_computes(device, tmp_path, drawn, se
     shuffles = sum(name == "relax.permute_dims" for name in calls(network.module))
     assert shuffles <= len(module)
     store, library = RecordStore(tmp_path / "records", LOCAL.tvm()), tmp_path / "stack.so"
-    build_tuned(network.module, LOCAL, store.database(), library, linker_command(LOCAL))
+    build(schedule_tuned(network.module, LOCAL, store.database()), LOCAL, library, linker_command(LOCAL))
     with Network(device, library) as runner:
         workflow.check(runner, network.input, network.reference, network.tolerance, "random")

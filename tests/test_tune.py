@@ -32,7 +32,7 @@ from tvm_shufflenet.devices.native.build import server_binary
 from tvm_shufflenet.errors import NothingMeasured
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
-from tvm_shufflenet.library.build import build_tuned
+from tvm_shufflenet.library.build import build, schedule_tuned
 from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.schedules import rules
@@ -195,7 +195,8 @@ def test_threads_are_tuned_for_and_used_by_their_own_records(unit, folder, tmp_p
     made = {}
     for threads in (1, 2):
         database, linker = store.database(threads=threads), linker_command(target)
-        made[threads] = build_tuned(unit.module, target, database, tmp_path / f"{threads}.so", linker, threads)
+        scheduled = schedule_tuned(unit.module, target, database, threads)
+        made[threads] = build(scheduled, target, tmp_path / f"{threads}.so", linker)
     assert "record" in {operator.schedule for operator in made[2].operators}
     assert {operator.schedule for operator in made[1].operators} == {"template"}
     module = operators(unit, target)

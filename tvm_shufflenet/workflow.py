@@ -185,6 +185,12 @@ def best_records(imported: Imported, target: Target, store: RecordStore, *clocks
     return store.database(*clocks, threads=threads)
 
 
+def schedule(imported: Imported, target: Target, store: RecordStore, *clocks: str, threads: int = 1) -> Scheduled:
+    """The network with its operators scheduled by the records of ``store``, and by what stands in for them."""
+    database = best_records(imported, target, store, *clocks, threads=threads)
+    return schedule_tuned(imported.module, target, database, threads, store.neighbours(threads))
+
+
 def tune(
     imported: Imported,
     target: Target,
@@ -310,8 +316,7 @@ def compile_package(
         scheduled = schedule_untuned(imported.module, target)
     else:
         clocks = clocks or (MEASURED, default_clock(target))
-        database = best_records(imported, target, store, *clocks, threads=threads)
-        scheduled = schedule_tuned(imported.module, target, database, threads, store.neighbours(threads))
+        scheduled = schedule(imported, target, store, *clocks, threads=threads)
     with _work_folder() as folder:
         libraries, files, standalone = [], {}, None
         if "vm" in formats:

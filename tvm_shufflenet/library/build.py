@@ -100,19 +100,6 @@ def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: li
     return build(schedule_untuned(module, target), target, output, linker)
 
 
-def build_tuned(
-    module: tvm.IRModule,
-    target: Target,
-    database: ms.database.MemoryDatabase,
-    output: Path,
-    linker: list[str],
-    threads: int = 1,
-    neighbours: Sequence[Neighbour] = (),
-) -> Built:
-    """The library of ``schedule_tuned``."""
-    return build(schedule_tuned(module, target, database, threads, neighbours), target, output, linker)
-
-
 def _choose(
     task: OperatorTask,
     target: Target,

@@ -14,12 +14,12 @@ import numpy as np
 from ..devices import find_device
 from ..errors import BadInput, DeployError, PeerFailed, WrongResult
 from ..latency import MEASURED, Latency
-from ..library.build import build_tuned
+from ..library.build import build
 from ..library.link import linker_command
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from ..tuning.records import RecordStore
-from ..workflow import Imported, best_records, largest_error
+from ..workflow import Imported, largest_error, schedule
 from .catalogue import RUNNERS, Peer
 from .environments import OWN, Announce, clean_environment
 from .handover import Handover
@@ -44,9 +44,7 @@ def build_ours(
     """The library that takes part, from the records of ``store``, for ``threads``. Raises DeployError."""
     library = folder / f"ours-{target.name}-{threads}.so"
     if not library.exists():
-        records = best_records(imported, target, store, clock, threads=threads)
-        neighbours = store.neighbours(threads)
-        build_tuned(imported.module, target, records, library, linker_command(target), threads, neighbours)
+        build(schedule(imported, target, store, clock, threads=threads), target, library, linker_command(target))
     return library
 
 
