@@ -446,15 +446,12 @@ def _reproduce(options) -> None:
     from .experiments.run import run
     from .report.reproduction import print_reproduction
 
-    def announce(text: str) -> None:
-        console.print(text, markup=False, style="dim")
-
     trials = experiment.trials if options.trials is None else options.trials
     store = _records(options, target, console, must_exist=not trials)
     with device:
         results = run(
             experiment, target, device, store, threads=options.threads, repeats=options.repeat, trials=trials,
-            announce=announce,
+            announce=_announcer(console),
             on_row=lambda results: _write_json(options, results.to_json()),
         )  # fmt: skip
     _report(options, results.to_json(), lambda console: print_reproduction(console, results))
@@ -572,11 +569,7 @@ def _compare_with_peers(options, imported, both, target, device, peers, console)
     from .peers.contest import Effort
 
     effort = Effort(samples=options.repeat)
-
-    def announce(text: str) -> None:
-        console.print(text, markup=False, style="dim")
-
-    return compare_with_peers(imported, both, target, device, options.threads, peers, effort, announce)
+    return compare_with_peers(imported, both, target, device, options.threads, peers, effort, _announcer(console))
 
 
 def _baseline(options, device, model):
@@ -849,6 +842,11 @@ def _console(options):
     from rich.console import Console
 
     return Console(stderr=getattr(options, "json", None) == "-", highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def _announcer(console):
+    """What says on the console, in passing, what a long command does next."""
+    return lambda text: console.print(text, markup=False, style="dim")
 
 
 def _report(options, facts: dict, show) -> None:

@@ -15,7 +15,10 @@ def registered(host: str, port: int, key: str) -> int:
     """How many devices of the key the tracker knows. Raises OSError, RuntimeError, ValueError."""
     from tvm import rpc
 
-    tracker = rpc.connect_tracker(host, port)
+    return _registered(rpc.connect_tracker(host, port), key)
+
+
+def _registered(tracker, key: str) -> int:
     return sum(server["key"] == f"server:{key}" for server in tracker.summary()["server_info"])
 
 
@@ -29,7 +32,7 @@ def borrow(host: str, port: int, key: str, seconds: int, avoid: Collection[str],
     from tvm.rpc import base
 
     tracker = rpc.connect_tracker(host, port)
-    if not any(server["key"] == f"server:{key}" for server in tracker.summary()["server_info"]):
+    if not _registered(tracker, key):
         raise ValueError(f"no device has registered as '{key}' at the tracker")
     tracker._sock.settimeout(PATIENCE_S)
     failure: Exception = ValueError(f"all devices of '{key}' have failed repeatedly and are left out for now")

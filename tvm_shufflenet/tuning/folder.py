@@ -33,7 +33,7 @@ from .. import interrupts
 from ..containers import plain
 from ..latency import MEASURED
 from ..toolchain import TVM_VERSION
-from .journal import PRUNED, Damaged, Trial, checksum, decode, encode, parse
+from .journal import Damaged, Trial, checksum, decode, encode, parse
 from .lines import Line, Stream, append_line, locked, writing
 from .serial import json_trace_hash, workload_hash
 
@@ -211,7 +211,7 @@ class RecordFolder:
         """Trials that are done: failed, or with a record; one whose record is missing or for another target is none."""
         recorded = {key[:-1] for key, entry in self.entries.items() if is_ours(entry.target)}
         for trial in self.trials:
-            if trial.seconds is None or trial.record == PRUNED or trial.record_key in recorded:
+            if trial.needs_no_record or trial.record_key in recorded:
                 yield trial
 
     def workload(self, entry: Entry) -> ms.database.Workload:

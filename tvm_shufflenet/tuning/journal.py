@@ -55,6 +55,11 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
         return Setting(self.clock, self.threads)
 
     @property
+    def needs_no_record(self) -> bool:
+        """Whether the trial is done without one: it failed, or its record was dropped on purpose."""
+        return self.seconds is None or self.record == PRUNED
+
+    @property
     def record_key(self) -> tuple:
         """What a record shares with its line, beside the target."""
         return self.workload, self.trace, self.setting, self.seconds

@@ -25,8 +25,8 @@ from ..latency import MEASURED
 from ..schedules.nearest import Neighbour
 from ..toolchain import TVM_VERSION
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
-from .journal import Damaged, Setting, Trial, parse
-from .lines import Stream, writing
+from .journal import Setting, Trial
+from .lines import writing
 from .serial import record_json, same_target, target_hash, trace_hash, workload_hash
 from .shipped import BEST, Best, read_best, same_text
 from .trial import Cause
@@ -161,7 +161,7 @@ class RecordStore:
     def _read_best(self, folder: Path, target: tvm.target.Target) -> None:
         """Add a folder's shipped records, which must be for ``target``."""
         matches: dict[str, bool] = {}
-        for number, best in read_best(self._lines(folder / BEST)):
+        for number, best in read_best(folder):
             if isinstance(best, str):
                 self._skipped.append(Skipped(BEST, number, best))
                 continue
@@ -176,14 +176,6 @@ class RecordStore:
                 self._best.setdefault(best.trial.workload, []).append(best)
                 if same_target(target, self.target):
                     self._shipped_trials.append(best.trial)
-
-    def _lines(self, path: Path) -> Iterator[tuple[int, object]]:
-        """Number and value of each line; one that is not JSON is reported."""
-        for line in Stream(path).fresh():
-            try:
-                yield line.number, parse(line.data)
-            except Damaged as exc:
-                self._skipped.append(Skipped(path.name, line.number, str(exc)))
 
     def meet(self, workloads: Iterable[tvm.IRModule]) -> None:
         """Make the shipped records of ``workloads`` usable: they name their workload by its hash alone."""
@@ -310,6 +302,8 @@ class RecordStore:
 
     def _made_by_another_run(self, trial: Trial) -> bool:
         others = self._own.trials.keys() - self._own_trials
+        if not others:  # as nearly always; to look through all trials takes longer the more there are
+            return False
         made = {each.trace for each in self.trials(trial.workload, *trial.setting) if each in others}
         return trial.trace in made
 

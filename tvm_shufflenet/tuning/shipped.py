@@ -16,7 +16,8 @@ import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from ..schedules.nearest import Neighbour
-from .journal import Trial
+from .journal import Damaged, Trial, parse
+from .lines import Stream
 
 BEST = "best.jsonl"
 
@@ -54,13 +55,13 @@ def write_best(folder: Path, lines: Iterable[Best]) -> Path:
     return path
 
 
-def read_best(lines: Iterable[tuple[int, object]]) -> Iterator[tuple[int, Best | str]]:
-    """Number and content of each line that was read as JSON, or what is wrong with it."""
-    for number, value in lines:
+def read_best(folder: Path) -> Iterator[tuple[int, Best | str]]:
+    """Number and content of each line of a folder's shipped records, or what is wrong with it."""
+    for line in Stream(folder / BEST).fresh():
         try:
-            yield number, msgspec.convert(value, Best)
-        except msgspec.ValidationError as exc:
-            yield number, str(exc)
+            yield line.number, msgspec.convert(parse(line.data), Best)
+        except (Damaged, msgspec.ValidationError) as exc:
+            yield line.number, str(exc)
 
 
 def same_text(value) -> str:

@@ -14,7 +14,7 @@ from tvm.s_tir import Schedule
 from ..errors import BadInput, lines_of
 from ..graph.tasks import argument_shapes
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
-from .journal import PRUNED, Damaged, Newer, Trial, decode, encode, parse
+from .journal import PRUNED, Damaged, Newer, Trial, decode, encode
 from .lines import Stream, replace_lines
 from .shipped import BEST, Best, read_best
 
@@ -107,15 +107,7 @@ def _recorded(folder: RecordFolder) -> Iterator[tuple[Trial, dict]]:
 
 
 def _shipped(folder: RecordFolder) -> Iterator[Best]:
-    return (best for _, best in _shipped_lines(folder) if isinstance(best, Best))
-
-
-def _shipped_lines(folder: RecordFolder) -> Iterator[tuple[int, Best | str]]:
-    for line in Stream(folder.path / BEST).fresh():
-        try:
-            yield from read_best([(line.number, parse(line.data))])
-        except Damaged as exc:
-            yield line.number, str(exc)
+    return (best for _, best in read_best(folder.path) if isinstance(best, Best))
 
 
 def _target_name(target: dict) -> str:
@@ -140,7 +132,7 @@ def merge(sources: Iterable[Path], into: Path) -> Changes:
                     result.write(entry.trial, entry.place.body(), folder.workload(entry).mod)
                     records += 1
         for trial in folder.trials:
-            if trial.seconds is None or trial.record == PRUNED:
+            if trial.needs_no_record:
                 with result.ours():
                     if trial not in result.trials:
                         result.write(trial, None, None)
@@ -198,12 +190,12 @@ def _pruned_journal(folder: RecordFolder, kept: dict[tuple, Entry]) -> tuple[lis
         except Damaged:
             damaged += 1
             continue
-        half = trial.seconds is not None and trial.record != PRUNED and trial.record_key not in all_recorded
+        half = not trial.needs_no_record and trial.record_key not in all_recorded
         if trial in seen or half:
             dropped += 1
             continue
         seen.add(trial)
-        done = trial.seconds is None or trial.record == PRUNED or trial.record_key in recorded
+        done = trial.needs_no_record or trial.record_key in recorded
         lines.append(line.data if done else encode(msgspec.structs.replace(trial, record=PRUNED)))
     return lines, dropped, damaged
 
@@ -224,7 +216,7 @@ def verify(folder: RecordFolder) -> list[Skipped]:
             record.trace.apply_to_schedule(Schedule(record.workload.mod), remove_postproc=False)
         except Exception as exc:
             folder.skip(RECORDS, entry.place.number, f"its schedule does not apply: {lines_of(exc)[-1]}")
-    for number, best in _shipped_lines(folder):
+    for number, best in read_best(folder.path):
         if isinstance(best, str):
             folder.skip(BEST, number, best)
     return folder.skipped
