@@ -21,10 +21,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import program
+
 from tvm_shufflenet.devices.counts import read_counts
 from tvm_shufflenet.devices.cycles import CycleModel, Loop
 from tvm_shufflenet.devices.emulator import plugin_argument
-from tvm_shufflenet.errors import DeployError
 from tvm_shufflenet.peers.catalogue import PEERS
 from tvm_shufflenet.peers.guest import guest_command, guest_folder
 from tvm_shufflenet.peers.sysroot import arm64_packages, arm64_python
@@ -246,8 +247,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (DeployError, RuntimeError) as exc:
-        print(exc, file=sys.stderr)
-        sys.exit(getattr(exc, "exit_code", 1))
+    program.run(main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterable
 from statistics import geometric_mean
 from typing import NamedTuple
@@ -20,13 +19,14 @@ from typing import NamedTuple
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import msgspec
+import program
 import timing
 from ship_records import PUBLISHED, ROOT, Wanted, collect
 
 from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
-from tvm_shufflenet.errors import BadInput, DeployError
+from tvm_shufflenet.errors import BadInput
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.nearest import Neighbour, near_trace
 from tvm_shufflenet.targets import Target, find_target
@@ -94,8 +94,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (DeployError, RuntimeError) as exc:
-        print(exc, file=sys.stderr)
-        sys.exit(getattr(exc, "exit_code", 1))
+    program.run(main)

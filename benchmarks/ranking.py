@@ -23,7 +23,6 @@ import argparse
 import itertools
 import json
 import os
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -33,6 +32,7 @@ from pathlib import Path
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import numpy as np
+import program
 import timing
 import tvm
 from tvm.s_tir import meta_schedule as ms
@@ -41,7 +41,6 @@ from tvm_shufflenet import models, workflow
 from tvm_shufflenet.devices.counts import Code, Counts, read_counts, read_trace, trace_file
 from tvm_shufflenet.devices.cycles import CycleModel, Traffic, traffic_of
 from tvm_shufflenet.devices.emulated_device import EmulatedDevice
-from tvm_shufflenet.errors import DeployError
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
 from tvm_shufflenet.schedules import rules
@@ -254,8 +253,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (DeployError, RuntimeError) as exc:
-        print(exc, file=sys.stderr)
-        sys.exit(getattr(exc, "exit_code", 1))
+    program.run(main)

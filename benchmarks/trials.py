@@ -13,19 +13,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+import program
 import tvm
 from ranking import draw, tasks_of
 
 from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices.emulated_device import EmulatedDevice
-from tvm_shufflenet.errors import DeployError
 from tvm_shufflenet.library.link import trial_command
 from tvm_shufflenet.targets import find_core, find_target
 from tvm_shufflenet.tuning.driver import load_intrinsics
@@ -86,8 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (DeployError, RuntimeError) as exc:
-        print(exc, file=sys.stderr)
-        sys.exit(1)
+    program.run(main)

@@ -26,3 +26,14 @@ def golden(request):
         return path.read_text()
 
     return read
+
+
+@pytest.fixture(params=[({}, True), ({"NO_COLOR": "1"}, False)], ids=["colour", "NO_COLOR"])
+def coloured(request, monkeypatch) -> bool:
+    """Whether what is shown on a terminal should be coloured, in an environment that says so."""
+    environment, wanted = request.param
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return wanted

@@ -19,7 +19,7 @@ import pytest
 import tvm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_server import RunningServer, eventually
+from test_server import RunningServer, eventually, servers
 from tvm import rpc
 from tvm.rpc import base
 from tvm.rpc.tracker import Tracker
@@ -45,18 +45,8 @@ def secret_file(folder: Path, text: str = SECRET, mode: int = 0o600) -> Path:
 
 @pytest.fixture
 def serve(tmp_path):
-    started = []
-
-    def start(*options: object) -> RunningServer:
-        started.append(RunningServer(HOST, tmp_path / f"server-{len(started)}.log", *options))
-        return started[-1]
-
-    yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.process.kill()
-        server.process.wait()
-        server.process.stdout.close()
+    with servers(HOST, tmp_path) as start:
+        yield start
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -134,22 +135,28 @@ def arch(request) -> str:
     return request.param
 
 
-@pytest.fixture
-def start(arch, tmp_path):
-    """Starts servers for ``arch`` and stops those that are left."""
+@contextmanager
+def servers(arch: str, folder: Path, *always: object) -> Iterator[Callable[..., RunningServer]]:
+    """Starts servers for ``arch``, with the options ``always`` and its own, and stops those that are left."""
     started = []
 
-    def start_one(*options: object) -> RunningServer:
-        log = tmp_path / f"server-{len(started)}.log"
-        started.append(RunningServer(arch, log, "--work-dir", tmp_path / "work", *options))
+    def start(*options: object) -> RunningServer:
+        log = folder / f"server-{len(started)}.log"
+        started.append(RunningServer(arch, log, *always, *options))
         return started[-1]
 
-    yield start_one
+    yield start
     for server in started:
         if server.process.poll() is None:
             server.process.kill()
             server.process.wait()
         server.process.stdout.close()
+
+
+@pytest.fixture
+def start(arch, tmp_path):
+    with servers(arch, tmp_path, "--work-dir", tmp_path / "work") as start:
+        yield start
 
 
 @pytest.fixture

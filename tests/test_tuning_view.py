@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 
-import pytest
 from rich.console import Console
 from test_reproduce import A72, manifest
 
@@ -50,12 +49,7 @@ class TestWhileItLasts:
         assert lines[1] == "  8 failed (build 8)" and "\x1b" not in text
         assert sum(line.startswith("  ") for line in lines) == 2 and max(map(len, lines)) <= 80
 
-    @pytest.mark.parametrize("environment, coloured", [({}, True), ({"NO_COLOR": "1"}, False)])
-    def test_colour_is_for_terminals_that_want_it(self, environment, coloured, monkeypatch):
-        monkeypatch.delenv("NO_COLOR", raising=False)
-        monkeypatch.setenv("TERM", "xterm-256color")
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
+    def test_colour_is_for_terminals_that_want_it(self, coloured):
         assert ("\x1b[31m" in shown(LATE, terminal=True)) == coloured
 
 
