@@ -2,6 +2,7 @@
 
     python benchmarks/ship_records.py --target cortex-a72
     python benchmarks/ship_records.py --target x86-64 --device local --trials 24
+    python benchmarks/ship_records.py --target cortex-a55 --after cortex-a53 --trials 3
 
 The networks share most of their operators. Every operator gets ``--trials`` trials, and those that carry a network of
 width 1 three times as many. All trials are kept in ``--work``; the run may be stopped at any time, and the same command
@@ -151,6 +152,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--models", nargs="*", metavar="M", help="networks (all published ShuffleNets)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the N operators that are worth most trials")
     parser.add_argument("--work", type=Path, metavar="DIR", help="where all trials go (build/ship_records/<target>)")
+    parser.add_argument("--after", metavar="TARGET", help="also try what is shipped for that target")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder to write (tuning_logs/<target>)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the search (0)")
     return parser.parse_args()
@@ -162,7 +164,13 @@ def main() -> int:
     if target.shipped is not None:
         raise BadInput(f"{target.name} reads the records shipped for {target.shipped}", "", f"tune {target.shipped}")
     names = options.models or [name for name in models.names() if PUBLISHED.fullmatch(name)]
-    store = RecordStore(options.work or ROOT / "build/ship_records" / target.name, target.tvm())
+    after = find_target(options.after) if options.after else target
+    store = RecordStore(
+        options.work or ROOT / "build/ship_records" / target.name,
+        target.tvm(),
+        shipped=ROOT / "tuning_logs" / after.name if options.after else None,
+        shipped_target=after.tvm(),
+    )
     wanted = collect(names, target, options.trials)
     todo = groups(wanted)
     if options.limit:

@@ -11,12 +11,15 @@ from tvm import tirx
 from .alternate import RunBackwards
 
 PIPELINE = "tvm_shufflenet"
-STACK_BYTES = 1024  # what is smaller lies on the stack, where TVM may choose
+STACK_BYTES = 8192  # what is larger is no tile of registers; a thread's stack may be small
+AS_IT_IS = "disable_lower_builtin"
+# Of scope "global", what is smaller than that lies on the stack by TVM's own choice.
+TVM_STACK_BYTES = 1024
 
 
 @tirx.transform.prim_func_pass(opt_level=0, name="TilesOnStack")
 class TilesOnStack:
-    """Put small tiles of scope "local" on the stack, where LLVM makes registers of them.
+    """Put tiles of scope "local" on the stack, where LLVM makes registers of them.
 
     TVM asks its runtime for their memory. LLVM cannot see that such memory is nobody else's: where it inlines an
     operator into the function that unpacks its arguments, it forgets that these do not overlap, and every accumulator
@@ -24,15 +27,23 @@ class TilesOnStack:
     """
 
     def transform_function(self, function: tirx.PrimFunc, _mod, _context) -> tirx.PrimFunc:
-        return function.with_body(tvm_ffi.structural_mutate(function.body, (tirx.AllocBuffer, _on_stack)))
+        return function.with_body(
+            tvm_ffi.structural_mutate(function.body, (tirx.AllocBuffer, lambda each, _: on_stack(each)))
+        )
 
 
-def _on_stack(allocation: tirx.AllocBuffer, _mutator) -> tirx.Stmt:
+def on_stack(allocation: tirx.AllocBuffer) -> tirx.AllocBuffer:
+    """The allocation as one that TVM lowers no further, if it is a tile's."""
     buffer = allocation.buffer
-    if buffer.scope() != "local" or size_of(buffer) >= STACK_BYTES:
+    if buffer.scope() != "local" or size_of(buffer) > STACK_BYTES:
         return allocation
-    tile = tirx.decl_buffer(buffer.ty.shape, str(buffer.ty.dtype.dtype), f"{buffer.name}_tile")
-    return tirx.SeqStmt([tirx.AllocBuffer(tile), tirx.DeclBuffer(buffer, data=tile.data)])
+    return tirx.AllocBuffer(buffer, {**allocation.annotations, AS_IT_IS: tirx.IntImm("bool", 1)})
+
+
+def lies_on_stack(allocation: tirx.AllocBuffer) -> bool:
+    """Whether the generated code holds it on the stack, rather than ask the runtime for memory."""
+    small = allocation.buffer.scope() == "global" and size_of(allocation.buffer) < TVM_STACK_BYTES
+    return small or AS_IT_IS in allocation.annotations
 
 
 def size_of(buffer: tirx.Var) -> int:

@@ -23,7 +23,7 @@ from tvm.tirx.build import codegen_build
 
 from ..errors import ImportFailed, lines_of
 from ..library import lowering
-from ..library.lowering import STACK_BYTES, size_of
+from ..library.lowering import lies_on_stack, size_of
 from ..targets import Target
 from .arena import aligned
 
@@ -183,8 +183,7 @@ class _Part:
         return mutator.default_mutate(loop)
 
     def _allocation(self, allocation: tirx.AllocBuffer, _mutator) -> tirx.Stmt:
-        buffer = allocation.buffer
-        if size_of(buffer) < STACK_BYTES and buffer.scope() == "global":
+        if lies_on_stack(allocation):
             return allocation
         return self._given(allocation, self.private, self._private_handles)
 
