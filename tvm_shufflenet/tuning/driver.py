@@ -63,7 +63,8 @@ class Task:
     trials: int = 0
     rounds: int = 0
     idle_rounds: int = 0
-    started: bool = False
+    guessed: bool = False
+    searched: bool = False
     exhausted: bool = False
     searching: bool = False
     reference: Reference | None = None
@@ -325,26 +326,38 @@ class Tuner:
         fresh = sum(not each.rounds and not each.exhausted and not each.searching for each in self.tasks)
         share = left if task.rounds or left >= BATCH * fresh else max(1, left // fresh)
         if not task.waiting:
-            task.waiting = self._proposed(task)
+            task.waiting = self._proposed(task, share)
         chosen, task.waiting = task.waiting[:share], task.waiting[share:]
         return chosen
 
-    def _proposed(self, task: Task) -> list[ms.MeasureCandidate]:
-        """Schedules that have had no trial, the template's own best guess among the first."""
-        found = []
-        if not task.started:
-            task.started = True
+    def _proposed(self, task: Task, share: int) -> list[ms.MeasureCandidate]:
+        """Schedules that have had no trial: guesses first, and a search, which takes longer, where they do not do."""
+        guesses = [] if task.guessed else self._unseen(task, self._guesses(task))
+        task.guessed = True
+        return guesses if len(guesses) >= share else guesses + self._unseen(task, self._found(task))
+
+    def _guesses(self, task: Task) -> list[ms.MeasureCandidate]:
+        """What is known to be good, or likely."""
+        if task.space != "template":
+            return []
+        default = rules.default_candidate(task.mod, self.machine)
+        return [default, *(self._shipped_candidate(task) or self._near_candidate(task))]
+
+    def _found(self, task: Task) -> list[ms.MeasureCandidate]:
+        """What the search proposes."""
+        if not task.searched:
+            task.searched = True
             task.context.pre_tuning(
                 max_trials=10**6, num_trials_per_iter=BATCH, database=self.database, cost_model=self.cost_model
             )
-            if task.space == "template":
-                found.append(rules.default_candidate(task.mod, self.machine))
-                found += [*self._shipped_candidate(task), *self._near_candidate(task)]
-        found += task.context.generate_measure_candidates() or []
+        return task.context.generate_measure_candidates() or []
+
+    def _unseen(self, task: Task, candidates: Iterable[ms.MeasureCandidate]) -> list[ms.MeasureCandidate]:
+        """Those that nobody has tried or is about to, each once."""
         self.store.catch_up()  # another run may be writing to the same folder
         task.seen |= {trial.trace for trial in self.store.trials(task.workload, self.device.clock, self.threads)}
         new = {}
-        for candidate in found:
+        for candidate in candidates:
             key = trace_hash(candidate.sch.trace)
             if key not in task.seen:
                 new.setdefault(key, candidate)
@@ -518,7 +531,8 @@ class Tuner:
             ms.runner.RunnerResult(list(outcome.seconds) or None, outcome.error if not outcome.seconds else None)
             for outcome in outcomes
         ]
-        task.context.notify_runner_results(candidates, results)
+        if task.searched:
+            task.context.notify_runner_results(candidates, results)
         self.cost_model.update(task.context, candidates, results)
         best = min((float(np.median(o.seconds)) for o in outcomes if o.seconds), default=float("inf"))
         task.idle_rounds = 0 if best < 0.99 * task.best_seconds else task.idle_rounds + 1
