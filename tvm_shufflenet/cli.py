@@ -119,6 +119,11 @@ def _parser() -> argparse.ArgumentParser:
         help="a library for TVM's runtime, one without any runtime, or both (vm)",
     )
     compile_.add_argument(
+        "--static",
+        action="store_true",
+        help="with the library without a runtime, also lib<model>.a, to link into programs",
+    )
+    compile_.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write, or FILE.tar.zst"
     )
 
@@ -600,6 +605,8 @@ def _verdict(options, baseline, comparison):
 def _compile(options) -> None:
     from .report.tables import print_package
 
+    if options.static and options.format == "vm":
+        raise BadInput("--static makes a library without a runtime", "", "add --format standalone, or both")
     target, model = _target_and_model(options)
     from . import workflow
 
@@ -613,7 +620,7 @@ def _compile(options) -> None:
         store,
         options.output,
         options.threads,
-        workflow.FORMATS[options.format],
+        (*workflow.FORMATS[options.format], *((workflow.STATIC,) if options.static else ())),
     )
     print_package(console, package)
 

@@ -98,6 +98,16 @@ def find_llvm_mc() -> Tool:
     )
 
 
+def find_llvm_objcopy() -> Tool:
+    return _program(
+        "llvm-objcopy",
+        "makes a static library's own symbols local",
+        "TVM_SHUFFLENET_LLVM_OBJCOPY",
+        lambda: _newest("llvm-objcopy"),
+        apt("llvm-22"),
+    )
+
+
 def _newest(program: str, minimum: int = 19) -> str | None:
     found = {}
     for folder in os.environ.get("PATH", "").split(os.pathsep):
