@@ -230,6 +230,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--bundle", type=Path, metavar="DIR", help="instead write the server and its libraries to DIR")
     serve.add_argument("--arch", choices=("aarch64", "x86_64"), help="architecture of --bundle (aarch64)")
+    serve.add_argument(
+        "--android",
+        action="store_true",
+        help="with --bundle, for Android's own C library: built from TVM_HOME by the NDK in ANDROID_NDK_HOME",
+    )
     return parser
 
 
@@ -777,6 +782,14 @@ def _serve(options) -> None:
     from .devices.native.build import server_binary, server_bundle
     from .targets import host_machine
 
+    if options.android:
+        if options.bundle is None or options.arch == "x86_64":
+            raise BadInput("--android is for a bundle for arm64", "", "tvm-shufflenet serve --bundle DIR --android")
+        from .devices.native import bionic
+
+        program = bionic.server_bundle(options.bundle)
+        print(f"{program}: adb push {options.bundle} /data/local/tmp/, and run it there with --help")
+        return
     if options.bundle is not None:
         folder = server_bundle(options.arch or "aarch64", options.bundle)
         print(f"{folder}: copy it to the board and run ./tvm_shufflenet_server --help there")

@@ -160,6 +160,11 @@ def find_adb() -> Tool:
     return Tool("adb", "reaches a phone to deploy to", shutil.which("adb"), apt("adb"))
 
 
+def find_cmake() -> Tool:
+    purpose = "configures TVM's runtime for Android"
+    return Tool("cmake", purpose, shutil.which("cmake"), f"{sys.executable} -m pip install cmake")
+
+
 def require(tool: Tool) -> str:
     """The tool's path. Raises ToolMissing, with the install command, where there is none."""
     if tool.path is None:
