@@ -178,6 +178,19 @@ def test_it_needs_nothing_and_shows_its_interface_alone(both, arm):
         assert b"libc.so" not in library.read_bytes()
 
 
+@pytest.mark.skipif(any(tool.path is None for tool in toolchain.all_tools()), reason="no emulated device")
+def test_a_device_needs_a_c_library_and_nothing_beside_it(arm, tmp_path):
+    sysroot, root = Path(toolchain.find_sysroot().path), tmp_path / "root"
+    (root / "lib").mkdir(parents=True)
+    for name in ("libc.so.6", "ld-linux-aarch64.so.1"):
+        shutil.copy(sysroot / "lib" / name, root / "lib")
+    build = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-gnu.2.28", arm.folder / "examples/example.c"]
+    subprocess.run([*build, f"-I{arm.folder}", f"-L{arm.folder}", "-lsmall", "-o", tmp_path / "app"], check=True)
+    command = [toolchain.find_qemu().path, "-L", root, "-E", f"LD_LIBRARY_PATH={arm.folder}", tmp_path / "app"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "the first value of output0 is" in done.stdout, done.stderr
+
+
 @pytest.mark.skipif(toolchain.find_llvm_mc().path is None, reason="no disassembler")
 def test_it_leaves_the_register_alone_that_android_keeps(arm):
     """x18 holds the shadow stack of whoever calls from Android's own libraries."""
