@@ -80,7 +80,7 @@ def ndk(tmp_path, monkeypatch) -> Path:
 @pytest.fixture
 def source(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "tvm"
-    tvm, ffi = bionic._installed_headers()
+    tvm, ffi = bionic.installed_headers()
     shutil.copytree(tvm, folder / "include")
     shutil.copytree(ffi, folder / bionic.FFI_SOURCE / "include")
     (folder / "CMakeLists.txt").write_text(TREE)

@@ -90,7 +90,7 @@ def _parts(ndk: Path) -> tuple[Path, Path]:
 
 def _check_versions(source: Path) -> list[str]:
     """The versions of TVM and of its FFI that the tree is of. Raises ToolMissing for others than those installed."""
-    trees = ((source / "include", source / FFI_SOURCE / "include"), _installed_headers())
+    trees = ((source / "include", source / FFI_SOURCE / "include"), installed_headers())
     theirs, ours = (_versions(*tree) for tree in trees)
     for name, found, wanted in zip(("TVM", "TVM's FFI"), theirs, ours, strict=True):
         if found != wanted:
@@ -100,7 +100,7 @@ def _check_versions(source: Path) -> list[str]:
     return theirs
 
 
-def _installed_headers() -> tuple[Path, Path]:
+def installed_headers() -> tuple[Path, Path]:
     return package_folder("tvm") / "include", package_folder("tvm_ffi") / "include"
 
 
