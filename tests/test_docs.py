@@ -106,20 +106,20 @@ def block(language: str) -> str:
 
 @pytest.mark.slow
 @needs_emulator
-def test_the_gate_passes_what_is_as_fast_and_refuses_what_is_slower(tmp_path):
+def test_the_gate_refuses_what_is_slower(tmp_path):
+    """Than a baseline that is 1 % faster than it was; what passes is in test_baseline.py."""
     (tmp_path / "model.py").write_text(SMALL)
     (tmp_path / "gate.sh").write_text(block("sh").replace("1,3,224,224", "1,3,16,16"))
     (baseline,) = typed("ci.md")
     done = run(shlex.split(baseline), tmp_path)
     assert done.returncode == 0, done.stderr
-    gate = run(["sh", "gate.sh"], tmp_path)
-    assert gate.returncode == 0 and (tmp_path / "report.html").exists(), gate.stderr
     facts = json.loads((tmp_path / "latency.json").read_text())
     facts["latency_us"]["tuned"]["median"] *= 0.99
     (tmp_path / "latency.json").write_text(json.dumps(facts))
     gate = run(["sh", "gate.sh"], tmp_path)
     assert gate.returncode == 7 and "Slower." in gate.stdout, gate.stderr
-    assert json.loads((tmp_path / "now.json").read_text())["baseline"]["passed"] is False
+    verdict = json.loads((tmp_path / "now.json").read_text())["baseline"]
+    assert verdict["slower_percent"] == pytest.approx(100 / 0.99 - 100) and (tmp_path / "report.html").exists()
 
 
 def test_the_job_installs_what_the_doctor_wants_and_runs_the_gate():
