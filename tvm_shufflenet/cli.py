@@ -509,7 +509,8 @@ def _check_html(options) -> None:
 
 def _write_page(page, options, console) -> None:
     files = page.write(options.html)
-    console.print(f"report: {options.html}, and {len(files) - 1} CSV files beside it", markup=False)
+    count = len(files) - 1
+    console.print(f"report: {options.html}, and {count} CSV file{'s' if count > 1 else ''} beside it", markup=False)
 
 
 def _comparison_page(options, imported, comparison, package, device, target, store):
