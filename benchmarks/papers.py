@@ -50,7 +50,7 @@ def costs(rows: list[Row]) -> Iterator[list[str]]:
     by_label = {row["label"]: row for row in rows}
     for row in rows:
         other = by_label[row["against"]]
-        if other is not row:
+        if other is not row and row["latency_us"] and other["latency_us"]:
             work = other["multiply_adds"] / row["multiply_adds"]
             ours = row["latency_us"]["median"] / other["latency_us"]["median"]
             yield [row["label"], percent(ours * work - 1), percent(row["paper_ms"] / other["paper_ms"] * work - 1)]
