@@ -38,6 +38,8 @@ def speedups(rows: list[Row]) -> Iterator[list[str]]:
 def shuffles(rows: list[Row]) -> Iterator[list[str]]:
     yield ["network", "without", "with", "cost", "TVM untuned without", "with", "cost"]
     for without, shuffled in zip(rows[::2], rows[1::2], strict=True):
+        if not (without["latency_us"] and shuffled["latency_us"]):
+            continue
         cost = shuffled["latency_us"]["median"] / without["latency_us"]["median"] - 1
         untuned = [row["untuned_latency_us"]["median"] / 1e3 for row in (without, shuffled)]
         figures = [f"{each:.1f}" for each in (*untuned, untuned[1] - untuned[0])]

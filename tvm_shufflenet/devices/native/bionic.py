@@ -58,7 +58,8 @@ def server_bundle(folder: Path) -> Path:
         _run([*compile_server([str(compiler)], target), "-o", str(target / SERVER)], log)
 
     inputs = [(HERE / name).read_bytes() for name in SOURCES + HEADERS]
-    settings = [*versions, str(source), str(ndk), (ndk / "source.properties").read_text(), *_definitions(ndk)]
+    settings = [*versions, str(source), (ndk / "source.properties").read_text(), *_definitions(ndk)]
+    settings += compile_server([str(compiler)], Path())
     built = cached_build("device-server-android", [*inputs, *settings], build)
     shutil.copytree(built, folder, dirs_exist_ok=True)
     return folder / SERVER
