@@ -20,6 +20,7 @@ import pytest
 from adb_server import SERIAL, AdbServer
 from cut_proxy import CutProxy
 from test_archive import manifest
+from test_server import servers
 from torch import nn
 
 from tvm_shufflenet import toolchain, workflow
@@ -27,6 +28,7 @@ from tvm_shufflenet.cli import main
 from tvm_shufflenet.deploy import adb, deployment, find_remote
 from tvm_shufflenet.deploy.deployment import Settings, deploy
 from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.devices.secret import VARIABLE
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, ToolMissing, WrongResult
 from tvm_shufflenet.library.package import MANIFEST, Package, write_package
 from tvm_shufflenet.library.sbom import SBOM
@@ -500,6 +502,18 @@ class TestPhone:
                 assert not device.alive()
                 device.restart()
                 assert device.alive() and len(server.forwards) == 1
+
+    def test_a_server_with_a_secret(self, phone, command, tmp_path, monkeypatch, capsys):
+        secret = tmp_path / "secret"
+        secret.write_text("correct horse battery staple\n")
+        secret.chmod(0o600)
+        with AdbServer() as server, servers(host_machine(), tmp_path) as start:
+            phone(server)
+            guarded = start("--secret-file", secret)
+            assert command(f"adb/{guarded.port}") == 4 and VARIABLE in capsys.readouterr().err
+            monkeypatch.setenv(VARIABLE, str(secret))
+            assert command(f"adb/{guarded.port}") == 0
+            assert not server.forwards
 
     def test_no_server_there(self, phone, command, capsys):
         with socket.create_server(("127.0.0.1", 0)) as free:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tvm_shufflenet import toolchain
 
@@ -55,7 +57,7 @@ def test_the_reference_has_every_command_and_the_functions_behind_them(site):
     assert "tvm_shufflenet.workflow.compile_package" in python and "Write a package to" in python
 
 
-# In place of the tutorial's network and its trials: the same commands, in a tenth of the time.
+# In place of the pages' networks and trials: the same commands, in a tenth of the time.
 SMALL = """
 from torch import nn
 from tvm_shufflenet.models.shufflenet_v2 import ShuffleUnit
@@ -66,19 +68,67 @@ def network():
 """
 REPLACED = {
     "--model shufflenet_v2_x0_5": "--model small.py:network --input-shape 1,3,16,16",
+    "1,3,224,224": "1,3,16,16",
     "--trials 24": "--trials 4",
     "shufflenet_v2_x0_5_bench": "small_network_bench",
 }
 
 
+needs_emulator = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
+
+
+def typed(page: str) -> list[str]:
+    """What a page says to type, for the small network."""
+    text = (ROOT / "docs" / page).read_text()
+    for old, new in REPLACED.items():
+        text = text.replace(old, new)
+    return re.findall(r"^\$ (.+)$", text, re.MULTILINE)
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
+@needs_emulator
 def test_what_the_tutorial_says_to_type_works(tmp_path):
-    commands = re.findall(r"^\$ (.+)$", (ROOT / "docs/tutorial.md").read_text(), re.MULTILINE)
     (tmp_path / "small.py").write_text(SMALL)
-    assert len(commands) > 7 and all(any(old in command for command in commands) for old in REPLACED)
+    commands = typed("tutorial.md")
+    assert len(commands) > 7 and sum("small" in command for command in commands) > 2
     for command in commands:
-        for old, new in REPLACED.items():
-            command = command.replace(old, new)
-        done = subprocess.run(shlex.split(command), cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True)
+        done = run(shlex.split(command), tmp_path)
         assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
+
+
+def block(language: str) -> str:
+    return re.search(rf"^```{language}\n(.+?)^```", (ROOT / "docs/ci.md").read_text(), re.MULTILINE | re.DOTALL)[1]
+
+
+@pytest.mark.slow
+@needs_emulator
+def test_the_gate_refuses_what_is_slower(tmp_path):
+    """Than a baseline that is 1 % faster than it was; what passes is in test_baseline.py."""
+    (tmp_path / "model.py").write_text(SMALL)
+    (tmp_path / "gate.sh").write_text(block("sh").replace("1,3,224,224", "1,3,16,16"))
+    (baseline,) = typed("ci.md")
+    done = run(shlex.split(baseline), tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "latency.json").read_text())
+    facts["latency_us"]["tuned"]["median"] *= 0.99
+    (tmp_path / "latency.json").write_text(json.dumps(facts))
+    gate = run(["sh", "gate.sh"], tmp_path)
+    assert gate.returncode == 7 and "Slower." in gate.stdout, gate.stderr
+    verdict = json.loads((tmp_path / "now.json").read_text())["baseline"]
+    assert verdict["slower_percent"] == pytest.approx(100 / 0.99 - 100) and (tmp_path / "report.html").exists()
+
+
+def test_the_job_installs_what_the_doctor_wants_and_runs_the_gate():
+    (job,) = yaml.safe_load(block("yaml"))["jobs"].values()
+    said = "\n".join(step.get("run", "") for step in job["steps"])
+    wanted = [
+        re.sub("llvm-[0-9]+", "llvm-", tool.install) for tool in toolchain.all_tools() if "apt-get" in tool.install
+    ]
+    assert len(wanted) > 4 and "sh gate.sh" in said
+    assert all(
+        package in said for install in wanted for package in install.split("--no-install-recommends ")[1].split()
+    )

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from scripts import load
 
 from tvm_shufflenet import cli, workflow
 from tvm_shufflenet.devices import find_device
@@ -259,6 +260,19 @@ class TestReports:
         assert max(map(len, text.splitlines())) <= 80 and "…" not in text
         assert {table8: "184.0", shuffle: "260.0", groups: "24.000"}[make] in text
         assert ("no picture" in text) == (make is table8) and ("paper:" in text) == (make is table8)
+
+    def test_the_tables_of_the_documentation(self, tmp_path, monkeypatch, capsys):
+        made = (table8(), shuffle(), groups(), guideline("g4", [0.3, 0.2, 0.1, 0.0]))
+        paths = [tmp_path / f"{results.experiment.name}.json" for results in made]
+        for path, results in zip(paths, made, strict=True):
+            path.write_text(json.dumps(results.to_json()))
+        monkeypatch.setattr("sys.argv", ["papers.py", *map(str, paths)])
+        load("papers").main()
+        text = capsys.readouterr().out
+        assert "| ShuffleNet 1x (g=3) | 26.000 | 37.8 | 6.15 | 4.87 | 5.14 |" in text
+        assert "| 1.0 MobileNet-224 | failed | 110.0 |" in text
+        assert "| 1x (g=8) | 20.000 | 20.200 | +1.0 % | 200.0 | 260.0 | 60.0 |" in text
+        assert "| ReLU | +20.0 % | +7.4 % |" in text and "ShuffleNet 1x (g=8) | 24.000 |" in text
 
     def test_the_page_has_ours_beside_the_papers(self):
         page = reproduction_page(table8(), "tvm-shufflenet reproduce table8")

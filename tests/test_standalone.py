@@ -34,7 +34,7 @@ from tvm_shufflenet.cli import main
 from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.devices.pipeline import disassembled
-from tvm_shufflenet.errors import ImportFailed, LinkFailed, PackageInvalid
+from tvm_shufflenet.errors import ImportFailed, LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.graph import frontend
 from tvm_shufflenet.library.package import Package
 from tvm_shufflenet.library.symbols import undefined_symbols
@@ -112,6 +112,18 @@ def arm(small, tmp_path_factory):
     return compiled(small, tmp_path_factory.mktemp("arm"), ("vm", "standalone"), find_target("cortex-a72"))
 
 
+@pytest.fixture(scope="module")
+def statics(small, tmp_path_factory):
+    """Packages of two models, for this machine and to link into programs."""
+    if toolchain.find_llvm_objcopy().path is None:
+        pytest.skip("no llvm-objcopy")
+    torch.manual_seed(1)
+    other = imported(nn.Sequential(nn.Conv2d(6, 8, 3, padding=1), nn.ReLU()), "the-other.net")
+    return [
+        compiled(network, tmp_path_factory.mktemp("static"), ("standalone", "static")) for network in (small, other)
+    ]
+
+
 def vm_answer(library: Path, *data: np.ndarray):
     machine = relax.VirtualMachine(tvm.runtime.load_module(str(library)), tvm.cpu())
     return answer(machine, *map(tvm.runtime.tensor, data))
@@ -166,6 +178,20 @@ def test_it_needs_nothing_and_shows_its_interface_alone(both, arm):
         assert b"libc.so" not in library.read_bytes()
 
 
+@pytest.mark.skipif(any(tool.path is None for tool in toolchain.all_tools()), reason="no emulated device")
+def test_a_device_needs_a_c_library_and_nothing_beside_it(arm, tmp_path):
+    sysroot, root = Path(toolchain.find_sysroot().path), tmp_path / "root"
+    (root / "lib").mkdir(parents=True)
+    # Until glibc 2.34 threads were in a library of their own, which zig links programs with.
+    for name in ("libc.so.6", "libpthread.so.0", "ld-linux-aarch64.so.1"):
+        shutil.copy(sysroot / "lib" / name, root / "lib")
+    build = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-gnu.2.28", arm.folder / "examples/example.c"]
+    subprocess.run([*build, f"-I{arm.folder}", f"-L{arm.folder}", "-lsmall", "-o", tmp_path / "app"], check=True)
+    command = [toolchain.find_qemu().path, "-L", root, "-E", f"LD_LIBRARY_PATH={arm.folder}", tmp_path / "app"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "the first value of output0 is" in done.stdout, done.stderr
+
+
 @pytest.mark.skipif(toolchain.find_llvm_mc().path is None, reason="no disassembler")
 def test_it_leaves_the_register_alone_that_android_keeps(arm):
     """x18 holds the shadow stack of whoever calls from Android's own libraries."""
@@ -177,6 +203,73 @@ def test_it_leaves_the_register_alone_that_android_keeps(arm):
     texts = disassembled(toolchain.find_llvm_mc().path, words)
     assert len(words) > 1000 and any(text and re.search(r"\b[xw]17\b", text) for text in texts.values())
     assert not [text for text in texts.values() if text and re.search(r"\b[xw]18\b", text)]
+
+
+TWO_MODELS = """
+#include <stdio.h>
+#include "small.h"
+#include "the-other.net.h"
+
+static float data[6 * 16 * 16], classes[5], features[8 * 16 * 16];
+
+int main(void) {
+  small *one;
+  the_other_net *two;
+  const tvmsn_input input = {data, sizeof data};
+  const tvmsn_output first = {classes, sizeof classes}, second = {features, sizeof features};
+  for (int i = 0; i < 6 * 16 * 16; i++) data[i] = (float)i / 512 - 1;
+  int failed = small_create(2, &one) || the_other_net_create(1, &two) || small_run(one, &input, 1, &first, 1) ||
+               the_other_net_run(two, &input, 1, &second, 1);
+  fwrite(classes, sizeof classes, 1, stdout), fwrite(features, sizeof features, 1, stdout);
+  small_destroy(one), the_other_net_destroy(two);
+  return failed;
+}
+"""
+
+
+@needs_gcc
+def test_a_program_links_two_models(statics, tmp_path):
+    (tmp_path / "two.c").write_text(TWO_MODELS)
+    folders = [package.folder for package in statics]
+    command = [GCC, "-std=c11", "-Wall", "-Wextra", "-Werror", *(f"-I{folder}" for folder in folders), "two.c"]
+    libraries = [folders[0] / "libsmall.a", folders[1] / "libthe-other.net.a"]
+    for more in ((), ("-static",)):
+        subprocess.run([*command, *libraries, *more, "-o", "two"], cwd=tmp_path, check=True)
+        found = subprocess.run([tmp_path / "two"], capture_output=True, check=True).stdout
+        data = (np.arange(np.prod(SHAPE), dtype=np.float32) / np.float32(512) - 1).reshape(SHAPE)
+        with load(folders[0]).Network() as one, load(folders[1], "the-other.net").Network() as two:
+            assert found == one(data).tobytes() + two(data).tobytes()
+
+
+def global_symbols(archive: Path) -> list[str]:
+    shown = subprocess.run(["nm", "--extern-only", archive], capture_output=True, text=True, check=True).stdout
+    return sorted(line.split()[-1] for line in shown.splitlines() if " " in line)
+
+
+def test_a_static_library_shows_its_interface_alone(statics):
+    for package, model in zip(statics, ("small", "the-other.net"), strict=True):
+        assert global_symbols(package.folder / f"lib{model}.a") == sorted(source.symbols(model))
+        assert f"lib{model}.a" in package.manifest.standalone.files
+
+
+@pytest.mark.skipif(toolchain.find_llvm_objcopy().path is None, reason="no llvm-objcopy")
+def test_a_static_library_for_arm(small, tmp_path):
+    target = find_target("cortex-a72")
+    scheduled = workflow.schedule_untuned(small.module, target)
+    program = plan(scheduled.module, compile_kernels(scheduled.module, target, tmp_path / "kernels.o"))
+    building.write_sources(program, target, "small", tmp_path)
+    assert global_symbols(building.make_archive(target, "small", tmp_path)) == sorted(source.symbols("small"))
+
+
+def test_a_static_library_goes_with_a_standalone_one(tmp_path, capsys):
+    words = ["compile", "--target", "local", "--static", "-o", str(tmp_path / "package")]
+    assert main(words) == 2 and "--format standalone" in capsys.readouterr().err
+
+
+def test_without_its_tool_a_static_library_says_what_to_install(small, tmp_path, monkeypatch):
+    monkeypatch.setenv("TVM_SHUFFLENET_LLVM_OBJCOPY", "/nowhere/llvm-objcopy")
+    with pytest.raises(ToolMissing, match="llvm-objcopy is missing"):
+        building.make_archive(HOST, "small", tmp_path)
 
 
 def test_it_is_its_weights_and_little_more(both, arm):
@@ -311,12 +404,14 @@ def test_the_examples_run(both, tmp_path, example):
 
 
 @pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("g++") is None, reason="no cmake")
-def test_cmake_finds_the_package(both, tmp_path):
+@pytest.mark.parametrize("library", ["small", "static"])
+def test_cmake_finds_the_package(statics, tmp_path, library):
+    folder = statics[0].folder
     (tmp_path / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.16)\nproject(app CXX)\n"
-        f"find_package(small CONFIG REQUIRED PATHS {both.folder}/cmake)\n"
-        f"add_executable(app {both.folder}/examples/example.cpp)\n"
-        "target_compile_features(app PRIVATE cxx_std_17)\ntarget_link_libraries(app PRIVATE small::small)\n"
+        f"find_package(small CONFIG REQUIRED PATHS {folder}/cmake)\n"
+        f"add_executable(app {folder}/examples/example.cpp)\n"
+        f"target_compile_features(app PRIVATE cxx_std_17)\ntarget_link_libraries(app PRIVATE small::{library})\n"
     )
     for command in (["cmake", "-S", tmp_path, "-B", tmp_path / "build"], ["cmake", "--build", tmp_path / "build"]):
         done = subprocess.run(command, capture_output=True, text=True)

@@ -119,6 +119,11 @@ def _parser() -> argparse.ArgumentParser:
         help="a library for TVM's runtime, one without any runtime, or both (vm)",
     )
     compile_.add_argument(
+        "--static",
+        action="store_true",
+        help="with the library without a runtime, also lib<model>.a, to link into programs",
+    )
+    compile_.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write, or FILE.tar.zst"
     )
 
@@ -225,6 +230,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--bundle", type=Path, metavar="DIR", help="instead write the server and its libraries to DIR")
     serve.add_argument("--arch", choices=("aarch64", "x86_64"), help="architecture of --bundle (aarch64)")
+    serve.add_argument(
+        "--android",
+        action="store_true",
+        help="with --bundle, for Android's own C library: built from TVM_HOME by the NDK in ANDROID_NDK_HOME",
+    )
     return parser
 
 
@@ -499,7 +509,8 @@ def _check_html(options) -> None:
 
 def _write_page(page, options, console) -> None:
     files = page.write(options.html)
-    console.print(f"report: {options.html}, and {len(files) - 1} CSV files beside it", markup=False)
+    count = len(files) - 1
+    console.print(f"report: {options.html}, and {count} CSV file{'s' if count > 1 else ''} beside it", markup=False)
 
 
 def _comparison_page(options, imported, comparison, package, device, target, store):
@@ -600,6 +611,8 @@ def _verdict(options, baseline, comparison):
 def _compile(options) -> None:
     from .report.tables import print_package
 
+    if options.static and options.format == "vm":
+        raise BadInput("--static makes a library without a runtime", "", "add --format standalone, or both")
     target, model = _target_and_model(options)
     from . import workflow
 
@@ -613,7 +626,7 @@ def _compile(options) -> None:
         store,
         options.output,
         options.threads,
-        workflow.FORMATS[options.format],
+        (*workflow.FORMATS[options.format], *((workflow.STATIC,) if options.static else ())),
     )
     print_package(console, package)
 
@@ -770,6 +783,14 @@ def _serve(options) -> None:
     from .devices.native.build import server_binary, server_bundle
     from .targets import host_machine
 
+    if options.android:
+        if options.bundle is None or options.arch == "x86_64":
+            raise BadInput("--android is for a bundle for arm64", "", "tvm-shufflenet serve --bundle DIR --android")
+        from .devices.native import bionic
+
+        program = bionic.server_bundle(options.bundle)
+        print(f"{program}: adb push {options.bundle} /data/local/tmp/, and run it there with --help")
+        return
     if options.bundle is not None:
         folder = server_bundle(options.arch or "aarch64", options.bundle)
         print(f"{folder}: copy it to the board and run ./tvm_shufflenet_server --help there")

@@ -6,7 +6,7 @@ import importlib.metadata
 from dataclasses import dataclass
 
 from .errors import DeployError, ToolMissing
-from .toolchain import FFI_VERSION, TVM_VERSION, Tool, all_tools, cache_dir, find_adb, find_ssh
+from .toolchain import FFI_VERSION, TVM_VERSION, Tool, all_tools, cache_dir, find_adb, find_llvm_objcopy, find_ssh
 
 PACKAGES = {"apache-tvm": TVM_VERSION, "apache-tvm-ffi": FFI_VERSION, "torch": None, "xgboost": None}
 
@@ -36,7 +36,7 @@ def examine(device: str | None = None) -> list[Finding]:
     """Python packages, programs, the cache folder, and ``device`` if one is named: it is started and asked."""
     findings = [_package(name, version) for name, version in PACKAGES.items()]
     findings += [_tool(tool) for tool in all_tools()]
-    findings += [_tool(tool, required=False) for tool in (find_ssh(), find_adb())]
+    findings += [_tool(tool, required=False) for tool in (find_llvm_objcopy(), find_ssh(), find_adb())]
     findings.append(Finding("cache", "built servers and plugins", str(cache_dir())))
     if device is not None:
         findings.append(_device(device))

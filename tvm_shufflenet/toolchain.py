@@ -98,6 +98,16 @@ def find_llvm_mc() -> Tool:
     )
 
 
+def find_llvm_objcopy() -> Tool:
+    return _program(
+        "llvm-objcopy",
+        "makes a static library's own symbols local",
+        "TVM_SHUFFLENET_LLVM_OBJCOPY",
+        lambda: _newest("llvm-objcopy"),
+        apt("llvm-22"),
+    )
+
+
 def _newest(program: str, minimum: int = 19) -> str | None:
     found = {}
     for folder in os.environ.get("PATH", "").split(os.pathsep):
@@ -148,6 +158,11 @@ def find_ssh() -> Tool:
 
 def find_adb() -> Tool:
     return Tool("adb", "reaches a phone to deploy to", shutil.which("adb"), apt("adb"))
+
+
+def find_cmake() -> Tool:
+    purpose = "configures TVM's runtime for Android"
+    return Tool("cmake", purpose, shutil.which("cmake"), f"{sys.executable} -m pip install cmake")
 
 
 def require(tool: Tool) -> str:

@@ -294,6 +294,7 @@ def make_plan(model: Model, target: Target, store: RecordStore | None) -> Compil
 
 
 FORMATS = {"vm": ("vm",), "standalone": ("standalone",), "both": ("vm", "standalone")}
+STATIC = "static"
 
 
 def compile_package(
@@ -308,8 +309,9 @@ def compile_package(
     """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads,
     but its operators are cut into work for ``threads``: by the records for so many, or what stands in for them.
 
-    ``formats`` are of ``vm``, a library for TVM's runtime, and ``standalone``, one without. ``clocks`` are those whose
-    records come first; without, measured ones and then those of the target's modelled core.
+    ``formats`` are of ``vm``, a library for TVM's runtime, and ``standalone``, one without, with ``static`` also to be
+    linked into programs. ``clocks`` are those whose records come first; without, measured ones and then those of the
+    target's modelled core.
     """
     plan = make_plan(imported.model, target, store)
     if store is None:
@@ -322,18 +324,18 @@ def compile_package(
         if "vm" in formats:
             libraries.append(build(scheduled, target, folder / f"{plan.model}.so", list(plan.linker)).path)
         if "standalone" in formats:
-            built = _standalone(imported, target, scheduled, folder / "standalone")
+            built = _standalone(imported, target, scheduled, folder / "standalone", STATIC in formats)
             libraries.append(built.library)
             files, standalone = built.files, _standalone_entry(built)
         manifest = _manifest(plan, imported, scheduled, libraries[0].name, standalone)
         return write_package(output, libraries[0], imported.reference, manifest, files)
 
 
-def _standalone(imported: Imported, target: Target, scheduled: Scheduled, folder: Path):
+def _standalone(imported: Imported, target: Target, scheduled: Scheduled, folder: Path, static: bool):
     from .standalone.build import build_standalone
 
     data, answers, tolerance = [imported.input], [imported.reference], imported.tolerance
-    return build_standalone(scheduled.module, target, imported.model.name, data, answers, tolerance, folder)
+    return build_standalone(scheduled.module, target, imported.model.name, data, answers, tolerance, folder, static)
 
 
 def _standalone_entry(built) -> Standalone:

@@ -8,15 +8,19 @@ from ..adb import AdbClient
 from ..errors import DeviceFailed
 from .base import Endpoint
 from .remote import RemoteDevice
+from .secret import VARIABLE, secret_file
 
 HOST = "127.0.0.1"
 
 
 class Phone(RemoteDevice):
-    """``port`` is the server's on the phone. Raises BadInput for what is no serial number, ToolMissing."""
+    """``port`` is the server's on the phone. Raises BadInput for what is no serial number or no secret, ToolMissing.
+
+    The forwarded port is open to every user of this computer, so that a server's secret is asked for here too.
+    """
 
     def __init__(self, spec: str, serial: str | None, port: int, machine: str, threads: int):
-        super().__init__(spec, Endpoint(HOST, 0, None, threads), machine)
+        super().__init__(spec, Endpoint(HOST, 0, None, threads, secret_file=secret_file()), machine)
         self._adb, self._port = AdbClient(serial), port
         self._forwarded: str | None = None
 
@@ -28,7 +32,7 @@ class Phone(RemoteDevice):
             self.close()
             raise DeviceFailed(
                 f"no device server answers on port {self._port} of {self._adb.name}: {exc.what}",
-                "it was not started there, or on another port",
+                f"it was not started there, or on another port, or with another secret than {VARIABLE} names",
                 "docs/android.md says how to start it; without one, tvm-shufflenet deploy --to adb needs nothing there",
             ) from exc
 

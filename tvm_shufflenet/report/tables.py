@@ -157,7 +157,7 @@ def print_package(console: Console, package: Package) -> None:
     size = package.library.stat().st_size
     console.print(f"{package.path}: {manifest.library}, {size / 1e6:.2f} MB for {manifest.machine}", markup=False)
     if manifest.standalone is not None:
-        files = (manifest.standalone.library, manifest.standalone.bench)
+        files = [name for name in manifest.standalone.files if name.endswith((".so", ".a", "_bench"))]
         sizes = ", ".join(f"{name} {(package.folder / name).stat().st_size / 1e6:.2f} MB" for name in files)
         console.print(f"standalone: {sizes}, with headers, wrappers and examples", markup=False)
     counts = Counter(operator.schedule for operator in manifest.operators)

@@ -16,10 +16,10 @@ from ..errors import ImportFailed, LinkFailed
 from ..library.link import CC_VARIABLE, elf_machine
 from ..library.symbols import undefined_symbols
 from ..targets import Target
-from ..toolchain import find_zig, require
+from ..toolchain import find_llvm_objcopy, find_zig, require
 from .kernels import compile_kernels
 from .program import Program, plan
-from .source import NATIVE, identifier, render
+from .source import NATIVE, identifier, render, symbols
 
 DRIVER = ("driver.c", "pool.c", "system_linux.c")
 BENCH = ("bench.c", "device.c", "samples.c")
@@ -65,11 +65,13 @@ def build_standalone(
     answers: Sequence[np.ndarray],
     tolerance: float,
     folder: Path,
+    static: bool = False,
 ) -> Standalone:
-    """Build everything that a package holds of a standalone model, in ``folder``.
+    """Build everything that a package holds of a standalone model, in ``folder``; a static library only if asked to.
 
     ``module`` has scheduled operators; ``data`` are inputs to time it with, and ``answers`` PyTorch's outputs for them,
-    within ``tolerance``. Raises ImportFailed for a network that is more than calls of operators, LinkFailed.
+    within ``tolerance``. Raises ImportFailed for a network that is more than calls of operators, LinkFailed,
+    ToolMissing.
     """
     folder.mkdir()
     program = plan(module, compile_kernels(module, target, folder / "kernels.o"))
@@ -79,6 +81,9 @@ def build_standalone(
     (folder / "reference_outputs.bin").write_bytes(b"".join(np.ascontiguousarray(each).tobytes() for each in answers))
     bench = link_bench(target, model, tolerance, folder)
     files = {library.name: library, bench.name: bench}
+    if static:
+        archive = make_archive(target, model, folder)
+        files[archive.name] = archive
     for template, name in SHIPPED.items():
         path = folder / name.format(model=model, name=identifier(model))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +130,19 @@ def _stub_of_libm(target: Target, functions: Sequence[str], folder: Path) -> str
     return str(Path("stub", "libm.so"))
 
 
+def make_archive(target: Target, model: str, folder: Path) -> Path:
+    """``lib<model>.a``: one object, in which every symbol but the interface's is local, so that a program may link any
+    number of models. Raises LinkFailed, ToolMissing without llvm-objcopy."""
+    objcopy, output = require(find_llvm_objcopy()), folder / f"lib{model}.a"
+    whole = folder / f"{identifier(model)}.o"
+    sources = native(*DRIVER, "memory.c")
+    compile_c(target, folder, ["-r", "-nostdlib", "-ffreestanding", *sources, *MODEL], whole)
+    (folder / "interface.txt").write_text("\n".join(symbols(model)))
+    _run([objcopy, "--keep-global-symbols=interface.txt", "--strip-unneeded", whole.name], folder, output)
+    _run([require(find_zig()), "ar", "rcsD", output.name, whole.name], folder, output)
+    return output
+
+
 def link_bench(target: Target, model: str, tolerance: float, folder: Path) -> Path:
     """``<model>_bench``: a static program for any kernel of the target's machine. Raises LinkFailed."""
     output = folder / f"{model}_bench"
@@ -151,15 +169,18 @@ def compiler(target: Target) -> list[str]:
 def compile_c(target: Target, folder: Path, arguments: Sequence[str], output: Path) -> None:
     """Compile and link what is in ``folder``. Raises LinkFailed."""
     command = [*compiler(target), *FLAGS, f"-I{NATIVE}", "-I.", *arguments]
-    try:
-        done = subprocess.run([*command, "-o", str(output)], cwd=folder, capture_output=True, text=True)
-    except OSError as exc:
-        raise LinkFailed(f"cannot run the compiler {command[0]}", str(exc), f"unset or correct {CC_VARIABLE}") from exc
-    if done.returncode != 0:
-        words = " ".join(done.stderr.strip().splitlines()[-3:])[-400:]
-        raise LinkFailed(
-            f"{output.name} did not link: {words}", f"{command[0]} cannot compile for it", f"check {CC_VARIABLE}"
-        )
+    _run([*command, "-o", str(output)], folder, output)
     found = elf_machine(output)
     if found != target.machine:
         raise LinkFailed(f"the compiler made a {found} file", f"the target is {target.machine}", f"check {CC_VARIABLE}")
+
+
+def _run(command: Sequence[str], folder: Path, output: Path) -> None:
+    """A step towards ``output``. Raises LinkFailed."""
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except OSError as exc:
+        raise LinkFailed(f"cannot run {command[0]}", str(exc), f"unset or correct {CC_VARIABLE}") from exc
+    if done.returncode != 0:
+        words = " ".join(done.stderr.strip().splitlines()[-3:])[-400:]
+        raise LinkFailed(f"{output.name} did not link: {words}", f"{command[0]} cannot make it", f"check {CC_VARIABLE}")

@@ -72,16 +72,7 @@ def server_binary(arch: str) -> Path:
     """
     zig = toolchain.require(toolchain.find_zig())
     libs = runtime_libs(arch)
-    command = [
-        *(zig, "c++", "-target", f"{arch}-linux-gnu.{GLIBC}"),
-        *FLAGS,
-        f"-DSERVER_VERSION={SERVER_VERSION}",
-        f'-DTVM_VERSION="{toolchain.TVM_VERSION}"',
-        f'-DFFI_VERSION="{toolchain.FFI_VERSION}"',
-        *("-isystem", str(_package("tvm_ffi") / "include")),
-        *(str(HERE / name) for name in SOURCES),
-        *("-Wl,--no-as-needed", *(str(libs / name) for name in LIBS)),  # the server reaches the runtime by name only
-    ]
+    command = compile_server([zig, "c++", "-target", f"{arch}-linux-gnu.{GLIBC}"], libs)
 
     def build(folder: Path) -> None:
         folder.mkdir()
@@ -91,6 +82,20 @@ def server_binary(arch: str) -> Path:
 
     inputs = [(HERE / name).read_bytes() for name in SOURCES + HEADERS] + [(libs / name).read_bytes() for name in LIBS]
     return cached_build(f"device-server-{arch}", [*inputs, *command], build) / SERVER
+
+
+def compile_server(compiler: list[str], libs: Path) -> list[str]:
+    """The command that compiles the server by ``compiler`` and links it with ``libs``, but for its output."""
+    return [
+        *compiler,
+        *FLAGS,
+        f"-DSERVER_VERSION={SERVER_VERSION}",
+        f'-DTVM_VERSION="{toolchain.TVM_VERSION}"',
+        f'-DFFI_VERSION="{toolchain.FFI_VERSION}"',
+        *("-isystem", str(package_folder("tvm_ffi") / "include")),
+        *(str(HERE / name) for name in SOURCES),
+        *("-Wl,--no-as-needed", *(str(libs / name) for name in LIBS)),  # the server reaches the runtime by name only
+    ]
 
 
 def server_bundle(arch: str, folder: Path) -> Path:
@@ -134,7 +139,7 @@ def _requirements() -> list[str]:
     return [f"{name}=={version}" for name, version in _pins().items()]
 
 
-def _package(name: str) -> Path:
+def package_folder(name: str) -> Path:
     """The folder of an installed package, found without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
@@ -157,7 +162,7 @@ def _copy_installed(arch: str, folder: Path) -> None:
             raise ToolMissing(what, "another version was installed", _install_command())
     folder.mkdir()
     for package, name in (("tvm", LIBS[0]), ("tvm_ffi", LIBS[1])):
-        shutil.copy(_package(package) / "lib" / name, folder)
+        shutil.copy(package_folder(package) / "lib" / name, folder)
 
 
 def _download(arch: str, folder: Path) -> None:
@@ -170,7 +175,7 @@ def _download(arch: str, folder: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise ToolMissing(
-                f"TVM's runtime for {arch} could not be downloaded:\n{_last_lines(done.stderr)}",
+                f"TVM's runtime for {arch} could not be downloaded:\n{last_lines(done.stderr)}",
                 "no network, or no pip in this environment",
                 f"{download} on a machine with a network, unpack {' and '.join(LIBS)} into one folder and set "
                 f"TVM_SHUFFLENET_RUNTIME_{arch.upper()} to it",
@@ -198,11 +203,11 @@ def _run_compiler(command: list[str], arch: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         raise LinkFailed(
-            f"the device server for {arch} did not build:\n{_last_lines(done.stderr)}",
+            f"the device server for {arch} did not build:\n{last_lines(done.stderr)}",
             "the ziglang package is damaged or of an untested version",
             f"{sys.executable} -m pip install --force-reinstall ziglang",
         )
 
 
-def _last_lines(text: str, count: int = 12) -> str:
+def last_lines(text: str, count: int = 12) -> str:
     return "\n".join(text.strip().splitlines()[-count:])
