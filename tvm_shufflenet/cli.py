@@ -223,6 +223,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--insecure", action="store_true", help="beyond loopback without a secret: whoever connects runs code here"
     )
+    serve.add_argument(
+        "--seccomp",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="filter the system calls of clients' code (auto: where the kernel does; on: do not start without)",
+    )
     serve.add_argument("--bundle", type=Path, metavar="DIR", help="instead write the server and its libraries to DIR")
     serve.add_argument("--arch", choices=("aarch64", "x86_64"), help="architecture of --bundle (aarch64)")
     return parser
@@ -784,6 +790,7 @@ def _serve(options) -> None:
 
         read_secret(options.secret_file)
         command += ["--secret-file", str(options.secret_file)]
+    command += ["--seccomp", options.seccomp]
     command += ["--user", options.user] if options.user else []
     command += [flag for flag in ("--allow-root", "--insecure") if getattr(options, flag[2:].replace("-", "_"))]
     os.execv(command[0], command)

@@ -34,6 +34,7 @@ SOURCES = (
     "features.cc",
     "gate.cc",
     "sandbox.cc",
+    "seccomp.cc",
     "sha256.cc",
 )
 HEADERS = (
@@ -48,6 +49,7 @@ HEADERS = (
     "features.h",
     "gate.h",
     "sandbox.h",
+    "seccomp.h",
     "sha256.h",
 )
 SERVER = "tvm_shufflenet_server"
