@@ -13,6 +13,14 @@ def pytest_addoption(parser):
     parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden anew instead of comparing")
 
 
+@pytest.fixture(autouse=True)
+def reproducers(tmp_path_factory, monkeypatch) -> Path:
+    """Where wrong code is kept during the tests: not among what the user has found."""
+    folder = tmp_path_factory.getbasetemp() / "reproducers"
+    monkeypatch.setenv("TVM_SHUFFLENET_REPRODUCERS", str(folder))
+    return folder
+
+
 @pytest.fixture
 def golden(request):
     """The text of a golden file, given its name and what would be written; with --rewrite-golden it is written."""

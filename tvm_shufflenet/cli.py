@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from . import interrupts
 from .devices import SERVER_PORT
-from .errors import BadInput, DeployError
+from .errors import BadInput, DeployError, WrongResult
 
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
 # Eight or nine trials for each operator of ShuffleNet v1: some four minutes on two cores of a desktop.
@@ -111,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     source = compile_.add_mutually_exclusive_group()
     records_option(source)
     source.add_argument("--untuned", action="store_true", help="TVM's own code, without schedules of ours")
+    compile_.add_argument(
+        "--device", metavar="D", help="where to verify it (this machine or an emulated core, as the target wants)"
+    )
     compile_.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads it will run with (1)")
     compile_.add_argument(
         "--format",
@@ -205,6 +208,10 @@ def _parser() -> argparse.ArgumentParser:
         "--ssh-option", action="append", default=[], metavar="K=V", help="an option for ssh, as of ssh -o"
     )
     json_option(deploy)
+
+    replay = command("replay", _replay, "run wrong code again that tune or compile kept a reproducer of")
+    replay.add_argument("folder", type=Path, metavar="FOLDER", help="what the message named")
+    device_options(replay, threads=False)
 
     _records_parser(command("records", None, "look after folders of tuning records"), json_option)
 
@@ -608,19 +615,17 @@ def _compile(options) -> None:
 
     target, model = _target_and_model(options)
     from . import workflow
+    from .devices.checking import checking_device
 
     console = _console(options)
     store = None if options.untuned else _records(options, target, console, must_exist=True)
     _say_notes(console, model)
     console.print(workflow.make_plan(model, target, store).describe(), markup=False)
-    package = workflow.compile_package(
-        workflow.import_model(model),
-        target,
-        store,
-        options.output,
-        options.threads,
-        workflow.FORMATS[options.format],
-    )
+    imported = workflow.import_model(model)
+    with checking_device(target, options.device, options.threads) as device:
+        package = workflow.compile_package(
+            imported, target, store, options.output, options.threads, workflow.FORMATS[options.format], device=device
+        )
     print_package(console, package)
 
 
@@ -700,6 +705,21 @@ def _deploy(options) -> None:
     console = _console(options)
     result = deploy(package, remote, settings, lambda line: console.print(line, markup=False))
     _report(options, result.to_json(), lambda console: print_deployed(console, result))
+
+
+def _replay(options) -> None:
+    from .devices.checking import checking_device
+    from .reproducer import read_finding, replay, target_of
+
+    finding, console = read_finding(options.folder), _console(options)
+    console.print(f"{finding.kind} {finding.name} for {finding.target}, found on {finding.device}: {finding.what}")
+    with checking_device(target_of(finding), options.device) as device:
+        if isinstance(device, DeployError):
+            raise device
+        wrong = replay(options.folder, device)
+    if wrong is not None:
+        raise WrongResult(f"{finding.name} is wrong on {device.name}: {wrong}", "", "report the folder")
+    console.print(f"{finding.name} computes on {device.name} what it should")
 
 
 def _records_list(options) -> None:

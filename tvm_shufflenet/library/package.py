@@ -97,6 +97,33 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.device, self.threads, self.affinity
 
 
+class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the library's answer was PyTorch's before the package was written.
+
+    ``by`` is the device that it ran on, ``max_abs_err`` its largest difference from PyTorch's answer, ``tolerance``
+    what is allowed, and ``operators`` how many were also compared with their unscheduled selves, each on data of its
+    own, now or when the same code was first used. Where nothing executes the code, ``reason`` says so, and
+    ``next_step`` what checks it elsewhere.
+    """
+
+    by: str | None = None
+    max_abs_err: float | None = None
+    tolerance: float | None = None
+    operators: int = 0
+    reason: str | None = None
+    next_step: str | None = None
+
+    def __str__(self) -> str:
+        if self.by is None:
+            return f"not verified: {self.reason}; next: {self.next_step}"
+        compared = f"; {self.operators} operators against their unscheduled selves" if self.operators else ""
+        error = f"largest error against PyTorch {self.max_abs_err:.2g}, {self.tolerance:.2g} allowed"
+        return f"verified on {self.by}: {error}{compared}"
+
+
+NEVER_VERIFIED = Verification(reason="nothing has run it", next_step="tvm-shufflenet bench PACKAGE")
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     """What a package says of itself. Sizes in bytes, shapes NCHW, hashes SHA-256 by file name."""
 
@@ -123,6 +150,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     timings: tuple[Timing, ...] = ()
     standalone: Standalone | None = None
     licences: tuple[Licence, ...] = ()
+    verified: Verification = NEVER_VERIFIED
 
     @property
     def operators_without_record(self) -> list[str]:
@@ -204,10 +232,14 @@ class Package:
                 f"run {standalone.bench} on the device, or compile it with --format both",
             )
 
-    def add_timing(self, timing: Timing) -> None:
-        """Record a latency in the manifest, in place of an earlier one of the same device and threads."""
+    def add_timing(self, timing: Timing, max_abs_err: float | None = None) -> None:
+        """Record a latency in the manifest, in place of an earlier one of the same device and threads; and that the
+        library's answer was right, within ``max_abs_err``, where nobody had seen that before."""
         kept = [t for t in self.manifest.timings if t.setting != timing.setting]
-        self.manifest = msgspec.structs.replace(self.manifest, timings=(*kept, timing))
+        verified = self.manifest.verified
+        if verified.by is None and max_abs_err is not None:
+            verified = Verification(timing.device["name"], max_abs_err, self.manifest.tolerance)
+        self.manifest = msgspec.structs.replace(self.manifest, timings=(*kept, timing), verified=verified)
         _write_manifest(self.folder, self.manifest)
         if self._unpacked is not None:
             pack(self.folder, (MANIFEST, *sorted(self.manifest.hashes)), self.path)
