@@ -80,7 +80,7 @@ def server_binary(arch: str) -> Path:
         f"-DSERVER_VERSION={SERVER_VERSION}",
         f'-DTVM_VERSION="{toolchain.TVM_VERSION}"',
         f'-DFFI_VERSION="{toolchain.FFI_VERSION}"',
-        *("-isystem", str(_package("tvm_ffi") / "include")),
+        *("-isystem", str(ffi_headers())),
         *(str(HERE / name) for name in SOURCES),
         *("-Wl,--no-as-needed", *(str(libs / name) for name in LIBS)),  # the server reaches the runtime by name only
     ]
@@ -142,6 +142,11 @@ def _package(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise ToolMissing(f"the Python package '{name}' is missing", "", _install_command())
     return Path(spec.origin).parent
+
+
+def ffi_headers() -> Path:
+    """The C++ headers of TVM's FFI. Raises ToolMissing."""
+    return _package("tvm_ffi") / "include"
 
 
 def _install_command() -> str:
