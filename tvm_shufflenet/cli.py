@@ -861,6 +861,8 @@ def _records(options, target, console, must_exist: bool = False):
     store = workflow.open_records(target, options.records, must_exist)
     for line in store.skipped:
         console.print(f"skipped {store.folder}/{line}", markup=False)
+    if store.refusal:
+        console.print(store.refusal, markup=False)
     return store
 
 

@@ -101,12 +101,11 @@ class RecordStore:
                 "they were tuned for another machine, or TVM described it otherwise",
                 "name another --records folder, or tune again into an empty one",
             )
-        if self.other_versions:
+        if self.other_versions and (self._own.entries or (self.folder / BEST).exists()):
             raise RecordMismatch(
-                f"the records in {self.folder} are of TVM {', '.join(sorted(self.other_versions))}, this is "
-                f"{TVM_VERSION}",
+                f"the records in {self.folder} are of TVM {_listed(self.other_versions)}, this is {TVM_VERSION}",
                 "schedules and times of one TVM mean nothing to another",
-                "name another --records folder, or tune again into an empty one",
+                f"tvm-shufflenet tune ... --records {self.folder}-{TVM_VERSION}, or use them with their own TVM",
             )
 
     @property
@@ -122,6 +121,17 @@ class RecordStore:
     def notes(self) -> list[str]:
         """What the user should know of the folder."""
         return self._own.notes
+
+    @property
+    def refusal(self) -> str | None:
+        """Which records are left out for their TVM, beside others that are used; None where there are none."""
+        if not self.other_versions:
+            return None
+        where = self.folder if self._own.entries or self.shipped is None else self.shipped
+        return (
+            f"left out: {self.other_versions.total()} records in {where} are of TVM {_listed(self.other_versions)}, "
+            f"this is {TVM_VERSION}; tune again to have them anew"
+        )
 
     @property
     def other_targets(self) -> int:
@@ -306,6 +316,10 @@ class RecordStore:
             return False
         made = {each.trace for each in self.trials(trial.workload, *trial.setting) if each in others}
         return trial.trace in made
+
+
+def _listed(versions: Iterable[str]) -> str:
+    return ", ".join(sorted(versions))
 
 
 def same_version(version: str) -> bool:
