@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
@@ -36,6 +35,8 @@ PYTHON_TARGETS = ("manifest", "archive", "records", "cli")
 SERVER = "server"
 INPUT_SECONDS = 20  # one that takes longer is a finding
 MEMORY_MB = 4096
+OLDEST_CLANG = 15  # the first that has 16-bit floats on x86-64
+CLANG = toolchain.apt("clang-19", "libclang-rt-19-dev")
 CORPUS_BYTES = 200_000  # of one target's, after it has grown
 
 
@@ -50,19 +51,19 @@ def command_of(target: str) -> list[str]:
 
 def server_harness() -> Path:
     """The fuzzer of the device server, built if necessary, beside the libraries that it loads."""
-    compiler = shutil.which(os.environ.get("CLANGXX", "clang++"))
+    compiler = toolchain.newest("clang++", OLDEST_CLANG)
     if compiler is None:
         raise ToolMissing(
             "clang++ is missing, which brings libFuzzer and AddressSanitizer",
             "",
-            toolchain.apt("clang", "libclang-rt-dev"),
+            CLANG,
         )
     libs = native.runtime_libs(native.HOST_ARCH)
     sources = [name for name in native.SOURCES if name != "server.cc"]
     command = [
         compiler, "-std=c++17", "-g", "-O1", "-fsanitize=fuzzer,address", "-fno-omit-frame-pointer", "-pthread",
         f"-DSERVER_VERSION={native.SERVER_VERSION}", f'-DTVM_VERSION="{toolchain.TVM_VERSION}"',
-        f'-DFFI_VERSION="{toolchain.FFI_VERSION}"', f"-I{native.HERE}", "-isystem", str(native.ffi_headers()),
+        f'-DFFI_VERSION="{toolchain.FFI_VERSION}"', "-iquote", str(native.HERE), "-isystem", str(native.ffi_headers()),
         str(FUZZ / "server.cc"), *(str(native.HERE / name) for name in sources),
         "-Wl,--no-as-needed", *(str(libs / name) for name in native.LIBS), f"-Wl,-rpath,{libs}",
     ]  # fmt: skip
@@ -71,9 +72,7 @@ def server_harness() -> Path:
         done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
         if done.returncode != 0:
             words = "\n".join(done.stderr.strip().splitlines()[-12:])
-            raise LinkFailed(
-                f"the server's fuzzer did not build:\n{words}", "", toolchain.apt("clang", "libclang-rt-dev")
-            )
+            raise LinkFailed(f"the server's fuzzer did not build:\n{words}", "", CLANG)
 
     texts = [(native.HERE / name).read_bytes() for name in (*native.SOURCES, *native.HEADERS)]
     return cached_build("server-fuzzer", [*texts, (FUZZ / "server.cc").read_bytes(), *command], build)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
+from kernels import module
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
@@ -23,6 +24,7 @@ from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import operator_tasks
 from tvm_shufflenet.library.package import NEVER_VERIFIED, Package
 from tvm_shufflenet.models import find_model
+from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.toolchain import TVM_VERSION
 from tvm_shufflenet.tuning import first_use
@@ -241,17 +243,10 @@ def test_without_a_device_nothing_is_claimed(compiled):
 
 
 def keep(number: int) -> str:
-    mod = tvm.IRModule.from_expr(cut_free())
+    mod = module(Pointwise(1, 16, 4, 4, 16, 8, groups=2, relu=True))
     code = tvm.ir.save_json(mod)
     expected = Reference(((1.0,),), ((0.1,),))
     return reproducer.keep_operator(f"op{number}", "wrong", LOCAL, "local", code, mod, expected, ((float("nan"),),))
-
-
-def cut_free() -> tvm.tirx.PrimFunc:
-    buffer = tvm.tirx.decl_buffer((1,), "float32")
-    handle = tvm.tirx.Var("a", "handle")
-    body = tvm.tirx.BufferStore(buffer, tvm.tirx.FloatImm("float32", 1), [0])
-    return tvm.tirx.PrimFunc([handle], body, buffer_map={handle: buffer}).with_attr("global_symbol", "main")
 
 
 def test_so_many_are_kept_and_the_same_once(reproducers, monkeypatch):

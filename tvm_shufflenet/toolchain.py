@@ -83,7 +83,7 @@ def find_llvm_mca() -> Tool:
         "llvm-mca",
         "cycles of a block on a named core",
         "TVM_SHUFFLENET_LLVM_MCA",
-        lambda: _newest("llvm-mca"),
+        lambda: newest("llvm-mca"),
         apt("llvm-22"),
     )
 
@@ -93,12 +93,13 @@ def find_llvm_mc() -> Tool:
         "llvm-mc",
         "disassembles executed blocks",
         "TVM_SHUFFLENET_LLVM_MC",
-        lambda: _newest("llvm-mc"),
+        lambda: newest("llvm-mc"),
         apt("llvm-22"),
     )
 
 
-def _newest(program: str, minimum: int = 19) -> str | None:
+def newest(program: str, minimum: int = 19) -> str | None:
+    """``program-N`` of the highest N on PATH, from ``minimum`` on."""
     found = {}
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         for path in Path(folder).glob(f"{program}-[0-9]*") if folder else ():
