@@ -103,7 +103,7 @@ def newest(program: str, minimum: int = 19) -> str | None:
     found = {}
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         for path in Path(folder).glob(f"{program}-[0-9]*") if folder else ():
-            version = re.fullmatch(rf"{program}-(\d+)", path.name)
+            version = re.fullmatch(rf"{re.escape(program)}-(\d+)", path.name)
             if version and int(version[1]) >= minimum and os.access(path, os.X_OK):
                 found.setdefault(int(version[1]), str(path))
     return found[max(found)] if found else None

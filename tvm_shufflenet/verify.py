@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ from .library.link import linker_command
 from .library.package import NEVER_VERIFIED, Verification
 from .reproducer import keep_network, keep_operator
 from .targets import Target
-from .tuning.first_use import WrongUse, compare, first_uses, uses
+from .tuning.first_use import Use, WrongUse, compare, first_uses
 
 if TYPE_CHECKING:
     from .workflow import Imported
@@ -47,11 +47,12 @@ def check(network: Network, data: np.ndarray, reference: np.ndarray, tolerance: 
 @dataclass(frozen=True)
 class Candidate:
     """What was built of a network and is not a package yet: a ``library`` for TVM's runtime, the ``bench`` of one that
-    needs none, or both."""
+    needs none, or both; and the ``uses`` that schedules are put to in it."""
 
     imported: Imported
     target: Target
     scheduled: Scheduled
+    uses: Sequence[Use]
     library: Path | None
     bench: Path | None
 
@@ -87,8 +88,7 @@ def _unverified(reason: str, candidate: Candidate) -> Verification:
 def _verify_operators(candidate: Candidate, device: Device) -> int:
     """How many scheduled operators are known to compute what they did before they were scheduled."""
     target, scheduled = candidate.target, candidate.scheduled
-    found = uses(scheduled, target, device)
-    first = first_uses(found)
+    first = first_uses(candidate.uses)
     if first:
         with TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
             library = candidate.library
@@ -97,7 +97,7 @@ def _verify_operators(candidate: Candidate, device: Device) -> int:
             wrong = compare(first, library, device)
         if wrong is not None:
             raise _wrong_operator(wrong, scheduled, target, device)
-    return len(found)
+    return len(candidate.uses)
 
 
 def _wrong_operator(wrong: WrongUse, scheduled: Scheduled, target: Target, device: Device) -> WrongResult:

@@ -55,6 +55,7 @@ from .profiling.timed import timed_operators
 from .targets import Target, find_target
 from .toolchain import FFI_VERSION, TVM_VERSION
 from .tuning.driver import Progress, Tuner, TuneResult
+from .tuning.first_use import first_uses, references_ahead, uses
 from .tuning.records import RecordStore
 from .verify import Candidate, check, verify
 
@@ -306,14 +307,16 @@ def compile_package(
     else:
         clocks = clocks or (MEASURED, default_clock(target))
         scheduled = schedule(imported, target, store, *clocks, threads=threads)
+    found = uses(scheduled, target, device) if isinstance(device, Device) else []
     with _work_folder() as folder:
         library, bench, files, standalone = None, None, {}, None
-        if "vm" in formats:
-            library = build(scheduled, target, folder / f"{plan.model}.so", list(plan.linker)).path
-        if "standalone" in formats:
-            built = _standalone(imported, target, scheduled, folder / "standalone")
-            bench, files, standalone = built.bench, built.files, _standalone_entry(built)
-        verified = verify(Candidate(imported, target, scheduled, library, bench), device)
+        with references_ahead(first_uses(found)):
+            if "vm" in formats:
+                library = build(scheduled, target, folder / f"{plan.model}.so", list(plan.linker)).path
+            if "standalone" in formats:
+                built = _standalone(imported, target, scheduled, folder / "standalone")
+                bench, files, standalone = built.bench, built.files, _standalone_entry(built)
+        verified = verify(Candidate(imported, target, scheduled, found, library, bench), device)
         library = library or built.library
         manifest = _manifest(plan, imported, scheduled, library.name, standalone, verified)
         return write_package(output, library, imported.reference, manifest, files)

@@ -7,9 +7,11 @@ as they are in it, and what held is remembered: the same code for the same targe
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +83,29 @@ def _held() -> BlockCache:
 def first_uses(found: Sequence[Use]) -> list[Use]:
     """Those that nobody has seen agree yet."""
     return [use for use in found if _held().get(use.key) is None]
+
+
+@contextlib.contextmanager
+def references_ahead(found: Sequence[Use]) -> Iterator[None]:
+    """Find out, beside what is done meanwhile, what unscheduled operators compute: it takes as long as a compilation,
+    and TVM's compiler leaves the other cores alone."""
+
+    def work() -> None:
+        for use in found:
+            if stopped.is_set():
+                return
+            known_reference(use.workload, workload_hash(use.workload))
+
+    stopped = threading.Event()
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        yield
+    except BaseException:
+        stopped.set()
+        raise
+    finally:
+        thread.join()
 
 
 def compare(found: Sequence[Use], library: Path, device: Device) -> WrongUse | None:
