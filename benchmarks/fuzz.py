@@ -5,7 +5,7 @@
     python benchmarks/fuzz.py --seconds 3600 --grow records     # and keep what reaches new code
 
 Targets in Python (tests/fuzz/targets.py says what each may do) run under atheris, the device server's parsers
-(tests/fuzz/server.cc) under libFuzzer and AddressSanitizer, for which clang++ is needed. An input that breaks a target
+(tests/fuzz/server_fuzzer.cc) under libFuzzer and AddressSanitizer, for which clang++ is needed. An input that breaks a target
 is kept in build/fuzz, and the exit code is 1; with the file's name in place of seconds it is tried again:
 
     python benchmarks/fuzz.py --input build/fuzz/crash-... records
@@ -64,7 +64,7 @@ def server_harness() -> Path:
         compiler, "-std=c++17", "-g", "-O1", "-fsanitize=fuzzer,address", "-fno-omit-frame-pointer", "-pthread",
         f"-DSERVER_VERSION={native.SERVER_VERSION}", f'-DTVM_VERSION="{toolchain.TVM_VERSION}"',
         f'-DFFI_VERSION="{toolchain.FFI_VERSION}"', "-iquote", str(native.HERE), "-isystem", str(native.ffi_headers()),
-        str(FUZZ / "server.cc"), *(str(native.HERE / name) for name in sources),
+        str(FUZZ / "server_fuzzer.cc"), *(str(native.HERE / name) for name in sources),
         "-Wl,--no-as-needed", *(str(libs / name) for name in native.LIBS), f"-Wl,-rpath,{libs}",
     ]  # fmt: skip
 
@@ -75,7 +75,7 @@ def server_harness() -> Path:
             raise LinkFailed(f"the server's fuzzer did not build:\n{words}", "", CLANG)
 
     texts = [(native.HERE / name).read_bytes() for name in (*native.SOURCES, *native.HEADERS)]
-    return cached_build("server-fuzzer", [*texts, (FUZZ / "server.cc").read_bytes(), *command], build)
+    return cached_build("server-fuzzer", [*texts, (FUZZ / "server_fuzzer.cc").read_bytes(), *command], build)
 
 
 def fuzz(target: str, seconds: int, grow: bool) -> bool:

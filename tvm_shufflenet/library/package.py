@@ -32,6 +32,7 @@ REFERENCE = "reference.npy"
 SCHEMA = 3
 READABLE = (1, 2, 3)  # 1 lacks what an operator takes and multiplies, 2 the licences
 HEADER_BYTES = 64
+NEVER, CHECKED_BY = "nobody has seen it run", "tvm-shufflenet bench PACKAGE"
 
 
 class Argument(msgspec.Struct, frozen=True):
@@ -113,15 +114,20 @@ class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str | None = None
     next_step: str | None = None
 
+    @property
+    def holds(self) -> bool:
+        """Whether a device's answer is named that was near enough."""
+        return None not in (self.by, self.max_abs_err, self.tolerance) and self.max_abs_err <= self.tolerance
+
     def __str__(self) -> str:
-        if self.by is None:
-            return f"not verified: {self.reason}; next: {self.next_step}"
+        if not self.holds:
+            return f"not verified: {self.reason or NEVER}; next: {self.next_step or CHECKED_BY}"
         compared = f"; {self.operators} operators against their unscheduled selves" if self.operators else ""
         error = f"largest error against PyTorch {self.max_abs_err:.2g}, {self.tolerance:.2g} allowed"
         return f"verified on {self.by}: {error}{compared}"
 
 
-NEVER_VERIFIED = Verification(reason="nothing has run it", next_step="tvm-shufflenet bench PACKAGE")
+NEVER_VERIFIED = Verification(reason=NEVER, next_step=CHECKED_BY)
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
@@ -237,7 +243,7 @@ class Package:
         library's answer was right, within ``max_abs_err``, where nobody had seen that before."""
         kept = [t for t in self.manifest.timings if t.setting != timing.setting]
         verified = self.manifest.verified
-        if verified.by is None and max_abs_err is not None:
+        if not verified.holds and max_abs_err is not None:
             verified = Verification(timing.device["name"], max_abs_err, self.manifest.tolerance)
         self.manifest = msgspec.structs.replace(self.manifest, timings=(*kept, timing), verified=verified)
         _write_manifest(self.folder, self.manifest)
