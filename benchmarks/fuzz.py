@@ -5,8 +5,8 @@
     python benchmarks/fuzz.py --seconds 3600 --grow records     # and keep what reaches new code
 
 Targets in Python (tests/fuzz/targets.py says what each may do) run under atheris, the device server's parsers
-(tests/fuzz/server_fuzzer.cc) under libFuzzer and AddressSanitizer, for which clang++ is needed. An input that breaks a target
-is kept in build/fuzz, and the exit code is 1; with the file's name in place of seconds it is tried again:
+(tests/fuzz/server_fuzzer.cc) under libFuzzer and AddressSanitizer, for which clang++ is needed. An input that breaks a
+target is kept in build/fuzz, and the exit code is 1. To try one again:
 
     python benchmarks/fuzz.py --input build/fuzz/crash-... records
 """
