@@ -12,6 +12,7 @@ from tvm import relax
 from tvm.relax import transform
 from tvm.s_tir import meta_schedule as ms
 
+from ..errors import RecordMismatch, lines_of
 from ..graph import pipeline
 from ..graph.tasks import OperatorTask, operator_tasks
 from ..schedules import rules
@@ -91,8 +92,15 @@ def schedule_tuned(
     fused, machine = pipeline.fused(module, target), rules.machine(target, threads)
     tasks = operator_tasks(fused)
     operators = tuple(_of_task(task, _choose(task, target, machine, database, neighbours)) for task in tasks)
-    with target.tvm(), database:
-        scheduled = transform.MetaScheduleApplyDatabase()(fused)
+    try:
+        with target.tvm(), database:
+            scheduled = transform.MetaScheduleApplyDatabase()(fused)
+    except Exception as exc:
+        raise RecordMismatch(
+            f"a record's schedule does not apply to its operator: {lines_of(exc)[-1]}",
+            "it was edited, or made by another version of the templates",
+            "tvm-shufflenet records verify DIR, which names it",
+        ) from exc
     if target.core is not None:
         scheduled = alternate.AlternateTraversal(threads)(scheduled)
     return Scheduled(scheduled, operators, {task.name: task.mod for task in tasks})

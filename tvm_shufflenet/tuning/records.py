@@ -19,7 +19,7 @@ import msgspec
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
-from ..errors import RecordMismatch
+from ..errors import RecordMismatch, lines_of
 from ..graph.tasks import argument_shapes
 from ..latency import MEASURED
 from ..schedules.nearest import Neighbour
@@ -78,6 +78,7 @@ class RecordStore:
         self._lent: RecordFolder | None = None
         self._shipped_trials: list[Trial] = []
         self._best: dict[str, list[Best]] = {}  # shipped records by workload, until somebody comes with it
+        self._numbers: dict[int, int] = {}  # of their lines, by the identity of each
         self._met: dict[str, list[Shipped]] = {}
         self._skipped: list[Skipped] = []
         self._shipped_elsewhere = 0
@@ -184,6 +185,7 @@ class RecordStore:
                 self._refused[best.trial.tvm] += 1
             else:
                 self._best.setdefault(best.trial.workload, []).append(best)
+                self._numbers[id(best)] = number
                 if same_target(target, self.target):
                     self._shipped_trials.append(best.trial)
 
@@ -192,10 +194,16 @@ class RecordStore:
         for mod in workloads:
             shash = workload_hash(mod)
             if shash in self._best and shash not in self._met:
-                records = [(best, best.record(mod)) for best in self._best[shash]]
-                self._met[shash] = [
-                    Shipped(best.trial, record, same_target(record.target, self.target)) for best, record in records
-                ]
+                self._met[shash] = [met for best in self._best[shash] if (met := self._shipped_record(best, mod))]
+
+    def _shipped_record(self, best: Best, mod: tvm.IRModule) -> Shipped | None:
+        """The record, None where its line is not what TVM wrote: only TVM knows, and raises errors of many kinds."""
+        try:
+            record = best.record(mod)
+        except Exception as exc:
+            self._skipped.append(Skipped(BEST, self._numbers[id(best)], f"not a tuning record: {lines_of(exc)[-1]}"))
+            return None
+        return Shipped(best.trial, record, same_target(record.target, self.target))
 
     def database(self, *preferred: str, threads: int = 1) -> ms.database.MemoryDatabase:
         """The usable records for ``threads`` as a MetaSchedule database, all of one clock: two do not compare.
@@ -253,7 +261,8 @@ class RecordStore:
         """All of one setting that compete by their times, but for those that many others beat."""
         rows = []
         for shash, ranked in self._ranked(setting).items():
-            rows += [Row(setting, shash, folder.record(entry)) for folder, entry in ranked[:BEST_OF_EACH]]
+            records = (folder.usable(entry) for folder, entry in ranked[:BEST_OF_EACH])
+            rows += [Row(setting, shash, record) for record in records if record is not None]
         shipped = [each for found in self._met.values() for each in found if each.same_target]
         return rows + [
             Row(setting, each.trial.workload, each.record) for each in shipped if each.trial.setting == setting
