@@ -31,7 +31,7 @@ from tvm_shufflenet.tuning.folder import JOURNAL, RECORDS, WORKLOADS, RecordFold
 from tvm_shufflenet.tuning.journal import Damaged, Trial, checksum, decode, encode
 from tvm_shufflenet.tuning.records import RecordStore, trace_hash, workload_hash
 from tvm_shufflenet.tuning.serial import json_trace_hash, record_json
-from tvm_shufflenet.tuning.shipped import write_best
+from tvm_shufflenet.tuning.shipped import BEST, write_best
 from tvm_shufflenet.tuning.trial import Cause
 
 TESTS = Path(__file__).parent
@@ -316,6 +316,17 @@ json_values = st.recursive(
     max_leaves=12,
 )
 fields = st.sampled_from([*Trial.__struct_fields__, "schema", "crc32"])
+
+
+@pytest.mark.parametrize("name", [JOURNAL, RECORDS, WORKLOADS, BEST])
+def test_half_a_character_is_no_text(tmp_path, name):
+    put(RecordStore(tmp_path, TARGET), workload(8))
+    line = b'{"trial": {"workload": "\\ud800"}, "workload": "\\ud800", "trace": "\\udc00"}\n'
+    with open(tmp_path / name, "ab") as file:
+        file.write(line)
+    folder = upkeep.open_folder(tmp_path)
+    assert [line.file for line in upkeep.verify(folder)] == [name]
+    assert "not JSON" in str(folder.skipped[0]) and len(upkeep.summary(folder)) == 1
 
 
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
