@@ -8,17 +8,13 @@ import threading
 
 
 class CutProxy:
-    """Passes connections on to ``port``, and keeps the bytes that go there. One that has sent the first number of
+    """Passes connections on to ``port``, and counts the bytes that go there. One that has sent the first number of
     ``cuts`` is cut, and the next number holds; with ``for_good`` nobody gets through after the last."""
 
     def __init__(self, port: int, cuts: tuple[int, ...], for_good: bool = False):
-        self._to, self.cuts, self._for_good, self.sent = port, list(cuts), for_good, bytearray()
+        self._to, self.cuts, self._for_good, self.sent_bytes = port, list(cuts), for_good, 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-
-    @property
-    def sent_bytes(self) -> int:
-        return len(self.sent)
 
     def __enter__(self) -> CutProxy:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -45,7 +41,7 @@ class CutProxy:
                 sink.sendall(content)
                 if upwards:
                     passed += len(content)
-                    self.sent += content
+                    self.sent_bytes += len(content)
                     if self.cuts and passed >= self.cuts[0]:
                         self.cuts.pop(0)
                         break
