@@ -54,7 +54,7 @@ def test_corpora_are_small(fuzz):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("server")
-    running = RunningServer(HOST_ARCH, folder / "log", "--work-dir", folder / "work", "--session-timeout", 5)
+    running = RunningServer(HOST_ARCH, folder / "log", "--work-dir", folder / "work", "--session-timeout", 1)
     running.work = folder / "work"
     yield running
     running.process.kill()
@@ -95,7 +95,7 @@ def mutated(data: bytes, mutations) -> bytes:
     return head + bytes(rest)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(MUTATIONS)
 def test_no_session_ends_the_server(server, mutations):
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client, contextlib.suppress(OSError):
