@@ -25,7 +25,7 @@ import numpy as np
 from tvm_shufflenet import models, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
-from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.devices.network import Network, largest_error
 from tvm_shufflenet.errors import DeployError
 from tvm_shufflenet.library.build import build_untuned
 from tvm_shufflenet.library.link import linker_command
@@ -78,7 +78,7 @@ def prove(name: str, target: Target, device: Device, size: int, folder: Path) ->
     except Exception as exc:  # whatever it is, the other networks are still to be proved
         kind = "" if isinstance(exc, DeployError) else f"{type(exc).__name__}: "
         return Outcome(**about, failure=" ".join(f"{kind}{exc}".split())[-300:])
-    error = workflow.largest_error(output, imported.reference)
+    error = largest_error(output, imported.reference)
     return Outcome(
         **about,
         max_abs_err=error,

@@ -47,8 +47,16 @@ def near_trace(
     distances = [(distance(arguments, each.arguments, machine.lanes), each) for each in neighbours]
     near = sorted((pair for pair in distances if pair[0] <= NEAR), key=itemgetter(0))
     candidates = _candidates(mod, machine) if near else []
-    alikes = ((alike(candidates, each), each) for _, each in near)
+    alikes = ((_alike(candidates, each), each) for _, each in near)
     return next((found for found in alikes if found[0] is not None), None)
+
+
+def _alike(candidates: Iterable[tuple[Trace, Outline]], neighbour: Neighbour) -> Trace | None:
+    """``alike``, None for a trace that was not written by a template, or by hand: it only guides."""
+    try:
+        return alike(candidates, neighbour)
+    except (ValueError, TypeError, LookupError, ArithmeticError):
+        return None
 
 
 def distance(here: Arguments, there: Arguments, lanes: int) -> float:

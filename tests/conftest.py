@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ GOLDEN = Path(__file__).parent / "golden"
 
 def pytest_addoption(parser):
     parser.addoption("--rewrite-golden", action="store_true", help="write tests/golden anew instead of comparing")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reproducers(tmp_path_factory) -> Path:
+    """Where wrong code is kept during the tests: not among what the user has found."""
+    folder = tmp_path_factory.mktemp("kept") / "reproducers"
+    os.environ["TVM_SHUFFLENET_REPRODUCERS"] = str(folder)
+    return folder
 
 
 @pytest.fixture

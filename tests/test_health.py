@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from tvm_shufflenet.devices.local import LocalDevice
 from tvm_shufflenet.errors import DeviceFailed, NothingMeasured
 from tvm_shufflenet.latency import spread
 from tvm_shufflenet.models import find_model
+from tvm_shufflenet.reproducer import read_finding
 from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning import driver, health
 from tvm_shufflenet.tuning.health import Drift, Quarantine, probe
@@ -204,6 +206,7 @@ def test_a_device_that_never_passes_its_check_is_given_up(unit, tmp_path, quick,
 
 def test_a_device_that_computes_wrongly_is_told_from_a_wrong_schedule(unit, tmp_path, quick, monkeypatch, workers):
     """Wrong results: of two schedules by a device whose probe is right, then by one whose probe is wrong as well."""
+    errors = {}
     for wrong_device, cause in ((False, "wrong"), (True, "device")):
         with find_device("local", LOCAL) as device:
             tuner = tuner_for(unit, device, tmp_path / cause, 4, Sabotaged)
@@ -214,8 +217,11 @@ def test_a_device_that_computes_wrongly_is_told_from_a_wrong_schedule(unit, tmp_
                 tuner._probe_reference = replace(right, digests=tuple(map(tuple, (sums + 1).tolist())))
             result = tuner.run(workers)
         assert (result.measured, result.causes) == (2, {cause: 2})
-        if wrong_device:
-            assert "the device computes wrongly" in result.first_error
+        errors[cause] = result.first_error
+    assert "the device computes wrongly" in errors["device"] and "reproducer" not in errors["device"]
+    folder = Path(errors["wrong"].rpartition("reproducer: ")[2])
+    assert "differs from the unscheduled operator's" in read_finding(folder).what
+    assert {"scheduled.json", "workload.py", "trace.json"} <= {path.name for path in folder.iterdir()}
 
 
 # Several devices at one tracker

@@ -201,6 +201,21 @@ def test_a_manifest_of_a_later_version_may_say_more(copy):
 # Damage
 
 
+@pytest.mark.parametrize(
+    ("verified", "said"),
+    [
+        ({"by": "local", "max_abs_err": 1e-7, "tolerance": 1e-4}, "verified on local: largest error"),
+        ({"by": "local"}, "not verified: nobody has seen it run"),
+        ({"by": "local", "max_abs_err": 1.0, "tolerance": 1e-4}, "not verified: "),
+        ({"reason": "no qemu"}, "not verified: no qemu; next: tvm-shufflenet bench PACKAGE"),
+        ({}, "not verified: "),
+    ],
+)
+def test_a_manifest_that_claims_half_of_it_was_not_verified(copy, verified, said):
+    edit(copy, verified=verified)
+    assert str(Package(copy).manifest.verified).startswith(said)
+
+
 def test_a_changed_file_is_found(copy):
     for name in ("tiny.so", REFERENCE):
         content = (copy / name).read_bytes()

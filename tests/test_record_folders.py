@@ -31,6 +31,7 @@ from tvm_shufflenet.tuning.folder import JOURNAL, RECORDS, WORKLOADS, RecordFold
 from tvm_shufflenet.tuning.journal import Damaged, Trial, checksum, decode, encode
 from tvm_shufflenet.tuning.records import RecordStore, trace_hash, workload_hash
 from tvm_shufflenet.tuning.serial import json_trace_hash, record_json
+from tvm_shufflenet.tuning.shipped import BEST, write_best
 from tvm_shufflenet.tuning.trial import Cause
 
 TESTS = Path(__file__).parent
@@ -317,6 +318,17 @@ json_values = st.recursive(
 fields = st.sampled_from([*Trial.__struct_fields__, "schema", "crc32"])
 
 
+@pytest.mark.parametrize("name", [JOURNAL, RECORDS, WORKLOADS, BEST])
+def test_half_a_character_is_no_text(tmp_path, name):
+    put(RecordStore(tmp_path, TARGET), workload(8))
+    line = b'{"trial": {"workload": "\\ud800"}, "workload": "\\ud800", "trace": "\\udc00"}\n'
+    with open(tmp_path / name, "ab") as file:
+        file.write(line)
+    folder = upkeep.open_folder(tmp_path)
+    assert [line.file for line in upkeep.verify(folder)] == [name]
+    assert "not JSON" in str(folder.skipped[0]) and len(upkeep.summary(folder)) == 1
+
+
 @given(st.binary(max_size=200) | json_values.map(lambda value: json.dumps(value).encode()))
 def test_any_line_is_a_trial_or_damaged(data):
     with contextlib.suppress(Damaged):
@@ -377,8 +389,22 @@ def put_version(folder: Path, version: str, seconds: float, decision: int = 0) -
 
 def test_records_of_another_tvm_are_refused_by_name(tmp_path):
     put_version(tmp_path, "0.26.0", 1e-6)
-    with pytest.raises(RecordMismatch, match=rf"are of TVM 0\.26\.0, this is {TVM_VERSION}"):
+    with pytest.raises(RecordMismatch, match=rf"are of TVM 0\.26\.0, this is {TVM_VERSION}") as caught:
         RecordStore(tmp_path, TARGET)
+    assert f"tvm-shufflenet tune ... --records {tmp_path}-{TVM_VERSION}" in str(caught.value)
+
+
+def test_shipped_records_of_another_tvm_are_left_out_by_name_and_stop_nobody(tmp_path):
+    put_version(tmp_path / "old", TVM_VERSION, 1e-6)
+    lines = [
+        msgspec.structs.replace(best, trial=msgspec.structs.replace(best.trial, tvm="0.26.0"))
+        for best in RecordStore(tmp_path / "old", TARGET).best("measured")
+    ]
+    write_best(tmp_path / "shipped", lines)
+    store = RecordStore(tmp_path / "own", TARGET, tmp_path / "shipped")
+    assert store.refusal.startswith(f"left out: 1 records in {tmp_path}/shipped are of TVM 0.26.0, this is ")
+    with pytest.raises(RecordMismatch, match=r"of TVM 0\.26\.0"):
+        RecordStore(tmp_path / "shipped", TARGET)
 
 
 def test_records_of_another_tvm_among_ours_are_not_used(tmp_path):
@@ -386,6 +412,9 @@ def test_records_of_another_tvm_among_ours_are_not_used(tmp_path):
     put_version(tmp_path, "0.26.0", 1e-6, decision=1)
     store = RecordStore(tmp_path, TARGET)
     assert all_us(store) == [8.0] and store.other_versions == {"0.26.0": 1}
+    assert store.refusal == (
+        f"left out: 1 records in {tmp_path} are of TVM 0.26.0, this is {TVM_VERSION}; tune again to have them anew"
+    )
     assert len(store.trials(workload_hash(workload(8)), "measured")) == 1
 
 

@@ -19,12 +19,12 @@ import pytest
 import tvm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_server import RunningServer, eventually, servers
+from test_server import RunningServer, eventually, linker, servers, target_for
 from tvm import rpc
 from tvm.rpc import base
 from tvm.rpc.tracker import Tracker
 
-from tvm_shufflenet import cli
+from tvm_shufflenet import cli, toolchain
 from tvm_shufflenet.devices import find_device, handshake, secret
 from tvm_shufflenet.devices.base import Endpoint
 from tvm_shufflenet.devices.native import build
@@ -269,7 +269,7 @@ def test_the_command_line_passes_what_it_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "execv", lambda program, words: ran.append(words))
     path = secret_file(tmp_path)
     assert cli.main(["serve", "--secret-file", str(path), "--allow-root", "--user", "pi"]) == 0
-    assert ran[0][5:] == ["--secret-file", str(path), "--user", "pi", "--allow-root"]
+    assert ran[0][5:] == ["--secret-file", str(path), "--seccomp", "auto", "--user", "pi", "--allow-root"]
     assert cli.main(["serve", "--secret-file", str(tmp_path / "none")]) == 2
 
 
@@ -301,6 +301,87 @@ def test_a_session_s_disk_is_limited(serve, tmp_path):
         server.connect().upload(bytearray(2_000_000), "one")
     del session
     eventually(lambda: not list((tmp_path / "work").iterdir()), "files removed")
+
+
+# System calls. These succeed for any user where nothing refuses them: numbers for x86-64 and arm64, arguments.
+CALLS = {
+    "socket": ((41, 198), (socket.AF_UNIX, socket.SOCK_STREAM, 0)),
+    "ptrace": ((101, 117), (0, 0, 0, 0)),  # to be traced by the parent
+    "unshare": ((272, 97), (0x200,)),  # a current folder of its own
+    "personality": ((135, 92), (0xFFFFFFFF,)),  # only asks for it
+}
+KILL, GETPID, GETPPID, EXECVE = (62, 129), (39, 172), (110, 173), (59, 221)
+
+
+CALLER = """
+# from tvm.script import tirx as T
+@T.prim_func
+def {name}(result: T.Buffer((1,), "int64")):
+    T.func_attr({{"global_symbol": "{name}"}})
+    result[0] = T.call_extern("int64", "syscall", {words})
+"""
+
+
+def calling(name: str, *words: object) -> tvm.tirx.PrimFunc:
+    """A kernel that makes a system call and stores what libc's ``syscall`` returns; words are numbers or TIR."""
+    numbers = [f"T.int64({word})" if isinstance(word, int) else str(word) for word in words]
+    return tvm.script.from_source(CALLER.format(name=name, words=", ".join(numbers)))
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory) -> Path:
+    own = ("x86_64", "aarch64").index(HOST)  # the column of numbers
+    functions = {name: calling(name, numbers[own], *words) for name, (numbers, words) in CALLS.items()}
+    functions["execve"] = calling("execve", EXECVE[own], '"/bin/true"', 0, 0)
+    for name, numbers in (("kill_parent", GETPPID), ("kill_self", GETPID)):
+        whom = f'T.call_extern("int64", "syscall", T.int64({numbers[own]}))'
+        functions[name] = calling(name, KILL[own], whom, 0)
+    path = tmp_path_factory.mktemp("calls") / "calls.so"
+    tvm.compile(tvm.IRModule(functions), target=target_for(HOST)).export_library(path, fcompile=linker(HOST))
+    return path
+
+
+def returned(session: rpc.RPCSession, library: Path) -> dict[str, int]:
+    """What each call that does not end the session returned."""
+    session.upload(str(library))
+    module, results = session.load_module(library.name), {}
+    for name in [*CALLS, "kill_parent", "kill_self"]:
+        result = tvm.runtime.empty((1,), "int64", session.cpu())
+        module[name](result)
+        results[name] = int(result.numpy()[0])
+    return results
+
+
+def test_a_session_s_system_calls_are_filtered(serve, calls):
+    session = serve("--seccomp", "on").connect()
+    assert status_of(session_info(session)["pid"])["Seccomp"] == "2"
+    results = returned(session, calls)
+    assert results.pop("kill_self") == 0 and set(results.values()) == {-1}
+    result = tvm.runtime.empty((1,), "int64", session.cpu())
+    session.load_module(calls.name)["execve"](result)
+    assert result.numpy()[0] == -1, "and the session is still the server's program"
+
+
+def test_without_the_filter_they_are_not(serve, calls):
+    """Else the test above shows nothing."""
+    session = serve("--seccomp", "off").connect()
+    assert status_of(session_info(session)["pid"])["Seccomp"] == "0"
+    assert min(returned(session, calls).values()) >= 0
+    result = tvm.runtime.empty((1,), "int64", session.cpu())
+    with pytest.raises(Exception, match=r"closed|reset|signal|Socket|[Ss]hutdown"):
+        session.load_module(calls.name)["execve"](result)
+
+
+@pytest.mark.skipif(HOST == "aarch64" or not toolchain.find_qemu().path, reason="needs an emulator of another machine")
+def test_an_emulator_filters_nothing_and_it_is_said(tmp_path):
+    with servers("aarch64", tmp_path) as start:
+        server = start()
+        assert "an emulator, does not filter system calls: sessions run without" in server.log.read_text()
+        assert session_info(server.connect())["arch"] == "aarch64"
+        qemu, sysroot = toolchain.find_qemu().path, toolchain.require(toolchain.find_sysroot())
+        command = [qemu, "-L", sysroot, str(build.server_binary("aarch64")), "--seccomp", "on", "--allow-root"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert done.returncode == 1 and "--seccomp on was given" in done.stderr
 
 
 # What host and device tell each other

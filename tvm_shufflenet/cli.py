@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from . import interrupts
 from .devices import SERVER_PORT
-from .errors import BadInput, DeployError
+from .errors import BadInput, DeployError, WrongResult
 
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
 # Eight or nine trials for each operator of ShuffleNet v1: some four minutes on two cores of a desktop.
@@ -111,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     source = compile_.add_mutually_exclusive_group()
     records_option(source)
     source.add_argument("--untuned", action="store_true", help="TVM's own code, without schedules of ours")
+    compile_.add_argument(
+        "--device", metavar="D", help="where to verify it (this machine or an emulated core, as the target wants)"
+    )
     compile_.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads it will run with (1)")
     compile_.add_argument(
         "--format",
@@ -211,6 +214,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     json_option(deploy)
 
+    replay = command("replay", _replay, "run wrong code again that tune or compile kept a reproducer of")
+    replay.add_argument("folder", type=Path, metavar="FOLDER", help="what the message named")
+    device_options(replay, threads=False)
+
     _records_parser(command("records", None, "look after folders of tuning records"), json_option)
 
     serve = command("serve", _serve, "run the RPC device server on this machine")
@@ -227,6 +234,12 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--allow-root", action="store_true", help="run clients' code as root")
     serve.add_argument(
         "--insecure", action="store_true", help="beyond loopback without a secret: whoever connects runs code here"
+    )
+    serve.add_argument(
+        "--seccomp",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="filter the system calls of clients' code (auto: where the kernel does; on: do not start without)",
     )
     serve.add_argument("--bundle", type=Path, metavar="DIR", help="instead write the server and its libraries to DIR")
     serve.add_argument("--arch", choices=("aarch64", "x86_64"), help="architecture of --bundle (aarch64)")
@@ -615,19 +628,18 @@ def _compile(options) -> None:
         raise BadInput("--static makes a library without a runtime", "", "add --format standalone, or both")
     target, model = _target_and_model(options)
     from . import workflow
+    from .devices.checking import checking_device
 
     console = _console(options)
     store = None if options.untuned else _records(options, target, console, must_exist=True)
     _say_notes(console, model)
     console.print(workflow.make_plan(model, target, store).describe(), markup=False)
-    package = workflow.compile_package(
-        workflow.import_model(model),
-        target,
-        store,
-        options.output,
-        options.threads,
-        (*workflow.FORMATS[options.format], *((workflow.STATIC,) if options.static else ())),
-    )
+    imported = workflow.import_model(model)
+    formats = (*workflow.FORMATS[options.format], *((workflow.STATIC,) if options.static else ()))
+    with checking_device(target, options.device, options.threads) as device:
+        package = workflow.compile_package(
+            imported, target, store, options.output, options.threads, formats, device=device
+        )
     print_package(console, package)
 
 
@@ -707,6 +719,21 @@ def _deploy(options) -> None:
     console = _console(options)
     result = deploy(package, remote, settings, lambda line: console.print(line, markup=False))
     _report(options, result.to_json(), lambda console: print_deployed(console, result))
+
+
+def _replay(options) -> None:
+    from .devices.checking import checking_device
+    from .reproducer import read_finding, replay, target_of
+
+    finding, console = read_finding(options.folder), _console(options)
+    console.print(f"{finding.kind} {finding.name} for {finding.target}, found on {finding.device}: {finding.what}")
+    with checking_device(target_of(finding), options.device) as device:
+        if isinstance(device, DeployError):
+            raise device
+        wrong = replay(options.folder, device)
+    if wrong is not None:
+        raise WrongResult(f"{finding.name} is wrong on {device.name}: {wrong}", "", "report the folder")
+    console.print(f"{finding.name} computes on {device.name} what it should")
 
 
 def _records_list(options) -> None:
@@ -805,6 +832,7 @@ def _serve(options) -> None:
 
         read_secret(options.secret_file)
         command += ["--secret-file", str(options.secret_file)]
+    command += ["--seccomp", options.seccomp]
     command += ["--user", options.user] if options.user else []
     command += [flag for flag in ("--allow-root", "--insecure") if getattr(options, flag[2:].replace("-", "_"))]
     os.execv(command[0], command)
@@ -855,6 +883,8 @@ def _records(options, target, console, must_exist: bool = False):
     store = workflow.open_records(target, options.records, must_exist)
     for line in store.skipped:
         console.print(f"skipped {store.folder}/{line}", markup=False)
+    if store.refusal:
+        console.print(store.refusal, markup=False)
     return store
 
 

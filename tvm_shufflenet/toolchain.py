@@ -83,7 +83,7 @@ def find_llvm_mca() -> Tool:
         "llvm-mca",
         "cycles of a block on a named core",
         "TVM_SHUFFLENET_LLVM_MCA",
-        lambda: _newest("llvm-mca"),
+        lambda: newest("llvm-mca"),
         apt("llvm-22"),
     )
 
@@ -93,7 +93,7 @@ def find_llvm_mc() -> Tool:
         "llvm-mc",
         "disassembles executed blocks",
         "TVM_SHUFFLENET_LLVM_MC",
-        lambda: _newest("llvm-mc"),
+        lambda: newest("llvm-mc"),
         apt("llvm-22"),
     )
 
@@ -103,16 +103,17 @@ def find_llvm_objcopy() -> Tool:
         "llvm-objcopy",
         "makes a static library's own symbols local",
         "TVM_SHUFFLENET_LLVM_OBJCOPY",
-        lambda: _newest("llvm-objcopy"),
+        lambda: newest("llvm-objcopy"),
         apt("llvm-22"),
     )
 
 
-def _newest(program: str, minimum: int = 19) -> str | None:
+def newest(program: str, minimum: int = 19) -> str | None:
+    """``program-N`` of the highest N on PATH, from ``minimum`` on."""
     found = {}
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         for path in Path(folder).glob(f"{program}-[0-9]*") if folder else ():
-            version = re.fullmatch(rf"{program}-(\d+)", path.name)
+            version = re.fullmatch(rf"{re.escape(program)}-(\d+)", path.name)
             if version and int(version[1]) >= minimum and os.access(path, os.X_OK):
                 found.setdefault(int(version[1]), str(path))
     return found[max(found)] if found else None

@@ -18,7 +18,7 @@ import tvm
 from .devices.base import Device
 from .devices.cycles import Cost
 from .devices.network import Network
-from .errors import BadInput, PackageInvalid, UnknownName, WrongResult
+from .errors import BadInput, DeployError, PackageInvalid, UnknownName
 from .graph.frontend import check_single_tensor
 from .graph.pipeline import fused
 from .graph.tasks import operator_tasks
@@ -42,6 +42,7 @@ from .library.package import (
     Package,
     Standalone,
     Timing,
+    Verification,
     reference_input,
     write_package,
 )
@@ -54,7 +55,9 @@ from .profiling.timed import timed_operators
 from .targets import Target, find_target
 from .toolchain import FFI_VERSION, TVM_VERSION
 from .tuning.driver import Progress, Tuner, TuneResult
+from .tuning.first_use import first_uses, references_ahead, uses
 from .tuning.records import RecordStore
+from .verify import Candidate, check, verify
 
 if TYPE_CHECKING:
     from .peers.results import Contest
@@ -268,24 +271,6 @@ def compare_libraries(
     return Comparison(both.tuned.manifest, device.to_json(), threads, untuned, tuned, error)
 
 
-def largest_error(output: np.ndarray, reference: np.ndarray) -> float:
-    """Largest absolute difference from ``reference``; infinite for another shape, NaN where ``output`` has one."""
-    return float(np.abs(output - reference).max()) if output.shape == reference.shape else float("inf")
-
-
-def check(network: Network, data: np.ndarray, reference: np.ndarray, tolerance: float, name: str) -> float:
-    """Largest absolute difference from ``reference``. Raises WrongResult where it exceeds ``tolerance`` or is NaN."""
-    output = network.run(data)
-    error = largest_error(output, reference)
-    if not error <= tolerance:
-        raise WrongResult(
-            f"the {name} library is off by {error:.3g} from PyTorch, {tolerance:.3g} is allowed",
-            "a schedule or the compiler computes something else",
-            "compile it --untuned, and report the records that did it",
-        )
-    return error
-
-
 def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
     """What ``compile_package`` will do. Raises ToolMissing without a linker."""
     records = store.sources if store else None
@@ -305,6 +290,7 @@ def compile_package(
     threads: int = 1,
     formats: Sequence[str] = FORMATS["vm"],
     clocks: Sequence[str] = (),
+    device: Device | DeployError | None = None,
 ) -> Package:
     """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads,
     but its operators are cut into work for ``threads``: by the records for so many, or what stands in for them.
@@ -312,6 +298,10 @@ def compile_package(
     ``formats`` are of ``vm``, a library for TVM's runtime, and ``standalone``, one without, with ``static`` also to be
     linked into programs. ``clocks`` are those whose records come first; without, measured ones and then those of the
     target's modelled core.
+
+    On a started ``device`` the library is compared with PyTorch, and scheduled operators that nobody has run before
+    with their unscheduled selves, before there is a package: raises WrongResult, DeviceFailed. Without one, or with the
+    reason why there is none, the manifest says that nothing was verified.
     """
     plan = make_plan(imported.model, target, store)
     if store is None:
@@ -319,16 +309,19 @@ def compile_package(
     else:
         clocks = clocks or (MEASURED, default_clock(target))
         scheduled = schedule(imported, target, store, *clocks, threads=threads)
+    found = uses(scheduled, target, device) if isinstance(device, Device) else []
     with _work_folder() as folder:
-        libraries, files, standalone = [], {}, None
-        if "vm" in formats:
-            libraries.append(build(scheduled, target, folder / f"{plan.model}.so", list(plan.linker)).path)
-        if "standalone" in formats:
-            built = _standalone(imported, target, scheduled, folder / "standalone", STATIC in formats)
-            libraries.append(built.library)
-            files, standalone = built.files, _standalone_entry(built)
-        manifest = _manifest(plan, imported, scheduled, libraries[0].name, standalone)
-        return write_package(output, libraries[0], imported.reference, manifest, files)
+        library, bench, files, standalone = None, None, {}, None
+        with references_ahead(first_uses(found)):
+            if "vm" in formats:
+                library = build(scheduled, target, folder / f"{plan.model}.so", list(plan.linker)).path
+            if "standalone" in formats:
+                built = _standalone(imported, target, scheduled, folder / "standalone", STATIC in formats)
+                bench, files, standalone = built.bench, built.files, _standalone_entry(built)
+        verified = verify(Candidate(imported, target, scheduled, found, library, bench), device)
+        library = library or built.library
+        manifest = _manifest(plan, imported, scheduled, library.name, standalone, verified)
+        return write_package(output, library, imported.reference, manifest, files)
 
 
 def _standalone(imported: Imported, target: Target, scheduled: Scheduled, folder: Path, static: bool):
@@ -356,7 +349,12 @@ def default_clock(target: Target) -> str:
 
 
 def _manifest(
-    plan: CompilePlan, imported: Imported, scheduled: Scheduled, library: str, standalone: Standalone | None
+    plan: CompilePlan,
+    imported: Imported,
+    scheduled: Scheduled,
+    library: str,
+    standalone: Standalone | None,
+    verified: Verification,
 ) -> Manifest:
     activation_bytes, weight_bytes = memory(scheduled.module)
     return Manifest(
@@ -381,6 +379,7 @@ def _manifest(
         tolerance=imported.tolerance,
         hashes={},
         standalone=standalone,
+        verified=verified,
     )
 
 
@@ -453,7 +452,7 @@ def bench(package: Package, device: Device, threads: int, warmup: int, repeats: 
         latency = network.latency(repeats, warmup)
     cost = device.last_cost() if device.kind == "modelled" else None
     result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost)
-    package.add_timing(Timing(result.device, threads, latency.to_json()))
+    package.add_timing(Timing(result.device, threads, latency.to_json()), error)
     return result
 
 

@@ -6,6 +6,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..errors import DeviceFailed
 from ..latency import Latency
 from .base import Device
@@ -38,6 +40,16 @@ class Kernels:
 
     def __exit__(self, *_exc) -> None:
         self._module = self._session = None  # the session ends with its last object
+
+    def digests(self, name: str, arguments: Sequence[tuple[Sequence[int], str]]) -> list[np.ndarray]:
+        """What tensors that were filled by the common rule (operands.py) hold after one call of an operator."""
+        try:
+            cpu = self._session.cpu(0)
+            operands = Operands(self._session, cpu, [(tuple(shape), dtype) for shape, dtype in arguments])
+            self._module[name](*operands.tensors)
+            return operands.digests()
+        except Exception as exc:
+            raise device_failed(self.device, f"failed while running operator {name}", exc) from exc
 
     def latency(self, name: str, arguments: Sequence[tuple[Sequence[int], str]], repeat: int) -> Latency:
         """``repeat`` samples of one operator on tensors of its own, (shape, dtype) each: they stay in cache, as far as

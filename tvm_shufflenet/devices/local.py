@@ -35,8 +35,13 @@ class LocalDevice(Device):
         self._process: subprocess.Popen | None = None
         self._endpoint: Endpoint | None = None
 
+    def launcher(self) -> list[str]:
+        """What runs a program of this device's machine, before the program's own words. Raises ToolMissing."""
+        return []
+
     def start(self) -> None:
-        command = [str(server_binary(self.machine)), "--host", "127.0.0.1", "--port", "0", "--allow-root"]
+        command = [*self.launcher(), str(server_binary(self.machine)), "--host", "127.0.0.1", "--port", "0"]
+        command.append("--allow-root")
         environment = os.environ | {
             "TVM_NUM_THREADS": str(self.threads),
             "LD_LIBRARY_PATH": str(runtime_libs(self.machine)),
@@ -50,7 +55,8 @@ class LocalDevice(Device):
             line = self._process.stdout.readline()
             if not line.startswith("listening "):
                 self.close()
-                raise DeviceFailed("the local device server did not start", self._last_words(), "tvm-shufflenet doctor")
+                what = f"the device server for {self.machine} did not start"
+                raise DeviceFailed(what, self._last_words(), "tvm-shufflenet doctor")
         except BaseException:  # Ctrl-C too: without having started, a device is not closed
             self.close()
             raise

@@ -90,6 +90,11 @@ class Network:
             raise device_failed(self.device, "failed while timing the network", exc) from exc
 
 
+def largest_error(output: np.ndarray, reference: np.ndarray) -> float:
+    """Largest absolute difference from ``reference``; infinite for another shape, NaN where ``output`` has one."""
+    return float(np.abs(output - reference).max()) if output.shape == reference.shape else float("inf")
+
+
 def device_failed(device: Device, what: str, exc: Exception) -> DeviceFailed:
     """What a library's error on a device is to the user."""
     return DeviceFailed(

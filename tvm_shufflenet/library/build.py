@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import tvm
@@ -12,6 +12,7 @@ from tvm import relax
 from tvm.relax import transform
 from tvm.s_tir import meta_schedule as ms
 
+from ..errors import RecordMismatch, lines_of
 from ..graph import pipeline
 from ..graph.tasks import OperatorTask, operator_tasks
 from ..schedules import rules
@@ -57,10 +58,14 @@ class Built:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A network of operators that are ready to be compiled, and what is known about each of them."""
+    """A network of operators that are ready to be compiled, and what is known about each of them.
+
+    ``workloads`` are the operators before they were scheduled, by name; none where all are as TVM generates them.
+    """
 
     module: tvm.IRModule
     operators: tuple[Operator, ...]
+    workloads: Mapping[str, tvm.IRModule] = field(default_factory=dict)
 
 
 def schedule_untuned(module: tvm.IRModule, target: Target) -> Scheduled:
@@ -85,14 +90,20 @@ def schedule_tuned(
     it as records that any real one beats.
     """
     fused, machine = pipeline.fused(module, target), rules.machine(target, threads)
-    operators = tuple(
-        _of_task(task, _choose(task, target, machine, database, neighbours)) for task in operator_tasks(fused)
-    )
-    with target.tvm(), database:
-        scheduled = transform.MetaScheduleApplyDatabase()(fused)
+    tasks = operator_tasks(fused)
+    operators = tuple(_of_task(task, _choose(task, target, machine, database, neighbours)) for task in tasks)
+    try:
+        with target.tvm(), database:
+            scheduled = transform.MetaScheduleApplyDatabase()(fused)
+    except Exception as exc:
+        raise RecordMismatch(
+            f"a record's schedule does not apply to its operator: {lines_of(exc)[-1]}",
+            "it was edited, or made by another version of the templates",
+            "tvm-shufflenet records verify DIR, which names it",
+        ) from exc
     if target.core is not None:
         scheduled = alternate.AlternateTraversal(threads)(scheduled)
-    return Scheduled(scheduled, operators)
+    return Scheduled(scheduled, operators, {task.name: task.mod for task in tasks})
 
 
 def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:

@@ -32,6 +32,7 @@ REFERENCE = "reference.npy"
 SCHEMA = 3
 READABLE = (1, 2, 3)  # 1 lacks what an operator takes and multiplies, 2 the licences
 HEADER_BYTES = 64
+NEVER, CHECKED_BY = "nobody has seen it run", "tvm-shufflenet bench PACKAGE"
 
 
 class Argument(msgspec.Struct, frozen=True):
@@ -97,6 +98,38 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.device, self.threads, self.affinity
 
 
+class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Whether the library's answer was PyTorch's before the package was written.
+
+    ``by`` is the device that it ran on, ``max_abs_err`` its largest difference from PyTorch's answer, ``tolerance``
+    what is allowed, and ``operators`` how many were also compared with their unscheduled selves, each on data of its
+    own, now or when the same code was first used. Where nothing executes the code, ``reason`` says so, and
+    ``next_step`` what checks it elsewhere.
+    """
+
+    by: str | None = None
+    max_abs_err: float | None = None
+    tolerance: float | None = None
+    operators: int = 0
+    reason: str | None = None
+    next_step: str | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether a device's answer is named that was near enough."""
+        return None not in (self.by, self.max_abs_err, self.tolerance) and self.max_abs_err <= self.tolerance
+
+    def __str__(self) -> str:
+        if not self.holds:
+            return f"not verified: {self.reason or NEVER}; next: {self.next_step or CHECKED_BY}"
+        compared = f"; {self.operators} operators against their unscheduled selves" if self.operators else ""
+        error = f"largest error against PyTorch {self.max_abs_err:.2g}, {self.tolerance:.2g} allowed"
+        return f"verified on {self.by}: {error}{compared}"
+
+
+NEVER_VERIFIED = Verification(reason=NEVER, next_step=CHECKED_BY)
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     """What a package says of itself. Sizes in bytes, shapes NCHW, hashes SHA-256 by file name."""
 
@@ -123,6 +156,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     timings: tuple[Timing, ...] = ()
     standalone: Standalone | None = None
     licences: tuple[Licence, ...] = ()
+    verified: Verification = NEVER_VERIFIED
 
     @property
     def operators_without_record(self) -> list[str]:
@@ -204,10 +238,14 @@ class Package:
                 f"run {standalone.bench} on the device, or compile it with --format both",
             )
 
-    def add_timing(self, timing: Timing) -> None:
-        """Record a latency in the manifest, in place of an earlier one of the same device and threads."""
+    def add_timing(self, timing: Timing, max_abs_err: float | None = None) -> None:
+        """Record a latency in the manifest, in place of an earlier one of the same device and threads; and that the
+        library's answer was right, within ``max_abs_err``, where nobody had seen that before."""
         kept = [t for t in self.manifest.timings if t.setting != timing.setting]
-        self.manifest = msgspec.structs.replace(self.manifest, timings=(*kept, timing))
+        verified = self.manifest.verified
+        if not verified.holds and max_abs_err is not None:
+            verified = Verification(timing.device["name"], max_abs_err, self.manifest.tolerance)
+        self.manifest = msgspec.structs.replace(self.manifest, timings=(*kept, timing), verified=verified)
         _write_manifest(self.folder, self.manifest)
         if self._unpacked is not None:
             pack(self.folder, (MANIFEST, *sorted(self.manifest.hashes)), self.path)

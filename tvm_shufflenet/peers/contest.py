@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..devices import find_device
+from ..devices.network import largest_error
 from ..errors import BadInput, DeployError, PeerFailed, WrongResult
 from ..latency import MEASURED, Latency
 from ..library.build import build
@@ -19,7 +20,7 @@ from ..library.link import linker_command
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from ..tuning.records import RecordStore
-from ..workflow import Imported, largest_error, schedule
+from ..workflow import Imported, schedule
 from .catalogue import RUNNERS, Peer
 from .environments import OWN, Announce, clean_environment
 from .handover import Handover

@@ -46,6 +46,7 @@ def print_inspection(console: Console, facts: dict, package: Package) -> None:
     console.print(f"operators: {len(manifest.operators)}, {', '.join(by_schedule)}")
     needed = f"weights {manifest.weight_bytes / 1e6:.2f} MB, activations {manifest.activation_bytes / 1e6:.2f} MB"
     console.print(f"memory: {needed}; largest error allowed against PyTorch {manifest.tolerance:.2g}")
+    console.print(str(manifest.verified), markup=False)
     table = Table("file", "bytes", "SHA-256", "licences", box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[1].justify = "right"
     for file in facts["files"]:

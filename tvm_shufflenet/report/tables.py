@@ -162,6 +162,7 @@ def print_package(console: Console, package: Package) -> None:
         console.print(f"standalone: {sizes}, with headers, wrappers and examples", markup=False)
     counts = Counter(operator.schedule for operator in manifest.operators)
     console.print(f"operators: {', '.join(f'{counts[kind]} {words}' for kind, words in SCHEDULED.items())}")
+    console.print(str(manifest.verified), markup=False)
 
 
 def print_bench(console: Console, bench: Bench) -> None:

@@ -27,6 +27,7 @@ from ..errors import DeployError, DeviceFailed, NothingMeasured
 from ..graph.tasks import OperatorTask, argument_shapes
 from ..latency import MODELLED
 from ..library.link import trial_command
+from ..reproducer import keep_operator
 from ..schedules import rules
 from ..schedules.nearest import near_trace
 from ..targets import Target
@@ -85,6 +86,7 @@ class Batch:
 
     task: Task
     candidates: list[ms.MeasureCandidate]
+    jobs: list[Job]
     endpoint: Endpoint
     futures: list[Future[Outcome]]
     submitted: float
@@ -300,13 +302,14 @@ class Tuner:
                     continue
                 task.searching = True
                 endpoint = self.device.endpoint()
-                futures = workers.submit([self._job(task, c, endpoint) for c in candidates])
-                running.append(Batch(task, candidates, endpoint, futures, time.monotonic()))
+                jobs = [self._job(task, candidate, endpoint) for candidate in candidates]
+                running.append(Batch(task, candidates, jobs, endpoint, workers.submit(jobs), time.monotonic()))
                 planned += len(candidates)
             if not running:
                 return
             batch = running.popleft()
-            outcomes = [self._collect(batch, c, f) for c, f in zip(batch.candidates, batch.futures, strict=True)]
+            trials = zip(batch.candidates, batch.jobs, batch.futures, strict=True)
+            outcomes = [self._collect(batch, *trial) for trial in trials]
             planned -= len(batch.candidates)
             self._learn(batch.task, batch.candidates, outcomes)
             self.on_progress(self.progress(batch.task.name, time.monotonic() - started))
@@ -397,12 +400,14 @@ class Tuner:
             reference=expected,
         )
 
-    def _collect(self, batch: Batch, candidate: ms.MeasureCandidate, future: Future) -> Outcome:
+    def _collect(self, batch: Batch, candidate: ms.MeasureCandidate, job: Job, future: Future) -> Outcome:
         task, outcome = batch.task, future.result()
         if outcome.cause is Cause.CRASH and not (self._is_current(batch.endpoint) and self.device.alive()):
             outcome = replace(outcome, cause=Cause.DEVICE)
         if outcome.cause is Cause.WRONG:
             outcome = self._judged(outcome)
+        if outcome.cause is Cause.WRONG:
+            outcome = replace(outcome, error=f"{outcome.error}; {self._kept(task, candidate, job, outcome)}")
         self._note_pace(outcome)
         key = trace_hash(candidate.sch.trace)
         trial = Trial(
@@ -434,6 +439,12 @@ class Tuner:
         self.store.append(trial, record, task.mod)
         task.trials += 1
         return outcome
+
+    def _kept(self, task: Task, candidate: ms.MeasureCandidate, job: Job, outcome: Outcome) -> str:
+        return keep_operator(
+            task.name, outcome.error, self.target, self.device.name, job.module_json, task.mod, job.reference,
+            outcome.found, candidate.sch.trace,
+        )  # fmt: skip
 
     def _is_current(self, endpoint: Endpoint) -> bool:
         """Whether a trial was meant for the device as it runs now, not for one that died and has been restarted."""

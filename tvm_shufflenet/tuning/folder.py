@@ -31,6 +31,7 @@ from tvm.s_tir import meta_schedule as ms
 
 from .. import interrupts
 from ..containers import plain
+from ..errors import lines_of
 from ..latency import MEASURED
 from ..toolchain import TVM_VERSION
 from .journal import Damaged, Trial, checksum, decode, encode, parse
@@ -219,6 +220,13 @@ class RecordFolder:
 
     def record(self, entry: Entry) -> ms.database.TuningRecord:
         return ms.database.TuningRecord.from_json(entry.place.body(), self.workload(entry))
+
+    def usable(self, entry: Entry) -> ms.database.TuningRecord | None:
+        """``record``, None where the line is not what TVM wrote: a checksum only shows what happened by accident."""
+        try:
+            return self.record(entry)
+        except Exception as exc:
+            return self.skip(RECORDS, entry.place.number, f"not a tuning record: {lines_of(exc)[-1]}")
 
     @contextlib.contextmanager
     def ours(self) -> Iterator[None]:

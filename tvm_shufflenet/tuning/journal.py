@@ -109,7 +109,10 @@ def parse(data: bytes | None):
     if data is None:
         raise Damaged("too long to be one of ours")
     try:
-        return json.loads(data, parse_constant=_refuse)
+        value = json.loads(data, parse_constant=_refuse)
+        if b"\\u" in data:  # half a pair of surrogates, which JSON can name, is no text: nothing could print it
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as exc:
         raise Damaged("not JSON, perhaps cut short") from exc
 

@@ -19,7 +19,7 @@ import msgspec
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
-from ..errors import RecordMismatch
+from ..errors import RecordMismatch, lines_of
 from ..graph.tasks import argument_shapes
 from ..latency import MEASURED
 from ..schedules.nearest import Neighbour
@@ -78,6 +78,7 @@ class RecordStore:
         self._lent: RecordFolder | None = None
         self._shipped_trials: list[Trial] = []
         self._best: dict[str, list[Best]] = {}  # shipped records by workload, until somebody comes with it
+        self._numbers: dict[int, int] = {}  # of their lines, by the identity of each
         self._met: dict[str, list[Shipped]] = {}
         self._skipped: list[Skipped] = []
         self._shipped_elsewhere = 0
@@ -101,12 +102,11 @@ class RecordStore:
                 "they were tuned for another machine, or TVM described it otherwise",
                 "name another --records folder, or tune again into an empty one",
             )
-        if self.other_versions:
+        if self.other_versions and (self._own.entries or (self.folder / BEST).exists()):
             raise RecordMismatch(
-                f"the records in {self.folder} are of TVM {', '.join(sorted(self.other_versions))}, this is "
-                f"{TVM_VERSION}",
+                f"the records in {self.folder} are of TVM {_listed(self.other_versions)}, this is {TVM_VERSION}",
                 "schedules and times of one TVM mean nothing to another",
-                "name another --records folder, or tune again into an empty one",
+                f"tvm-shufflenet tune ... --records {self.folder}-{TVM_VERSION}, or use them with their own TVM",
             )
 
     @property
@@ -122,6 +122,17 @@ class RecordStore:
     def notes(self) -> list[str]:
         """What the user should know of the folder."""
         return self._own.notes
+
+    @property
+    def refusal(self) -> str | None:
+        """Which records are left out for their TVM, beside others that are used; None where there are none."""
+        if not self.other_versions:
+            return None
+        where = self.folder if self._own.entries or self.shipped is None else self.shipped
+        return (
+            f"left out: {self.other_versions.total()} records in {where} are of TVM {_listed(self.other_versions)}, "
+            f"this is {TVM_VERSION}; tune again to have them anew"
+        )
 
     @property
     def other_targets(self) -> int:
@@ -174,6 +185,7 @@ class RecordStore:
                 self._refused[best.trial.tvm] += 1
             else:
                 self._best.setdefault(best.trial.workload, []).append(best)
+                self._numbers[id(best)] = number
                 if same_target(target, self.target):
                     self._shipped_trials.append(best.trial)
 
@@ -182,10 +194,16 @@ class RecordStore:
         for mod in workloads:
             shash = workload_hash(mod)
             if shash in self._best and shash not in self._met:
-                records = [(best, best.record(mod)) for best in self._best[shash]]
-                self._met[shash] = [
-                    Shipped(best.trial, record, same_target(record.target, self.target)) for best, record in records
-                ]
+                self._met[shash] = [met for best in self._best[shash] if (met := self._shipped_record(best, mod))]
+
+    def _shipped_record(self, best: Best, mod: tvm.IRModule) -> Shipped | None:
+        """The record, None where its line is not what TVM wrote: only TVM knows, and raises errors of many kinds."""
+        try:
+            record = best.record(mod)
+        except Exception as exc:
+            self._skipped.append(Skipped(BEST, self._numbers[id(best)], f"not a tuning record: {lines_of(exc)[-1]}"))
+            return None
+        return Shipped(best.trial, record, same_target(record.target, self.target))
 
     def database(self, *preferred: str, threads: int = 1) -> ms.database.MemoryDatabase:
         """The usable records for ``threads`` as a MetaSchedule database, all of one clock: two do not compare.
@@ -243,7 +261,8 @@ class RecordStore:
         """All of one setting that compete by their times, but for those that many others beat."""
         rows = []
         for shash, ranked in self._ranked(setting).items():
-            rows += [Row(setting, shash, folder.record(entry)) for folder, entry in ranked[:BEST_OF_EACH]]
+            records = (folder.usable(entry) for folder, entry in ranked[:BEST_OF_EACH])
+            rows += [Row(setting, shash, record) for record in records if record is not None]
         shipped = [each for found in self._met.values() for each in found if each.same_target]
         return rows + [
             Row(setting, each.trial.workload, each.record) for each in shipped if each.trial.setting == setting
@@ -306,6 +325,10 @@ class RecordStore:
             return False
         made = {each.trace for each in self.trials(trial.workload, *trial.setting) if each in others}
         return trial.trace in made
+
+
+def _listed(versions: Iterable[str]) -> str:
+    return ", ".join(sorted(versions))
 
 
 def same_version(version: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import tvm
@@ -30,12 +30,12 @@ class Best(msgspec.Struct, frozen=True):
     """
 
     trial: Trial
-    target: Any
-    trace: Any
-    arguments: tuple[tuple[tuple[int, ...], str], ...] = ()
+    target: dict[str, Any]
+    trace: tuple[list[tuple[str, list, list, list]], list[tuple[int, Any]]]
+    arguments: tuple[tuple[tuple[Annotated[int, msgspec.Meta(ge=1)], ...], str], ...] = ()
 
     def neighbour(self) -> Neighbour:
-        return Neighbour(self.arguments, self.trace, str(self.target["mcpu"]))
+        return Neighbour(self.arguments, self.trace, str(self.target.get("mcpu")))
 
     def record(self, mod: tvm.IRModule) -> ms.database.TuningRecord:
         """The record, for the workload whose hash it names."""

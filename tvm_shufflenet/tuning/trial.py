@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from ..devices.base import Endpoint, first_line
 from ..devices.operands import Operands, server_function
 from ..errors import DeployError, DeviceFailed, WrongResult
@@ -55,12 +57,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Seconds per run, or the cause and text of a failure; ``address`` is the device's that ran it."""
+    """Seconds per run, or the cause and text of a failure; ``address`` is the device's that ran it, ``found`` the
+    digests of a wrong result."""
 
     seconds: tuple[float, ...] = ()
     cause: Cause | None = None
     error: str = ""
     address: str = ""
+    found: tuple[tuple[float, ...], ...] = ()
 
     @property
     def noise(self) -> float | None:
@@ -84,9 +88,16 @@ def run_trial(job: Job) -> Outcome:
         try:
             return Outcome(seconds=measure(job, session, library, shapes), address=session.address)
         except Exception as exc:
-            return Outcome(
-                (), _cause(exc), str(exc) if isinstance(exc, DeployError) else first_line(exc), session.address
-            )
+            error = str(exc) if isinstance(exc, DeployError) else first_line(exc)
+            return Outcome((), _cause(exc), error, session.address, getattr(exc, "found", ()))
+
+
+class Differs(WrongResult):
+    """An operator's result is another than the unscheduled operator's: ``found`` are the digests of its arguments."""
+
+    def __init__(self, what: str, found: list[np.ndarray]):
+        super().__init__(what)
+        self.found = tuple(tuple(sums.tolist()) for sums in found)
 
 
 def _cause(exc: Exception) -> Cause:
@@ -143,9 +154,12 @@ def measure(job: Job, session, library: Path, shapes) -> tuple[float, ...]:
 
 
 def _check(reference: Reference | None, operands: Operands) -> None:
-    wrong = difference(reference, operands.digests()) if reference else None
+    if reference is None:
+        return
+    found = operands.digests()
+    wrong = difference(reference, found)
     if wrong is not None:
-        raise WrongResult(wrong)
+        raise Differs(wrong, found)
 
 
 def _plausible(seconds: tuple[float, ...]) -> tuple[float, ...]:

@@ -37,7 +37,7 @@ class Reference:
 
 def known_reference(mod, workload: str) -> Reference:
     """What ``mod``, whose hash is ``workload``, computes; known from an earlier run, or found out now."""
-    key = hashlib.sha256(f"{_computed_by()} {workload}".encode()).digest()
+    key = hashlib.sha256(f"{computed_by()} {workload}".encode()).digest()
     known = _cache().get(key)
     if known is not None:
         return msgspec.msgpack.decode(known, type=Reference)
@@ -52,7 +52,7 @@ def _cache() -> BlockCache:
 
 
 @functools.cache
-def _computed_by() -> str:
+def computed_by() -> str:
     """What else decides the digests: how operands are filled and summed, what is allowed, and what compiles."""
     sources = b"".join(Path(source).read_bytes() for source in (operands.__file__, __file__))
     return f"{hashlib.sha256(sources).hexdigest()} {TVM_VERSION}"

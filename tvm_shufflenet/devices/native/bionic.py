@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ... import toolchain
 from ...errors import LinkFailed, ToolMissing
-from .build import HEADERS, HERE, LIBS, SERVER, SOURCES, compile_server, last_lines, package_folder
+from .build import HEADERS, HERE, LIBS, SERVER, SOURCES, compile_server, ffi_headers, last_lines, package_folder
 from .cached_build import cached_build
 
 NDK, SOURCE = "ANDROID_NDK_HOME", "TVM_HOME"
@@ -102,7 +102,7 @@ def _check_versions(source: Path) -> list[str]:
 
 
 def installed_headers() -> tuple[Path, Path]:
-    return package_folder("tvm") / "include", package_folder("tvm_ffi") / "include"
+    return package_folder("tvm") / "include", ffi_headers()
 
 
 def _versions(tvm: Path, ffi: Path) -> list[str]:

@@ -34,6 +34,7 @@ SOURCES = (
     "features.cc",
     "gate.cc",
     "sandbox.cc",
+    "seccomp.cc",
     "sha256.cc",
 )
 HEADERS = (
@@ -48,6 +49,7 @@ HEADERS = (
     "features.h",
     "gate.h",
     "sandbox.h",
+    "seccomp.h",
     "sha256.h",
 )
 SERVER = "tvm_shufflenet_server"
@@ -92,7 +94,7 @@ def compile_server(compiler: list[str], libs: Path) -> list[str]:
         f"-DSERVER_VERSION={SERVER_VERSION}",
         f'-DTVM_VERSION="{toolchain.TVM_VERSION}"',
         f'-DFFI_VERSION="{toolchain.FFI_VERSION}"',
-        *("-isystem", str(package_folder("tvm_ffi") / "include")),
+        *("-isystem", str(ffi_headers())),
         *(str(HERE / name) for name in SOURCES),
         *("-Wl,--no-as-needed", *(str(libs / name) for name in LIBS)),  # the server reaches the runtime by name only
     ]
@@ -145,6 +147,11 @@ def package_folder(name: str) -> Path:
     if spec is None or spec.origin is None:
         raise ToolMissing(f"the Python package '{name}' is missing", "", _install_command())
     return Path(spec.origin).parent
+
+
+def ffi_headers() -> Path:
+    """The C++ headers of TVM's FFI. Raises ToolMissing."""
+    return package_folder("tvm_ffi") / "include"
 
 
 def _install_command() -> str:

@@ -33,6 +33,7 @@ constexpr const char* kUsage = R"(usage: tvm_shufflenet_server [options]
   --allow-root               run sessions as root, which is refused otherwise
   --session-memory MB        limit the address space of a session (0: no limit)
   --session-disk MB          limit the files of a session (1024; 0: no limit)
+  --seccomp auto|on|off      filter a session's system calls (auto: where the kernel does; on: do not start without)
   --cost-socket PATH         emulated device: report times from the cost service at this socket
   --modelled-cores N         emulated device: share parallel regions among so many cores (1)
 )";
@@ -85,6 +86,13 @@ void SetTracker(const std::string& text, Options* options) {
   options->tracker_port = Number("--tracker", text.substr(colon + 1), 1, 65535);
 }
 
+Options::Seccomp Mode(const std::string& text) {
+  if (text == "auto") return Options::Seccomp::kAuto;
+  if (text == "on") return Options::Seccomp::kOn;
+  if (text != "off") UsageError("--seccomp needs auto, on or off, not '" + text + "'");
+  return Options::Seccomp::kOff;
+}
+
 // A secret that others can read is none, and one that can be guessed neither: who connects may try as often as he likes.
 std::string ReadSecret(const std::string& path) {
   std::ifstream file(path);
@@ -120,6 +128,7 @@ Options ParseOptions(int argc, char** argv) {
       {"--user", [&](auto& text) { options.user = text; }},
       {"--session-memory", [&](auto& text) { options.limits.memory_bytes = Megabytes("--session-memory", text); }},
       {"--session-disk", [&](auto& text) { options.limits.disk_bytes = Megabytes("--session-disk", text); }},
+      {"--seccomp", [&](auto& text) { options.seccomp = Mode(text); }},
       {"--cost-socket", [&](auto& text) { options.cost_socket = text; }},
       {"--modelled-cores", [&](auto& text) { options.modelled_cores = Number("--modelled-cores", text, 1, 16); }},
   };

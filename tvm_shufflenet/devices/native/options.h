@@ -19,6 +19,7 @@ struct Options {
   std::string secret;  // empty: none
   bool insecure = false, allow_root = false;
   std::string user;  // to become, when started as root
+  enum class Seccomp { kAuto, kOn, kOff } seccomp = Seccomp::kAuto;  // kAuto: on where the kernel has it
   Limits limits{0, int64_t{1} << 30};
   std::string cost_socket;
   int modelled_cores = 1;

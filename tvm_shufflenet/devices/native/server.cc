@@ -26,6 +26,7 @@
 #include "gate.h"
 #include "net.h"
 #include "options.h"
+#include "seccomp.h"
 #include "session.h"
 #include "tracker.h"
 
@@ -140,6 +141,7 @@ class Server {
  private:
   std::string Listen();
   std::string MakeWorkDir();
+  std::string ChooseFilter();
   void Poll();
   void Accept();
   void Receive(Handshake& handshake);
@@ -159,6 +161,7 @@ class Server {
   int port_ = 0;
   std::string work_dir_;
   bool remove_work_dir_ = false;
+  bool filters_ = false;
   std::unique_ptr<TrackerLink> tracker_;
   std::list<Handshake> handshakes_;
   std::list<Session> sessions_;
@@ -173,6 +176,7 @@ std::string Server::Open() {
   if (error.empty()) error = Listen();
   if (error.empty()) error = MakeWorkDir();
   if (error.empty()) error = DropRights(options_.user, work_dir_);
+  if (error.empty()) error = ChooseFilter();
   if (!error.empty()) return error;
   if (pipe2(wakeup, O_CLOEXEC | O_NONBLOCK) != 0) return std::string("pipe: ") + strerror(errno);
   struct sigaction action {};
@@ -202,6 +206,17 @@ std::string Server::MakeWorkDir() {
   if (!mkdtemp(name.data())) return "cannot make " + name + ": " + strerror(errno);
   work_dir_ = name;
   remove_work_dir_ = true;
+  return "";
+}
+
+// Under an emulator with a clock of its own a session is not confined at all, and nothing is to be said.
+std::string Server::ChooseFilter() {
+  if (options_.seccomp == Options::Seccomp::kOff || !options_.cost_socket.empty()) return "";
+  filters_ = SeccompAvailable();
+  if (filters_) return "";
+  std::string what = "this kernel, or an emulator, does not filter system calls";
+  if (options_.seccomp == Options::Seccomp::kOn) return what + ", and --seccomp on was given";
+  fprintf(stderr, "%s: sessions run without a filter\n", what.c_str());
   return "";
 }
 
@@ -433,6 +448,7 @@ void Server::BecomeSession(int fd, const std::string& folder, pid_t parent) {
   SetBlocking(fd, true);
   if (chdir(folder.c_str()) != 0) _exit(1);
   if (options_.cost_socket.empty()) Confine(options_.limits);  // under an emulator it would bind the emulator
+  if (filters_ && !FilterSystemCalls()) _exit(1);
   ServeSession(fd, {folder, options_.limits, options_.cost_socket, options_.modelled_cores});
 }
 

@@ -1,0 +1,139 @@
+// The device server's own parsers under libFuzzer and AddressSanitizer: what an unknown client says before it has a
+// session, what a tracker answers, options behind a key, and files that a session is given.
+//
+// The first byte chooses. Nothing is stubbed: the server listens on loopback, in a thread of its own, with a secret.
+
+#include <memory>
+#include <thread>
+
+#define main server_main
+#include "server.cc"
+#undef main
+
+#include "fill_digest.h"
+#include "sha256.h"
+
+namespace {
+
+constexpr const char* kSecret = "correct horse battery staple";
+constexpr const char* kKey = "a key that no client has";  // who proves to know the secret is refused by it
+
+int Listener(int* port) {
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof(address);
+  bind(fd, reinterpret_cast<sockaddr*>(&address), length);
+  listen(fd, 16);
+  getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length);
+  *port = ntohs(address.sin_port);
+  return fd;
+}
+
+int server_port = 0;
+
+void StartServer() {
+  close(Listener(&server_port));  // a port that was free a moment ago
+  Options options;
+  options.port = server_port;
+  options.secret = kSecret;
+  options.key = kKey;
+  options.allow_root = true;
+  static Server server(options);
+  std::string error = server.Open();
+  if (!error.empty()) {
+    fprintf(stderr, "%s\n", error.c_str());
+    abort();
+  }
+  std::thread([] { server.Run(); }).detach();
+}
+
+// What the server says to `bytes` until it hangs up: it must, and soon.
+std::string Exchange(const std::string& bytes) {
+  int fd = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(server_port);
+  timeval limit{5, 0};
+  setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+  linger at_once{1, 0};  // no port is kept busy after its connection
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) abort();
+  send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  shutdown(fd, SHUT_WR);
+  std::string said;
+  char chunk[4096];
+  ssize_t count;
+  while ((count = recv(fd, chunk, sizeof(chunk), 0)) > 0) said.append(chunk, count);
+  bool hung_up = count == 0 || errno == ECONNRESET;
+  close(fd);
+  if (!hung_up) abort();
+  return said;
+}
+
+void Stranger(const std::string& bytes) {
+  std::string said = Exchange(bytes);
+  bool asked = bytes.size() >= sizeof(int32_t) && ReadWireInt(bytes.data()) == kChallengeMagic;
+  if (!said.empty() && !asked) abort();  // nothing is said to who proves nothing
+}
+
+// Somebody who knows the secret, and says something strange beside the proof.
+void Friend(const std::string& words) {
+  std::string challenge = Exchange(WireInt(kChallengeMagic));
+  std::string key = words + " -proof=" + challenge + ":" + Hex(HmacSha256(kSecret, challenge));
+  if (key.size() > kMaxKeyBytes) return;
+  std::string said = Exchange(WireInt(kRPCMagic) + WireInt(key.size()) + key);
+  if (!said.empty() && said != WireInt(kRPCMismatch)) abort();
+}
+
+void ClientOptions(const std::string& text) {
+  std::istringstream stream(text);
+  std::vector<std::string> words;
+  for (std::string word; stream >> word;) words.push_back(word);
+  double seconds = SessionTimeout(words, 60);
+  if (!(seconds > 0 && seconds <= 60)) abort();
+  Gate gate(kSecret);
+  if (gate.Admits(Option(words, "-proof=")) || gate.Admits(text)) abort();
+}
+
+// A tracker that says `bytes`, in pieces.
+void Tracker(const std::string& bytes) {
+  static int port = 0;
+  static const int listener = Listener(&port);
+  TrackerLink link("127.0.0.1", port, "board", "", 9090);
+  int fd = accept(listener, nullptr, nullptr);
+  linger at_once{1, 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+  link.OnReady();
+  size_t half = bytes.size() / 2;
+  for (const std::string& piece : {bytes.substr(0, half), bytes.substr(half)}) {
+    SendWhole(fd, piece);
+    for (int turn = 0; turn < 4 && link.fd() >= 0; ++turn) link.OnReady();
+    link.Offer();
+  }
+  close(fd);
+  for (int turn = 0; turn < 8 && link.fd() >= 0; ++turn) link.OnReady();
+  if (link.fd() >= 0) close(link.fd());
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  if (!freopen("/dev/null", "w", stdout)) return 1;
+  StartServer();
+  return 0;
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size == 0) return 0;
+  std::string rest(reinterpret_cast<const char*>(data) + 1, size - 1);
+  switch (data[0] % 4) {
+    case 0: Stranger(rest); break;
+    case 1: Friend(rest); break;
+    case 2: ClientOptions(rest); break;
+    case 3: Tracker(rest); break;
+  }
+  return 0;
+}

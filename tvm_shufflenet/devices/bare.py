@@ -1,0 +1,24 @@
+"""arm64 code on this machine without any clock: the device server under QEMU alone, no counting, no pricing.
+
+For results only. It needs neither llvm-mca nor a C compiler, and what it runs takes a tenth of the time.
+"""
+
+from __future__ import annotations
+
+from .. import toolchain
+from ..targets import Core
+from .local import LocalDevice
+
+
+class BareEmulator(LocalDevice):
+    """QEMU's model of ``core``, with ``threads`` threads of its own."""
+
+    kind = "modelled"
+
+    def __init__(self, core: Core, threads: int = 1):
+        super().__init__(threads)
+        self.core, self.name, self.machine = core, f"emulated:{core.name}", "aarch64"
+
+    def launcher(self) -> list[str]:
+        qemu, sysroot = (toolchain.require(tool) for tool in (toolchain.find_qemu(), toolchain.find_sysroot()))
+        return [qemu, "-cpu", self.core.qemu_cpu, "-L", sysroot]

@@ -1,0 +1,215 @@
+"""Wrong code is kept: a folder with all that shows it again, on another machine too.
+
+    finding.json      what differed, of which target, on which device, by which versions; expected and found
+    scheduled.json    an operator as it was compiled, TVM's JSON; scheduled.py is the same to read
+    workload.json     the operator that it should compute; workload.py is the same to read
+    trace.json        the schedule as in a tuning record, where it is known
+    library.so        of a whole network in place of these, with input.npy, expected.npy and found.npy
+
+Operators run on data that needs no file: argument i is filled by devices/operands.py with the seed i, and its digest
+after the run is what is compared. ``tvm-shufflenet replay FOLDER`` does all of it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+
+from .errors import BadInput, DeviceFailed
+from .targets import Target, find_target
+
+if TYPE_CHECKING:
+    from .devices.base import Device
+    from .devices.network import Network
+    from .tuning.verification import Reference
+
+VARIABLE = "TVM_SHUFFLENET_REPRODUCERS"
+KEPT = 16  # the newest so many
+SCHEMA = 1
+REPLAY_SECONDS = 120.0
+
+Digests = tuple[tuple[float | None, ...], ...]  # None stands for NaN and infinity, which JSON has not
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a reproducer says of itself. ``expected``, ``allowed`` and ``found`` are digests of an operator's arguments;
+    of a network they are in files, and ``tolerance`` is how far they may differ."""
+
+    schema: int
+    kind: Literal["operator", "network"]
+    name: str
+    what: str
+    target: str
+    target_config: dict
+    machine: str
+    device: str
+    versions: dict[str, str | None]
+    replay: str
+    expected: Digests = ()
+    allowed: Digests = ()
+    found: Digests = ()
+    tolerance: float = 0.0
+
+
+def reproducers() -> Path:
+    """The folder that they are kept in: the environment's ``TVM_SHUFFLENET_REPRODUCERS``, else one of the user's."""
+    override = os.environ.get(VARIABLE)
+    if override:
+        return Path(override)
+    from platformdirs import user_data_path
+
+    return user_data_path("tvm-shufflenet") / "reproducers"
+
+
+def keep_operator(
+    name: str,
+    what: str,
+    target: Target,
+    device: str,
+    scheduled_json: str,
+    workload,
+    expected: Reference,
+    found: tuple[tuple[float, ...], ...],
+    trace=None,
+) -> str:
+    """Keep a scheduled operator that computed something else than its ``workload``. Returns where it is, as a clause to
+    end a message with."""
+    import tvm
+
+    def fill(folder: Path) -> None:
+        (folder / "scheduled.json").write_text(scheduled_json)
+        (folder / "scheduled.py").write_text(tvm.ir.load_json(scheduled_json).script())
+        (folder / "workload.json").write_text(tvm.ir.save_json(workload))
+        (folder / "workload.py").write_text(workload.script())
+        if trace is not None:
+            from .containers import plain
+
+            (folder / "trace.json").write_text(json.dumps(plain(trace.as_json())))
+
+    digests = {"expected": expected.digests, "allowed": expected.allowed, "found": found}
+    return _keep("operator", name, what, target, device, scheduled_json.encode(), fill, **digests)
+
+
+def keep_network(
+    what: str, network: Network, tolerance: float, data: np.ndarray, expected: np.ndarray, found: np.ndarray
+) -> str:
+    """Keep the library of a ``network`` whose output for ``data`` is not the ``expected`` one, in the same way."""
+    library, device = network.library, network.device
+    if device.target is None:
+        return "no reproducer was kept (nobody said what the library is for)"
+
+    def fill(folder: Path) -> None:
+        shutil.copyfile(library, folder / "library.so")
+        for file, array in (("input", data), ("expected", expected), ("found", found)):
+            np.save(folder / f"{file}.npy", array)
+
+    code = library.read_bytes()
+    return _keep("network", library.stem, what, device.target, device.name, code, fill, tolerance=tolerance)
+
+
+def _keep(
+    kind: str, name: str, what: str, target: Target, device: str, code: bytes, fill: Callable[[Path], None], **more
+) -> str:
+    stem = f"{kind}-{name}-{target.name}-{hashlib.sha256(code).hexdigest()[:12]}"
+    folder = reproducers() / stem
+    finding = Finding(
+        SCHEMA, kind, name, what, target.name, target.tvm_config, target.machine, device, _versions(),
+        f"tvm-shufflenet replay {folder}", **more,
+    )  # fmt: skip
+    try:
+        reproducers().mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{stem}-", dir=reproducers()))
+        try:
+            fill(draft)
+            (draft / "finding.json").write_bytes(msgspec.json.format(msgspec.json.encode(finding), indent=2))
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        _forget_oldest()
+    except OSError as exc:  # the finding is what counts
+        return f"no reproducer was kept ({exc})"
+    return f"reproducer: {folder}"
+
+
+def _forget_oldest() -> None:
+    found = sorted(reproducers().glob("[!.]*/finding.json"), key=lambda path: path.stat().st_mtime)
+    for path in found[:-KEPT]:
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _versions() -> dict[str, str | None]:
+    found = {}
+    for package in ("tvm-shufflenet", "apache-tvm", "apache-tvm-ffi", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def read_finding(folder: Path) -> Finding:
+    """Raises BadInput."""
+    path = Path(folder) / "finding.json"
+    try:
+        finding = msgspec.json.decode(path.read_bytes(), type=Finding)
+    except (OSError, msgspec.MsgspecError) as exc:
+        raise BadInput(f"{folder} is no reproducer", str(exc), f"name a folder of {reproducers()}") from exc
+    if finding.schema > SCHEMA:
+        raise BadInput(f"{path} has schema {finding.schema}", "a newer version wrote it", "use that version")
+    return finding
+
+
+def target_of(finding: Finding) -> Target:
+    """Raises UnknownName. ``local`` meant another machine, perhaps."""
+    return find_target(finding.target)
+
+
+def replay(folder: Path, device: Device) -> str | None:
+    """Do again what a finding was found by, on a started device: what is wrong, None where nothing is any more.
+
+    Raises BadInput, DeviceFailed.
+    """
+    folder, finding = Path(folder), read_finding(folder)
+    try:
+        return (_replay_operator if finding.kind == "operator" else _replay_network)(folder, finding, device)
+    except (OSError, ValueError) as exc:
+        raise BadInput(f"{folder} is not whole", str(exc), "copy it again") from exc
+
+
+def _replay_operator(folder: Path, finding: Finding, device: Device) -> str | None:
+    import tvm
+
+    from .library.link import trial_command
+    from .tuning.trial import Cause, Job, run_trial
+    from .tuning.verification import reference
+
+    expected = reference(tvm.ir.load_json((folder / "workload.json").read_text()))
+    job = Job(
+        (folder / "scheduled.json").read_text(), finding.target_config, tuple(trial_command(target_of(finding))),
+        finding.machine, device.endpoint(), 1, 1, 0, REPLAY_SECONDS, expected,
+    )  # fmt: skip
+    outcome = run_trial(job)
+    if outcome.cause not in (None, Cause.WRONG):
+        raise DeviceFailed(f"{finding.name} cannot be run again: {outcome.error}")
+    return outcome.error or None
+
+
+def _replay_network(folder: Path, finding: Finding, device: Device) -> str | None:
+    from .devices.network import Network, largest_error
+
+    data, expected = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("input", "expected"))
+    with Network(device, folder / "library.so") as network:
+        output = network.run(data)
+    error = largest_error(output, expected)
+    return None if error <= finding.tolerance else f"off by {error:.3g}, {finding.tolerance:.3g} is allowed"
