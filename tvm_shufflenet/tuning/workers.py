@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import queue
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 from tvm.support.popen_pool import PopenWorker, kill_child_processes
 
@@ -17,6 +19,7 @@ from .trial import Cause, Job, Outcome, prepare_worker, run_trial
 
 # TVM's compiler grows a little with every module; a worker starts anew long before that matters.
 TRIALS_PER_PROCESS = 300
+FOLDER_PREFIX, LOCK = "tvm-shufflenet-trials-", "owner"
 
 
 class Workers:
@@ -24,8 +27,11 @@ class Workers:
 
     def __init__(self, count: int, trial_seconds: float):
         self._trial_seconds = trial_seconds
-        # Where trials write: a process that is killed cannot tidy up after itself.
-        self._folder = tempfile.mkdtemp(prefix="tvm-shufflenet-trials-")
+        # Where trials write: a process that is killed cannot tidy up after itself. Nor can this one.
+        remove_abandoned()
+        self._folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+        self._lock = open(Path(self._folder, LOCK), "w")  # noqa: SIM115  (held as long as this process lives)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._all = [
             PopenWorker(
                 prepare_worker,
@@ -80,3 +86,13 @@ class Workers:
         for worker in self._all:
             worker.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock.close()
+        remove_abandoned()
+
+
+def remove_abandoned() -> None:
+    """Folders of tuning runs that were killed outright: nobody holds their lock any more."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*/{LOCK}"):
+        with contextlib.suppress(OSError), open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)

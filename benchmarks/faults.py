@@ -1,0 +1,41 @@
+"""A tuning run among faults: do the records equal those of an undisturbed run, is anything left behind?
+
+    python benchmarks/faults.py --faults 200
+
+It kills and stops the device servers, their emulators and sessions, the tracker, the tuner and its workers, resets
+connections in mid-upload, flips bits on the wire, fills the disk and sets the clock, by a seeded schedule, while one
+network is tuned on two emulated devices at a tracker (fault_campaign.py). Exit code 1 where anything was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import fault_campaign
+import program
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faults", type=int, default=200)
+    parser.add_argument("--trials", type=int, help="trials of the run; one more for each fault, and twenty")
+    options = parser.parse_args()
+    trials = options.trials or options.faults + 20
+    started = time.monotonic()
+    with fault_campaign.scratch() as folder:
+        calm, rough = fault_campaign.campaign(
+            folder, trials, options.seed, options.faults, lambda line: print(line, flush=True)
+        )
+    for kind, count in sorted(rough.faults.items()):
+        print(f"{count:5} {kind}")
+    print(f"{sum(rough.faults.values())} faults in {rough.seconds:.0f} s, undisturbed it takes {calm.seconds:.0f} s")
+    print(f"the tuner was started again after {rough.tuner_endings or 'nothing'}")
+    print(f"the tuner's largest size: {rough.tuner_mb:.0f} MB, undisturbed {calm.tuner_mb:.0f} MB")
+    print(f"same records, nothing left behind, {time.monotonic() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    program.run(main)
