@@ -10,6 +10,8 @@ network is tuned on two emulated devices at a tracker (fault_campaign.py). Exit 
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import time
 
 import fault_campaign
@@ -23,6 +25,7 @@ def main() -> int:
     parser.add_argument("--trials", type=int, help="trials of the run; one more for each fault, and twenty")
     options = parser.parse_args()
     trials = options.trials or options.faults + 20
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and tidy up
     started = time.monotonic()
     with fault_campaign.scratch() as folder:
         calm, rough = fault_campaign.campaign(

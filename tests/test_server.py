@@ -28,8 +28,9 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 
 from tvm_shufflenet import toolchain
+from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.native import build
-from tvm_shufflenet.errors import BadInput, LinkFailed, ToolMissing
+from tvm_shufflenet.errors import BadInput, DeviceFailed, LinkFailed, ToolMissing
 
 ARCHES = sorted({build.HOST_ARCH, "aarch64"})
 OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}
@@ -171,6 +172,14 @@ def eventually(condition, what: str, timeout_s: float = 10):
         assert time.monotonic() < deadline, f"still not: {what}"
         time.sleep(0.02)
     return value
+
+
+def answers(device: Device) -> bool:
+    try:
+        device.endpoint().connect(10)
+    except DeviceFailed:
+        return False
+    return True
 
 
 def upload(session: rpc.RPCSession, path: Path, name: str):
