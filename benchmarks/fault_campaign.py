@@ -21,7 +21,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,7 +110,6 @@ class Kept:
 @contextlib.contextmanager
 def small_disk(path: Path) -> Iterator[bool]:
     """A file system of its own at ``path``; false where that may not be mounted: then the disk is never filled."""
-    path.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m,mode=0755", "tmpfs", str(path)], capture_output=True
     )
@@ -130,9 +129,10 @@ def free_ports(count: int) -> list[int]:
 
 
 class Laboratory:
-    """The tracker, the devices and the proxy, all files under ``disk``, and who keeps them running."""
+    """The tracker, the devices and the proxy, who keeps them running, and a ``small`` disk for what they write."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, devices: int = 2, small: bool = True):
+        self.devices, self.small = devices, small
         self.folder, self.disk, self.mark = folder, folder / "disk", uuid.uuid4().hex
         self.clock = folder / "clock"
         self.model = folder / "unit.py"
@@ -151,13 +151,14 @@ class Laboratory:
         self._stack.close()
 
     def _open(self) -> None:
-        self.has_disk = self._stack.enter_context(small_disk(self.disk))
+        self.disk.mkdir()
+        self.has_disk = self.small and self._stack.enter_context(small_disk(self.disk))
         self.temporary = self.disk / "tmp"
         self.temporary.mkdir()
         self.model.write_text(MODEL)
         self.environment = os.environ | {MARK: self.mark, "TMPDIR": str(self.temporary)}
         self._fake_clock()
-        tracker_port, *self.ports = free_ports(3)
+        tracker_port, *self.ports = free_ports(1 + self.devices)
         self.address = f"127.0.0.1:{tracker_port}"
         self.tracker = self._kept([sys.executable, "-c", TRACKER, str(tracker_port)], "tracker")
         self.servers = [self._kept(self._serve(port), f"server-{port}") for port in self.ports]
@@ -198,9 +199,10 @@ class Laboratory:
         for kept in (self.tracker, *self.servers):
             kept.keep()
 
-    def tuner(self, records: Path, trials: int, seed: int) -> Kept:
-        """A tuning run over both devices that writes to ``records``."""
-        words = ["--model", f"{self.model}:unit", "--input-shape", SHAPE, "--target", "arm64", "--trials", str(trials)]
+    def tuner(self, records: Path, trials: int, seed: int, model: Sequence[str] = ()) -> Kept:
+        """A tuning run over all devices that writes to ``records``: of one unit, or what ``model`` says."""
+        words = [*model] or ["--model", f"{self.model}:unit", "--input-shape", SHAPE]
+        words += ["--target", "arm64", "--trials", str(trials)]
         words += ["--device", f"tracker://{self.address}/{KEY}", "--records", str(records), "--seed", str(seed)]
         words += ["--trial-seconds", str(TRIAL_SECONDS)]
         return self._kept([sys.executable, "-m", "tvm_shufflenet.cli", "tune", *words], f"tuner-{records.name}")
@@ -397,7 +399,7 @@ def run(laboratory: Laboratory, records: Path, trials: int, seed: int, faults: i
         if tuner.ended() == 0:
             break
         tuner.keep()
-        recorded = _line_count(records / JOURNAL)
+        recorded = line_count(records / JOURNAL)
         if recorded > max(seen, 0) and injector.left and injector.inject():
             seen, moved = recorded, time.monotonic()
             say(f"{moved - started:6.1f} s, {recorded} trials, {sum(injector.done.values())} faults")
@@ -417,7 +419,7 @@ def _resident_mb(pid: int) -> float:
     return 0.0
 
 
-def _line_count(path: Path) -> int:
+def line_count(path: Path) -> int:
     with contextlib.suppress(OSError):
         return path.read_bytes().count(b"\n")
     return 0

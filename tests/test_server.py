@@ -614,7 +614,7 @@ def modelled(start, tmp_path, libraries, arch):
 def test_time_comes_from_the_cost_service(modelled):
     service, pid, measure = modelled(b"ok 123456\n")
     assert measure().results == pytest.approx([123456e-9 / 2] * 3, rel=1e-12)
-    assert service.requests == [f"price {pid} {k}\n" for k in (1, 2, 3)]
+    assert service.requests == ["core\n", *(f"price {pid} {k}\n" for k in (1, 2, 3))]
 
 
 @pytest.mark.parametrize(

@@ -494,7 +494,7 @@ class Tuner:
             self.measured += 1
             self.noisy += trial.noise is not None
             self.quarantine.good(outcome.address)
-            self.quarantine.good(str(self.device.endpoint()))
+            self.quarantine.good(self.device.name)
         else:
             self.failed += 1
             self.causes[outcome.cause.value] += 1
@@ -571,12 +571,12 @@ class Tuner:
         if outcome.address:
             self.quarantine.fault(outcome.address)
         several = endpoint.key is not None and self._devices() > len(self.quarantine.resting())
-        if self.quarantine.fault(str(endpoint)) and not several:
-            return self._rest(endpoint, outcome.error)
+        if self.quarantine.fault(self.device.name) and not several:
+            return self._rest(outcome.error)
         try:
             self.device.restart()
         except DeployError as exc:
-            self._rest(endpoint, str(exc))
+            self._rest(str(exc))
 
     def _devices(self) -> int:
         try:
@@ -584,18 +584,18 @@ class Tuner:
         except DeployError:
             return 0
 
-    def _rest(self, endpoint: Endpoint, error: str) -> None:
+    def _rest(self, error: str) -> None:
         """Wait, ever longer, until the device passes a check. Raises where it does not, or has come back too often."""
-        address = str(endpoint)
+        name = self.device.name
         while True:
-            if self.quarantine.given_up(address, has_worked=self.measured > 0):
+            if self.quarantine.given_up(name, has_worked=self.measured > 0):
                 self._give_up(error)
-            time.sleep(self.quarantine.rest_s(address))
+            time.sleep(self.quarantine.rest_s(name))
             error = self._check() or ""
             if not error:
                 self.passed_check = time.monotonic()
                 return
-            self.quarantine.fault(address, at_once=True)
+            self.quarantine.fault(name, at_once=True)
 
     def _check(self) -> str | None:
         """What is wrong with the device, if anything: it is started again, and runs the probe."""
