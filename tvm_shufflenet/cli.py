@@ -788,6 +788,8 @@ def _serve(options) -> None:
         where += ["--tracker", options.tracker, "--key", options.key]
     where += ["--custom-addr", options.custom_addr] if options.custom_addr else []
     if options.core is not None:
+        if options.secret_file or options.user:
+            raise BadInput("an emulated core is served on loopback, to whoever can run code here anyway")
         return _serve_core(options.core, where)
     command = [str(server_binary(host_machine())), *where]
     if options.secret_file is not None:

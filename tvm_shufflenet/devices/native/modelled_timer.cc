@@ -68,7 +68,9 @@ std::string AskCostService(const std::string& request) {
   char chunk[512];
   ssize_t count = send(fd, request.data(), request.size(), MSG_NOSIGNAL);
   while (count > 0 && answer.find('\n') == std::string::npos) {
-    count = recv(fd, chunk, sizeof(chunk), 0);
+    do {  // with a time limit it is interrupted where the process is stopped and goes on
+      count = recv(fd, chunk, sizeof(chunk), 0);
+    } while (count < 0 && errno == EINTR);
     if (count > 0) answer.append(chunk, count);
   }
   close(fd);
