@@ -264,6 +264,7 @@ class Injector:
         self.done: Counter[str] = Counter()
         self._later: list[tuple[float, Callable[[], None]]] = []
         self._armed = False
+        self.latest = ""
 
     def _possible(self, kind: str) -> bool:
         return kind != "fill the disk" or self.laboratory.has_disk
@@ -277,7 +278,7 @@ class Injector:
         kind = self.schedule[0]
         if self._armed or not self._inject(kind):
             return False
-        self.schedule.pop(0)
+        self.latest = self.schedule.pop(0)
         self.done[kind] += 1
         return True
 
@@ -402,7 +403,7 @@ def run(laboratory: Laboratory, records: Path, trials: int, seed: int, faults: i
         recorded = line_count(records / JOURNAL)
         if recorded > max(seen, 0) and injector.left and injector.inject():
             seen, moved = recorded, time.monotonic()
-            say(f"{moved - started:6.1f} s, {recorded} trials, {sum(injector.done.values())} faults")
+            say(f"{moved - started:6.1f} s, {recorded} trials, fault {sum(injector.done.values())}: {injector.latest}")
         if time.monotonic() - moved > LIMIT_S:
             raise Failed(f"no progress for {LIMIT_S:.0f} s: " + laboratory.logs())
         time.sleep(0.05)
@@ -448,10 +449,12 @@ def compare(expected: Path, found: Path) -> None:
             raise Failed(f"{len(lost)} {part} were lost, {len(new)} are new, such as {'; '.join(lines)}")
 
 
-def campaign(folder: Path, trials: int, seed: int, faults: int, say=print) -> tuple[Report, Report]:
-    """An undisturbed run and a disturbed one. Raises Failed where these differ, or something is left behind."""
-    laboratory = Laboratory(folder)
-    with laboratory:
+def campaign(
+    folder: Path, trials: int, seed: int, faults: int, say=print, keep: Path | None = None
+) -> tuple[Report, Report]:
+    """An undisturbed run and a disturbed one. Raises Failed where these differ, or something is left behind; records
+    and logs are then copied to ``keep``."""
+    with Laboratory(folder) as laboratory, kept_if_failed(folder, keep):
         if not laboratory.has_disk:
             say("no file system may be mounted here: the disk is never full")
         laboratory.wait_for_devices()
@@ -462,10 +465,19 @@ def campaign(folder: Path, trials: int, seed: int, faults: int, say=print) -> tu
         compare(*records)
         for kept in (*laboratory.servers, laboratory.tracker, laboratory.proxy):
             kept.stop()
-        left = laboratory.left()
-    if left:
-        raise Failed("left behind: " + "; ".join(left))
+        if left := laboratory.left():
+            raise Failed("left behind: " + "; ".join(left))
     return calm, rough
+
+
+@contextlib.contextmanager
+def kept_if_failed(folder: Path, keep: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except Failed:
+        if keep is not None:
+            shutil.copytree(folder, keep, dirs_exist_ok=True, ignore=shutil.ignore_patterns("tmp", "full"))
+        raise
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import argparse
 import signal
 import sys
 import time
+from pathlib import Path
 
 import fault_campaign
 import program
@@ -23,13 +24,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=int, default=200)
     parser.add_argument("--trials", type=int, help="trials of the run; one more for each fault, and twenty")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="where it fails, copy records and logs there")
     options = parser.parse_args()
     trials = options.trials or options.faults + 20
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and tidy up
     started = time.monotonic()
     with fault_campaign.scratch() as folder:
         calm, rough = fault_campaign.campaign(
-            folder, trials, options.seed, options.faults, lambda line: print(line, flush=True)
+            folder, trials, options.seed, options.faults, lambda line: print(line, flush=True), options.keep
         )
     for kind, count in sorted(rough.faults.items()):
         print(f"{count:5} {kind}")

@@ -31,7 +31,8 @@ class Workers:
         remove_abandoned()
         self._folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
         self._lock = open(Path(self._folder, LOCK), "w")  # noqa: SIM115  (held as long as this process lives)
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):  # a file system without locks: what a killed run leaves there stays
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._all = [
             PopenWorker(
                 prepare_worker,
