@@ -391,8 +391,8 @@ class TestWorkers:
     def test_a_trial_that_takes_too_long_costs_its_process_only(self, device):
         workers = Workers(1, 2.0)
         try:
-            (slow,) = workers.submit([job(Endless, device.endpoint())])
-            (good,) = workers.submit([job(Good, device.endpoint())])
+            slow = workers.submit(job(Endless, device.endpoint()))
+            good = workers.submit(job(Good, device.endpoint()))
             assert slow.result().cause is Cause.TIMEOUT and "took over 2 s" in slow.result().error
             assert good.result().seconds
         finally:
@@ -406,10 +406,10 @@ class TestWorkers:
             while not (loading := trial_workers()) and time.monotonic() < deadline:
                 time.sleep(0.01)
             loading[0].kill()
-            (good,) = workers.submit([job(Good, device.endpoint())])
+            good = workers.submit(job(Good, device.endpoint()))
             assert good.result().seconds
             (victim,) = trial_workers()
-            lost, good = workers.submit([job(Endless, device.endpoint()), job(Good, device.endpoint())])
+            lost, good = (workers.submit(job(module, device.endpoint())) for module in (Endless, Good))
             time.sleep(0.3)
             victim.kill()
             assert lost.result().cause is Cause.BUILD and "crashed" in lost.result().error
@@ -420,7 +420,7 @@ class TestWorkers:
     def test_closing_ends_busy_processes_and_their_files(self, device):
         workers = Workers(1, 60.0)
         folder = Path(workers._folder)
-        (busy,) = workers.submit([job(Endless, device.endpoint())])
+        busy = workers.submit(job(Endless, device.endpoint()))
         deadline = time.monotonic() + 30
         while not list(folder.glob("trial-*/trial.so")) and time.monotonic() < deadline:
             time.sleep(0.05)

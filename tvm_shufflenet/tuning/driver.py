@@ -303,7 +303,7 @@ class Tuner:
                 with contextlib.nullcontext(workers) if workers else own as self._workers:
                     self._search(started)
             finally:
-                self.store.reveal()
+                self.store.hide(None)
         if self.measured + self.reused == 0:
             raise NothingMeasured(
                 "nothing was measured",
@@ -372,9 +372,9 @@ class Tuner:
     def _recall(self, candidate: ms.MeasureCandidate, recalled: Recalled) -> Attempt:
         return Attempt(candidate, self.device.endpoint(), time.monotonic(), recalled=recalled)
 
-    def _submitted(self, task: Task, candidate: ms.MeasureCandidate) -> Attempt:
+    def _submitted(self, task: Task, candidate: ms.MeasureCandidate, urgent: bool = False) -> Attempt:
         endpoint = self.device.endpoint()
-        (future,) = self._workers.submit([self._job(task, candidate, endpoint)])
+        future = self._workers.submit(self._job(task, candidate, endpoint), urgent)
         return Attempt(candidate, endpoint, time.monotonic(), future)
 
     def _take_as_knowledge(self) -> bool:
@@ -534,7 +534,7 @@ class Tuner:
             if blame == BLAMED_AFTER or attempts == MOST_ATTEMPTS:
                 break
             self.repeated += 1
-            attempt = self._submitted(task, attempt.candidate)
+            attempt = self._submitted(task, attempt.candidate, urgent=True)
         return outcome
 
     def _examined(self, outcome: Outcome, attempt: Attempt) -> tuple[Outcome, bool]:
@@ -610,8 +610,8 @@ class Tuner:
         """The probe's outcome, whose result is known and whose time should ever be the same."""
         if self._probe_reference is None:
             self._probe_reference = known_reference(probe(), workload_hash(probe()))
-        (future,) = self._workers.submit([self._job_of(probe(), self.device.endpoint(), self._probe_reference)])
-        return future.result()
+        job = self._job_of(probe(), self.device.endpoint(), self._probe_reference)
+        return self._workers.submit(job, urgent=True).result()
 
     def _note_pace(self, outcome: Outcome) -> None:
         """Every so often, see whether a real clock keeps its pace; a device that does not may cool down."""

@@ -286,9 +286,12 @@ class RecordStore:
             if ours and trial.cause not in (Cause.DEVICE.value, Cause.TIMEOUT.value):
                 yield trial
 
-    def hide(self, search: str) -> None:
-        """Behave as if the trials that ``search`` has made were not there, until each is recalled and shown."""
-        made = {trial for trial in self._finished(self._own) if trial.search == search}
+    def hide(self, search: str | None) -> None:
+        """Behave as if the trials that ``search`` has made were not there, until each is recalled and shown; with None,
+        hide nothing any more.
+        """
+        self._hidden = set()
+        made = {trial for trial in self._finished(self._own) if search and trial.search == search}
         self._hidden = made
         self._recallable = {(trial.workload, trial.trace): (trial, None) for trial in made}
         for entry in self._own.entries.values():

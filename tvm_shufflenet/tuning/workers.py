@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +44,7 @@ class Workers:
         ]
         self._free: queue.SimpleQueue[PopenWorker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(count)
+        self._urgent = ThreadPoolExecutor(1)  # it waits for a free process, not for a place in the queue
         # Loading TVM takes seconds: let it happen while the caller prepares the first candidates.
         self._futures: list[Future] = [self._threads.submit(self._warm_up, worker) for worker in self._all]
 
@@ -56,10 +56,12 @@ class Workers:
         finally:
             self._free.put(worker)
 
-    def submit(self, jobs: Iterable[Job]) -> list[Future[Outcome]]:
-        """Queue the trials; each future's result is an Outcome, whatever happens to its process."""
-        submitted = [self._threads.submit(self._run, job) for job in jobs]
-        self._futures = [future for future in self._futures if not future.done()] + submitted
+    def submit(self, job: Job, urgent: bool = False) -> Future[Outcome]:
+        """Queue a trial, an ``urgent`` one before all others; the future's result is an Outcome, whatever happens to
+        its process.
+        """
+        submitted = (self._urgent if urgent else self._threads).submit(self._run, job)
+        self._futures = [*(future for future in self._futures if not future.done()), submitted]
         return submitted
 
     def _run(self, job: Job) -> Outcome:
@@ -76,7 +78,8 @@ class Workers:
 
     def close(self) -> None:
         """Drop what is queued and end the processes, whatever they are doing."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._urgent):
+            threads.shutdown(wait=False, cancel_futures=True)
         # PopenWorker.kill() waits for an answer that a thread is waiting for: so end the process first, then the thread
         # gives up. It may just have started another.
         while not all(future.done() for future in self._futures):
