@@ -211,7 +211,7 @@ class Laboratory:
         from tvm_shufflenet.devices.lending import registered
 
         host, _, port = self.address.rpartition(":")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError, RuntimeError):
                 if registered(host, int(port), KEY) == len(self.ports):
