@@ -36,9 +36,11 @@ import torch
 from tvm_shufflenet.models import randomise_batch_norms
 from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
 
-def unit():
+def units():
     torch.manual_seed(0)
-    made = ShuffleUnit(48, 48, 3, 1, 3)
+    made = torch.nn.Sequential(
+        ShuffleUnit(48, 48, 3, 1, 3), ShuffleUnit(48, 96, 3, 2, 3), ShuffleUnit(96, 96, 3, 1, 3)
+    )
     randomise_batch_norms(made)
     return made
 """
@@ -135,7 +137,7 @@ class Laboratory:
         self.devices, self.small = devices, small
         self.folder, self.disk, self.mark = folder, folder / "disk", uuid.uuid4().hex
         self.clock = folder / "clock"
-        self.model = folder / "unit.py"
+        self.model = folder / "units.py"
         self.started = time.monotonic()
 
     def __enter__(self) -> Laboratory:
@@ -201,7 +203,7 @@ class Laboratory:
 
     def tuner(self, records: Path, trials: int, seed: int, model: Sequence[str] = ()) -> Kept:
         """A tuning run over all devices that writes to ``records``: of one unit, or what ``model`` says."""
-        words = [*model] or ["--model", f"{self.model}:unit", "--input-shape", SHAPE]
+        words = [*model] or ["--model", f"{self.model}:units", "--input-shape", SHAPE]
         words += ["--target", "arm64", "--trials", str(trials)]
         words += ["--device", f"tracker://{self.address}/{KEY}", "--records", str(records), "--seed", str(seed)]
         words += ["--trial-seconds", str(TRIAL_SECONDS)]
@@ -392,7 +394,7 @@ def run(laboratory: Laboratory, records: Path, trials: int, seed: int, faults: i
     tuner = laboratory.tuner(records, trials, seed)
     injector, report = Injector(laboratory, tuner, seed, faults), Report()
     started = moved = time.monotonic()
-    seen = -1
+    seen = grown = 0
     while True:
         laboratory.keep()
         injector.step()
@@ -401,9 +403,12 @@ def run(laboratory: Laboratory, records: Path, trials: int, seed: int, faults: i
             break
         tuner.keep()
         recorded = line_count(records / JOURNAL)
-        if recorded > max(seen, 0) and injector.left and injector.inject():
-            seen, moved = recorded, time.monotonic()
-            say(f"{moved - started:6.1f} s, {recorded} trials, fault {sum(injector.done.values())}: {injector.latest}")
+        if recorded > grown:
+            grown, moved = recorded, time.monotonic()
+        if recorded > seen and injector.left and injector.inject():
+            seen = recorded
+            count = sum(injector.done.values())
+            say(f"{time.monotonic() - started:6.1f} s, {recorded} trials, fault {count}: {injector.latest}")
         if time.monotonic() - moved > LIMIT_S:
             raise Failed(f"no progress for {LIMIT_S:.0f} s: " + laboratory.logs())
         time.sleep(0.05)

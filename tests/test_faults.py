@@ -35,12 +35,12 @@ def test_faults_change_no_record_and_leave_nothing():
 @pytest.mark.slow
 def test_two_tuners_make_the_union_of_both(tmp_path):
     """Two processes with seeds of their own on one folder at the same time."""
-    model = tmp_path / "unit.py"
+    model = tmp_path / "units.py"
     model.write_text(fault_campaign.MODEL)
     folder = tmp_path / "records"
     commands = []
     for seed in ("0", "1"):
-        words = tune_command(f"{model}:unit", folder, "--seed", seed, "--json", str(tmp_path / f"{seed}.json"))[1:]
+        words = tune_command(f"{model}:units", folder, "--seed", seed, "--json", str(tmp_path / f"{seed}.json"))[1:]
         words[words.index("200")] = "20"
         commands.append(Command(words))
     for command in commands:
