@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -236,6 +237,14 @@ def test_server_info(server, arch):
     assert info["arch"] == arch and info["timer"] == "measured" and info["cpus"] >= 1 and info["kernel"]
     assert (info["tvm"], info["tvm_ffi"]) == (toolchain.TVM_VERSION, toolchain.FFI_VERSION)
     assert info["pid"] in server.sessions()
+
+
+def test_a_receipt_says_what_arrived_and_is_sealed(server, libraries, arch):
+    session = server.connect()
+    upload_kernels(session, libraries, arch)
+    digest, nanoseconds, seal = session.get_function("tvm_shufflenet.receipt")("kernels.so").split()
+    assert digest == hashlib.sha256((libraries / f"kernels-{arch}.so").read_bytes()).hexdigest() and nanoseconds == "0"
+    assert seal == hashlib.sha256(f"{digest} {nanoseconds}".encode()).hexdigest()
 
 
 def test_a_rehearsal_is_an_ordinary_session_where_the_clock_is_real(server):

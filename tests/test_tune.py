@@ -369,6 +369,17 @@ class TestTrial:
         assert (outcome.seconds, outcome.cause) == ((), Cause.RUN) and "Segmentation fault" in outcome.error
         assert answers(device)
 
+    def test_one_whose_library_changed_on_the_way(self, device, monkeypatch):
+        """By a byte that does no harm: nobody can know that of any other."""
+        upload = tvm.rpc.RPCSession.upload
+
+        def change(self, path):
+            upload(self, bytearray(Path(path).read_bytes() + b"\0"), Path(path).name)
+
+        monkeypatch.setattr(tvm.rpc.RPCSession, "upload", change)
+        outcome = run_trial(job(Good, device.endpoint()))
+        assert outcome.cause is Cause.DEVICE and "changed what was sent" in outcome.error
+
     def test_one_that_never_ends(self, device):
         started = time.monotonic()
         outcome = run_trial(job(Endless, device.endpoint(), session_seconds=2))
