@@ -55,6 +55,7 @@ KEY, PROXY_HOST, CORE = "board", "127.0.0.2", "cortex-a72"
 MARK = "TVM_SHUFFLENET_CAMPAIGN"
 TRIAL_SECONDS = 5
 WATCHDOG_S = 10.0
+REARM_S = 3.0
 DISK_MB = 192
 LIMIT_S = 180.0  # without any progress
 
@@ -356,13 +357,18 @@ class Injector:
 
     def _arm(self, port: int, kind: str, up: bool) -> bool:
         """Mostly in the middle of an upload, sometimes in what comes before or after it."""
-        most = self.random.choice((200, 4000, 40000)) if up else self.random.choice((60, 600))
+        most = self.random.choice((200, 4000, 20000)) if up else self.random.choice((60, 600))
         fault = {"port": port, "kind": kind, "up": up, "after": self.random.randrange(most)}
-        command = fault | {"mask": 1 << self.random.randrange(8)}
-        self.laboratory.proxy.process.stdin.write(json.dumps(command).encode() + b"\n")
-        self.laboratory.proxy.process.stdin.flush()
         self._armed = True
+        self._order(fault | {"mask": 1 << self.random.randrange(8)})
         return True
+
+    def _order(self, fault: dict) -> None:
+        """Arm the fault, and earlier in the connection while none carries so much."""
+        self.laboratory.proxy.process.stdin.write(json.dumps(fault).encode() + b"\n")
+        self.laboratory.proxy.process.stdin.flush()
+        sooner = fault | {"after": fault["after"] // 3}
+        self._after(REARM_S, lambda: self._order(sooner) if self._armed else None)
 
     def _fill(self) -> bool:
         path = self.laboratory.disk / "full"
