@@ -3,7 +3,7 @@
     python benchmarks/soak.py --minutes 120
 
 A network is tuned at full rate on emulated devices at a tracker, each a process of its own (fault_campaign.py, without
-faults). Every few seconds it counts the open descriptors, processes and megabytes of their own of the tuner, its workers,
+faults). Every few seconds it counts the open descriptors, processes and unshared megabytes of the tuner, its workers,
 the tracker and the devices with all below them. The medians of the first and the last tenth of the time after a warm-up
 are compared: growth of more than 5 % (and of more than one descriptor or process) is a leak, and exit code 1. A tuner
 that has tried its whole space is followed by one with another seed, and judged for as long as it lived.
@@ -51,7 +51,7 @@ class Sample:
 
 
 def usage_of(processes: Iterable[psutil.Process]) -> Usage:
-    """Those that end meanwhile do not count, nor does memory that processes share: who else does, changes all the time."""
+    """Those that end meanwhile do not count, nor does memory that is shared with whoever else runs."""
     found = []
     for process in processes:
         with contextlib.suppress(psutil.Error):
