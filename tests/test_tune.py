@@ -453,7 +453,7 @@ class Sabotaged(Tuner):
     def _job(self, task, candidate, endpoint):
         made = super()._job(task, candidate, endpoint)
         schedule = trace_hash(candidate.sch.trace)
-        if len(self.victims) < 2:
+        if len(self.victims) < 2 and schedule not in self.victims:
             self.victims.append(schedule)
         if schedule in self.victims:
             main = candidate.sch.mod["main"]
