@@ -20,7 +20,7 @@ import pytest
 from adb_server import SERIAL, AdbServer
 from cut_proxy import CutProxy
 from test_archive import manifest
-from test_server import servers
+from test_server import answers, servers
 from torch import nn
 
 from tvm_shufflenet import toolchain, workflow
@@ -499,9 +499,9 @@ class TestPhone:
             phone(server)
             with find_device(f"adb/{server_port}", find_target("local")) as device:
                 server.remove_forward(device.endpoint().port)
-                assert not device.alive()
+                assert not answers(device)
                 device.restart()
-                assert device.alive() and len(server.forwards) == 1
+                assert answers(device) and len(server.forwards) == 1
 
     def test_a_server_with_a_secret(self, phone, command, tmp_path, monkeypatch, capsys):
         secret = tmp_path / "secret"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tvm_shufflenet import toolchain
+from tvm_shufflenet import cli, toolchain
+from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Endpoint
 from tvm_shufflenet.devices.counts import read_counts
 from tvm_shufflenet.devices.cycles import Cost
@@ -24,7 +27,7 @@ from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.emulator import LAST_COUNTS, CostService
 from tvm_shufflenet.devices.native.plugin_build import plugin_library
 from tvm_shufflenet.errors import DeviceFailed, LinkFailed, ToolMissing, UnknownName
-from tvm_shufflenet.targets import CORES, find_core
+from tvm_shufflenet.targets import CORES, find_core, find_target
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -38,6 +41,20 @@ int __tvm_ffi_main(void *self, const void *arguments, int count, void *result) {
     pthread_create(&thread, 0, spin, 0);
     return pthread_join(thread, 0);
 }
+"""
+
+
+STOPS_SESSIONS = """
+import contextlib, psutil, signal, sys, time
+ended = []
+signal.signal(signal.SIGTERM, lambda *_: ended.append(True))
+while not ended:
+    for session in psutil.Process(int(sys.argv[1])).children():
+        with contextlib.suppress(psutil.Error):
+            session.suspend()
+            time.sleep(0.003)
+            session.resume()
+    time.sleep(0.003)
 """
 
 
@@ -134,6 +151,16 @@ class TestTime:
             thread.join()
         assert times == [alone] * 4
 
+    def test_a_session_that_is_stopped_and_goes_on_shows_the_same_time(self, device, matmul):
+        alone = modelled_time(device, matmul(64), 64)
+        (qemu,) = psutil.Process(device._process.pid).children()
+        stopper = subprocess.Popen([sys.executable, "-c", STOPS_SESSIONS, str(qemu.pid)])
+        try:
+            assert [modelled_time(device, matmul(64), 64) for _ in range(4)] == [alone] * 4
+        finally:
+            stopper.terminate()
+            assert stopper.wait() == 0
+
     def test_eight_times_the_work_takes_about_eight_times_as_long(self, device, matmul):
         small, large = modelled_time(device, matmul(16), 16), modelled_time(device, matmul(128), 128)
         assert 6 < large / small < 10
@@ -229,6 +256,10 @@ class TestCostService:
     def test_a_request_it_does_not_know_is_an_error(self, service, text):
         assert service.answer(text + "\n").startswith("error the cost service does not know the request")
 
+    def test_it_says_what_core_it_is(self, service):
+        service._model.core = find_core("cortex-a53")
+        assert service.answer("core\n") == "ok cortex-a53"
+
     def test_a_missing_dump_is_an_error(self, service):
         assert service.answer("price 1 2\n").startswith("error the emulated core's counts in 1.2 cannot be read")
 
@@ -249,6 +280,29 @@ class TestCostService:
             assert service.answer(f"price 7 {number}\n") == "ok 1"
         assert not list((tmp_path / "counts").iterdir())
         assert read_counts(tmp_path / LAST_COUNTS).threads == 2
+
+
+class TestServed:
+    """Seen from another process, an emulated core is what it is."""
+
+    def test_its_times_are_modelled_and_of_its_core(self):
+        target = find_target("cortex-a53")
+        with EmulatedDevice(find_core("cortex-a53")) as served, find_device(f"rpc://{served.address}", target) as seen:
+            assert (seen.kind, seen.clock, seen.name) == ("modelled", served.clock, served.name)
+            assert f"modelled clock, about {served.model_error_percent:.0f} % off) at rpc://" in seen.describe()
+            with pytest.raises(DeviceFailed, match="models 1 cores, not 2"):
+                find_device(f"rpc://{served.address}", target, threads=2).start()
+
+    def test_serving_one(self, tmp_path, capsys):
+        assert cli.main(["serve", "--core", "cortex-a53", "--secret-file", "x"]) == 2
+        assert "an emulated core" in capsys.readouterr().err
+        words = [sys.executable, "-m", "tvm_shufflenet.cli", "serve", "--core", "cortex-a53", "--port", "0"]
+        environment = os.environ | {"TMPDIR": str(tmp_path)}
+        server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)
+        assert re.fullmatch(r"listening 127\.0\.0\.1:\d+\n", server.stdout.readline())
+        server.terminate()
+        assert server.wait(20) == 130 and not list(tmp_path.iterdir())
+        server.stdout.close()
 
 
 class TestLife:

@@ -168,12 +168,12 @@ def test_a_measured_run_watches_the_device_s_pace_and_flags_its_trials(unit, tmp
 
 
 class Losing(Tuner):
-    """What its device says is lost on the way for some trials in a row."""
+    """What it sends to its device is lost on the way, so many times in a row."""
 
     left = 0
 
-    def _job(self, task, candidate, endpoint):
-        made = super()._job(task, candidate, endpoint)
+    def _job_of(self, mod, endpoint, expected):
+        made = super()._job_of(mod, endpoint, expected)
         if self.left:
             self.left -= 1
             return replace(made, endpoint=replace(made.endpoint, port=free_port()))
@@ -183,17 +183,22 @@ class Losing(Tuner):
 def test_a_device_that_fails_repeatedly_rests_is_checked_and_readmitted(unit, tmp_path, quick, monkeypatch, workers):
     checks = []
     check = Losing._check
-    monkeypatch.setattr(Losing, "_check", lambda self: checks.append(check(self)) or checks[-1])
+
+    def found_again(self):
+        self.left = 0
+        checks.append(check(self))
+        return checks[-1]
+
+    monkeypatch.setattr(Losing, "_check", found_again)
     with find_device("local", LOCAL) as device:
         tuner = Losing(one_operator(unit, LOCAL), LOCAL, device, RecordStore(tmp_path, LOCAL.tvm()), trials=12)
-        tuner.left = 5
+        tuner.left = 10**6
         result = tuner.run(workers)
-    assert (result.measured, result.failed, result.causes) == (7, 5, {"device": 5})
-    assert checks and set(checks) == {None}
+    assert (result.measured, result.failed) == (12, 0) and result.repeated >= 3
+    assert checks == [None]
 
 
 def test_a_device_that_never_passes_its_check_is_given_up(unit, tmp_path, quick, monkeypatch, workers):
-    monkeypatch.setattr(LocalDevice, "alive", lambda self: False)
     monkeypatch.setattr(LocalDevice, "restart", lambda self: (_ for _ in ()).throw(DeviceFailed("it does not start")))
     with find_device("local", LOCAL) as device:
         tuner = tuner_for(unit, device, tmp_path, 12, Losing)
@@ -206,22 +211,23 @@ def test_a_device_that_never_passes_its_check_is_given_up(unit, tmp_path, quick,
 
 def test_a_device_that_computes_wrongly_is_told_from_a_wrong_schedule(unit, tmp_path, quick, monkeypatch, workers):
     """Wrong results: of two schedules by a device whose probe is right, then by one whose probe is wrong as well."""
-    errors = {}
-    for wrong_device, cause in ((False, "wrong"), (True, "device")):
+    for wrong_device in (False, True):
         with find_device("local", LOCAL) as device:
-            tuner = tuner_for(unit, device, tmp_path / cause, 4, Sabotaged)
+            tuner = tuner_for(unit, device, tmp_path / str(wrong_device), 4, Sabotaged)
             tuner.wrong = True
-            if wrong_device:
-                right = reference(probe())
-                sums = np.array(right.digests)
-                tuner._probe_reference = replace(right, digests=tuple(map(tuple, (sums + 1).tolist())))
-            result = tuner.run(workers)
-        assert (result.measured, result.causes) == (2, {cause: 2})
-        errors[cause] = result.first_error
-    assert "the device computes wrongly" in errors["device"] and "reproducer" not in errors["device"]
-    folder = Path(errors["wrong"].rpartition("reproducer: ")[2])
-    assert "differs from the unscheduled operator's" in read_finding(folder).what
-    assert {"scheduled.json", "workload.py", "trace.json"} <= {path.name for path in folder.iterdir()}
+            if not wrong_device:
+                result = tuner.run(workers)
+                assert (result.measured, result.causes) == (2, {"wrong": 2})
+                folder = Path(result.first_error.rpartition("reproducer: ")[2])
+                assert "differs from the unscheduled operator's" in read_finding(folder).what
+                assert {"scheduled.json", "workload.py", "trace.json"} <= {path.name for path in folder.iterdir()}
+                continue
+            right = reference(probe())
+            sums = np.array(right.digests)
+            tuner._probe_reference = replace(right, digests=tuple(map(tuple, (sums + 1).tolist())))
+            with pytest.raises(NothingMeasured, match="the device computes wrongly") as lost:
+                tuner.run(workers)
+            assert "reproducer" not in str(lost.value)
 
 
 # Several devices at one tracker
@@ -272,5 +278,4 @@ def test_devices_of_one_key_work_side_by_side_and_one_that_dies_loses_its_trial_
         tuner = tuner_for(unit, device, tmp_path / "records", 24)
         tuner.on_progress = kill_one
         result = tuner.run(workers)
-    assert result.measured + result.failed == 24 and result.failed <= 3
-    assert set(result.causes) <= {"device", "crash"}
+    assert (result.measured, result.failed) == (24, 0)

@@ -511,6 +511,13 @@ def test_a_large_file_is_read_in_little_memory(tmp_path):
     tracemalloc.stop()
     assert (len(folder.entries), len(folder.skipped)) == (2, 1)
     assert peak_bytes < 5 * lines.LONGEST_BYTES < (tmp_path / RECORDS).stat().st_size
+    tracemalloc.start()
+    assert len(upkeep.verify(folder)) == 1
+    changes = upkeep.prune(tmp_path)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert changes.records > 1000 and changes.lines == 1 and peak_bytes < 5 * lines.LONGEST_BYTES
+    assert RecordFolder(tmp_path).skipped == [] and len(RecordFolder(tmp_path).entries) == 2
 
 
 # records list, best, merge, prune, verify

@@ -19,7 +19,7 @@ import pytest
 import tvm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_server import RunningServer, eventually, linker, servers, target_for
+from test_server import RunningServer, answers, eventually, linker, servers, target_for
 from tvm import rpc
 from tvm.rpc import base
 from tvm.rpc.tracker import Tracker
@@ -183,7 +183,7 @@ def test_the_environment_names_the_secret_of_remote_devices(guarded, tmp_path, m
         pass
     monkeypatch.setenv(secret.VARIABLE, str(secret_file(tmp_path)))
     with find_device(address, target) as device:
-        assert device.alive()
+        assert answers(device)
     for path in (tmp_path / "none", secret_file(tmp_path, "short")):
         monkeypatch.setenv(secret.VARIABLE, str(path))
         with pytest.raises(BadInput, match="the secret in"):

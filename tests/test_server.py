@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -28,8 +29,9 @@ from tvm.script import relax as R
 from tvm.script import tirx as T
 
 from tvm_shufflenet import toolchain
+from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.native import build
-from tvm_shufflenet.errors import BadInput, LinkFailed, ToolMissing
+from tvm_shufflenet.errors import BadInput, DeviceFailed, LinkFailed, ToolMissing
 
 ARCHES = sorted({build.HOST_ARCH, "aarch64"})
 OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}
@@ -173,6 +175,14 @@ def eventually(condition, what: str, timeout_s: float = 10):
     return value
 
 
+def answers(device: Device) -> bool:
+    try:
+        device.endpoint().connect(10)
+    except DeviceFailed:
+        return False
+    return True
+
+
 def upload(session: rpc.RPCSession, path: Path, name: str):
     session.upload(bytearray(path.read_bytes()), name)  # given a path, TVM's client leaves the file open
 
@@ -227,6 +237,14 @@ def test_server_info(server, arch):
     assert info["arch"] == arch and info["timer"] == "measured" and info["cpus"] >= 1 and info["kernel"]
     assert (info["tvm"], info["tvm_ffi"]) == (toolchain.TVM_VERSION, toolchain.FFI_VERSION)
     assert info["pid"] in server.sessions()
+
+
+def test_a_receipt_says_what_arrived_and_is_sealed(server, libraries, arch):
+    session = server.connect()
+    upload_kernels(session, libraries, arch)
+    digest, nanoseconds, seal = session.get_function("tvm_shufflenet.receipt")("kernels.so").split()
+    assert digest == hashlib.sha256((libraries / f"kernels-{arch}.so").read_bytes()).hexdigest() and nanoseconds == "0"
+    assert seal == hashlib.sha256(f"{digest} {nanoseconds}".encode()).hexdigest()
 
 
 def test_a_rehearsal_is_an_ordinary_session_where_the_clock_is_real(server):
@@ -605,7 +623,7 @@ def modelled(start, tmp_path, libraries, arch):
 def test_time_comes_from_the_cost_service(modelled):
     service, pid, measure = modelled(b"ok 123456\n")
     assert measure().results == pytest.approx([123456e-9 / 2] * 3, rel=1e-12)
-    assert service.requests == [f"price {pid} {k}\n" for k in (1, 2, 3)]
+    assert service.requests == ["core\n", *(f"price {pid} {k}\n" for k in (1, 2, 3))]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument(
         "--trials", type=_positive, default=DEFAULT_TRIALS, metavar="N", help=f"trials ({DEFAULT_TRIALS})"
     )
+    tune.add_argument(
+        "--trial-seconds", type=_positive, default=30, metavar="S", help="a trial that takes longer is ended (30)"
+    )
     tune.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the search (0)")
     records_option(tune)
     json_option(tune)
@@ -227,6 +230,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--tracker", metavar="HOST:PORT", help="register at this TVM tracker")
     serve.add_argument("--key", metavar="K", help="device key at the tracker")
+    serve.add_argument("--custom-addr", metavar="A", help="address that the tracker tells clients, if not this one")
+    serve.add_argument("--core", metavar="CORE", help="serve an emulated core, such as cortex-a72, instead")
     serve.add_argument(
         "--secret-file", type=Path, metavar="FILE", help="serve only who knows what is in it; see SECURITY.md"
     )
@@ -393,6 +398,7 @@ def _tune(options) -> None:
                 trials=options.trials,
                 seed=options.seed,
                 threads=options.threads,
+                trial_seconds=options.trial_seconds,
                 on_progress=progress,
             )
         print_tuning(console, result, store)
@@ -405,6 +411,7 @@ def _tune(options) -> None:
             "failed": result.failed,
             "reused": result.reused,
             "causes": result.causes,
+            "repeated": result.repeated,
             "noisy": result.noisy,
             "drift": result.drift,
             "per_minute": result.trials_per_minute,
@@ -824,9 +831,15 @@ def _serve(options) -> None:
         return
     if bool(options.tracker) != bool(options.key):
         raise BadInput("--tracker and --key go together", "", "give both, or neither")
-    command = [str(server_binary(host_machine())), "--host", options.host, "--port", str(options.port)]
+    where = ["--host", options.host, "--port", str(options.port)]
     if options.tracker:
-        command += ["--tracker", options.tracker, "--key", options.key]
+        where += ["--tracker", options.tracker, "--key", options.key]
+    where += ["--custom-addr", options.custom_addr] if options.custom_addr else []
+    if options.core is not None:
+        if options.secret_file or options.user:
+            raise BadInput("an emulated core is served on loopback, to whoever can run code here anyway")
+        return _serve_core(options.core, where)
+    command = [str(server_binary(host_machine())), *where]
     if options.secret_file is not None:
         from .devices.secret import read_secret
 
@@ -836,6 +849,15 @@ def _serve(options) -> None:
     command += ["--user", options.user] if options.user else []
     command += [flag for flag in ("--allow-root", "--insecure") if getattr(options, flag[2:].replace("-", "_"))]
     os.execv(command[0], command)
+
+
+def _serve_core(name: str, where: list[str]) -> None:
+    from .devices.emulated_device import EmulatedDevice
+    from .targets import find_core
+
+    with EmulatedDevice(find_core(name), server_options=where) as device:
+        print(f"listening {device.address}", flush=True)
+        device.wait()
 
 
 def _package_and_device(options):

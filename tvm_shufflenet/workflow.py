@@ -54,7 +54,7 @@ from .profiling.result import Profile
 from .profiling.timed import timed_operators
 from .targets import Target, find_target
 from .toolchain import FFI_VERSION, TVM_VERSION
-from .tuning.driver import Progress, Tuner, TuneResult
+from .tuning.driver import TRIAL_SECONDS, Progress, Tuner, TuneResult
 from .tuning.first_use import first_uses, references_ahead, uses
 from .tuning.records import RecordStore
 from .verify import Candidate, check, verify
@@ -205,6 +205,7 @@ def tune(
     seed: int,
     on_progress: Callable[[Progress], None],
     threads: int = 1,
+    trial_seconds: float = TRIAL_SECONDS,
 ) -> TuneResult:
     """Search schedules for every operator of the network, on a started device that uses as many ``threads``."""
     tuner = Tuner(
@@ -216,6 +217,7 @@ def tune(
         trials=trials,
         seed=seed,
         threads=threads,
+        trial_seconds=trial_seconds,
         on_progress=on_progress,
     )
     return tuner.run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..errors import DeviceFailed
 from ..latency import Kind, clock_name
@@ -96,20 +96,12 @@ class Device(ABC):
     def endpoint(self) -> Endpoint:
         """Where sessions are to be had now."""
 
-    def alive(self) -> bool:
-        """Whether the device answers at all."""
-        try:
-            replace(self.endpoint(), threads=None).connect(10)  # to be asked is enough, nothing needs to be set
-        except DeviceFailed:
-            return False
-        return True
-
     def devices(self) -> int:
         """How many devices there are behind the endpoint. Raises DeviceFailed."""
         return 1
 
     def restart(self) -> None:
-        """Bring a device that died back, as far as that is in our hands. Raises DeviceFailed."""
+        """Bring a device that died or hangs back, as far as that is in our hands. Raises DeviceFailed."""
         self.close()
         self.start()
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import toolchain
@@ -32,14 +33,21 @@ STOP_LIMIT_S = 10.0
 class EmulatedCore:
     """``with EmulatedCore("cortex-a72") as device: tvm.rpc.connect(device.host, device.port)``.
 
-    Several may run at once, each with a port and a folder of its own. The emulator ends with this process, however this
-    process ends. It keeps what it counts in the folder ``traces``, if there is one, with the trace of each.
+    Several may run at once, each with a port and a folder of its own. ``server_options`` go to the device server. The
+    emulator ends with this process, however this process ends. It keeps what it counts in the folder ``traces``, if
+    there is one, with the trace of each.
     """
 
     def __init__(
-        self, core: str = "cortex-a72", session_timeout_s: float = 600, cores: int = 1, traces: Path | None = None
+        self,
+        core: str = "cortex-a72",
+        session_timeout_s: float = 600,
+        cores: int = 1,
+        traces: Path | None = None,
+        server_options: Sequence[str] = (),
     ):
         self.core, self.cores, self.traces = find_core(core), cores, traces
+        self.server_options = server_options
         self.session_timeout_s = session_timeout_s
         self.host: str | None = None
         self.port: int | None = None
@@ -67,6 +75,7 @@ class EmulatedCore:
         command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
         command += ["--session-timeout", f"{self.session_timeout_s:g}", "--cores", str(self.cores)]
         command += ["--traces", str(self.traces)] if self.traces else []
+        command += ["--", *self.server_options]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the emulator has ended)
         # A session of its own: Ctrl-C reaches this process only, which decides what it still needs the device for.
         self._process = subprocess.Popen(

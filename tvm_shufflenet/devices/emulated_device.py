@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from ..errors import DeviceFailed
 from ..targets import Core
 from .base import Device, Endpoint
 from .counts import Counts
@@ -22,12 +25,12 @@ class EmulatedDevice(Device):
     kind = "modelled"
     machine = "aarch64"
 
-    def __init__(self, core: Core, threads: int = 1, traces: Path | None = None):
+    def __init__(self, core: Core, threads: int = 1, traces: Path | None = None, server_options: Sequence[str] = ()):
         self.core = core
         self.name = f"emulated:{core.name}"
         self.model_error_percent = core.model_error_percent
         self.workers = os.cpu_count() or 1
-        self._emulator = EmulatedCore(core.name, cores=threads, traces=traces)
+        self._emulator = EmulatedCore(core.name, cores=threads, traces=traces, server_options=server_options)
 
     def start(self) -> None:
         self._emulator.start()
@@ -37,8 +40,15 @@ class EmulatedDevice(Device):
     def endpoint(self) -> Endpoint:
         return Endpoint(self._emulator.host, self._emulator.port)
 
-    def alive(self) -> bool:
-        return self._emulator.alive() and super().alive()
+    @property
+    def address(self) -> str:
+        return f"{self._emulator.host}:{self._emulator.port}"
+
+    def wait(self) -> None:
+        """Until it ends. Raises DeviceFailed then."""
+        while self._emulator.alive():
+            time.sleep(0.5)
+        raise DeviceFailed(f"the {self.name} has ended", self._emulator.last_error(), "tvm-shufflenet doctor")
 
     def last_cost(self) -> Cost:
         """What the latest modelled time is made of."""

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import toolchain
@@ -46,9 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cores", type=int, default=1, help="how many of them share a parallel region")
     parser.add_argument("--traces", type=Path, help="keep counts here, each with the trace of what was counted")
     parser.add_argument("--session-timeout", type=float, default=600, help="seconds a session may take")
+    parser.add_argument("server", nargs="*", help="after --, more options for the device server")
     options = parser.parse_args(arguments)
+    core = find_core(options.core)
     try:
-        with Emulator(find_core(options.core), options.session_timeout, options.cores, options.traces) as emulator:
+        with Emulator(core, options.session_timeout, options.cores, options.traces, options.server) as emulator:
             return emulator.run()
     except DeployError as exc:
         print(exc, file=sys.stderr)
@@ -62,8 +65,15 @@ class Emulator:
     and their length would shift the stack and with it the simulated cache conflicts.
     """
 
-    def __init__(self, core: Core, session_timeout_s: float, cores: int = 1, traces: Path | None = None):
-        self.core, self.cores = core, cores
+    def __init__(
+        self,
+        core: Core,
+        session_timeout_s: float,
+        cores: int = 1,
+        traces: Path | None = None,
+        server_options: Sequence[str] = (),
+    ):
+        self.core, self.cores, self.server_options = core, cores, server_options
         self.traces = traces and traces.resolve()
         self.session_timeout_s = session_timeout_s
         self._events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
@@ -127,7 +137,7 @@ class Emulator:
             "-plugin", plugin_argument(self.core, self.cores, self.traces is not None),
             f"./server/{server.name}", "--host", "127.0.0.1", "--port", "0", "--work-dir", "work",
             "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", f"{self.session_timeout_s:g}",
-            "--modelled-cores", str(self.cores), "--allow-root",
+            "--modelled-cores", str(self.cores), "--allow-root", *self.server_options,
         ]  # fmt: skip
         self._qemu = subprocess.Popen(
             command, env={}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
@@ -165,7 +175,9 @@ def _die_with_parent() -> None:
 
 
 class CostService:
-    """Answers ``price PID K`` with ``ok NANOSECONDS`` or ``error TEXT``, one thread per connection."""
+    """Answers ``price PID K`` with ``ok NANOSECONDS`` or ``error TEXT``, and ``core`` with the core's name, one thread
+    per connection.
+    """
 
     def __init__(self, model: CycleModel, path: Path, counts: Path, keep: bool = False):
         self._model, self._counts, self._keeps_counts = model, counts, keep
@@ -188,6 +200,8 @@ class CostService:
                 lines.flush()
 
     def answer(self, request: str) -> str:
+        if request.split() == ["core"]:
+            return f"ok {self._model.core.name}"
         try:
             verb, pid, mark = request.split()
             if verb != "price":

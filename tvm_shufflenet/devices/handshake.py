@@ -19,17 +19,19 @@ def check_device(device: Device, target: Target) -> None:
 
     A server that is not ours, such as TVM's own, does not say.
     """
-    try:
-        session = device.endpoint().connect(GREETING_SECONDS)
-        info = server_function(session, "server_info")
-        facts = None if info is None else json.loads(info())
-    except DeviceFailed:
-        raise
-    except Exception as exc:
-        raise DeviceFailed(f"{device.name} does not say what it is: {first_line(exc)}") from exc
+    facts = facts_of(device, device.endpoint().connect(GREETING_SECONDS))
     if facts is not None:
         _check_versions(device, facts)
         _check_features(device, target, facts)
+
+
+def facts_of(device: Device, session) -> dict | None:
+    """What the server says it is; None where it is not ours. Raises DeviceFailed."""
+    try:
+        info = server_function(session, "server_info")
+        return None if info is None else json.loads(info())
+    except Exception as exc:
+        raise DeviceFailed(f"{device.name} does not say what it is: {first_line(exc)}") from exc
 
 
 def _check_versions(device: Device, facts: dict) -> None:

@@ -1,25 +1,56 @@
 """Sessions on whichever device of a key a tracker lends.
 
-TVM's client does the same, but tells nobody which device it got, and can neither add to the key nor leave a device out.
+TVM's client does the same, but tells nobody which device it got, can neither add to the key nor leave a device out,
+and waits without end for a tracker that hangs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import contextlib
+import socket
+import struct
+from collections.abc import Callable, Collection, Iterator
 
 ATTEMPTS = 8
+ANSWER_S = 10.0
 PATIENCE_S = 90.0  # another's session, at most thirty seconds in tuning, comes first
 
 
 def registered(host: str, port: int, key: str) -> int:
     """How many devices of the key the tracker knows. Raises OSError, RuntimeError, ValueError."""
-    from tvm import rpc
+    with _tracker(host, port) as tracker:
+        return _registered(tracker, key)
 
-    return _registered(rpc.connect_tracker(host, port), key)
+
+def _registered(tracker: socket.socket, key: str) -> int:
+    from tvm.rpc.base import TrackerCode
+
+    summary = _ask(tracker, TrackerCode.SUMMARY)
+    return sum(server["key"] == f"server:{key}" for server in summary["server_info"])
 
 
-def _registered(tracker, key: str) -> int:
-    return sum(server["key"] == f"server:{key}" for server in tracker.summary()["server_info"])
+@contextlib.contextmanager
+def _tracker(host: str, port: int) -> Iterator[socket.socket]:
+    """A connection to the tracker."""
+    from tvm.rpc import base
+
+    with socket.create_connection((host, port), ANSWER_S) as tracker:
+        greeting = struct.pack("<i", base.RPC_TRACKER_MAGIC)
+        tracker.sendall(greeting)
+        if base.recvall(tracker, len(greeting)) != greeting:
+            raise RuntimeError("it is not a TVM RPC tracker")
+        yield tracker
+
+
+def _ask(tracker: socket.socket, *request):
+    """The tracker's answer."""
+    from tvm.rpc import base
+
+    base.sendjson(tracker, request)
+    status, answer = base.recvjson(tracker)
+    if status != base.TrackerCode.SUCCESS:
+        raise RuntimeError(f"the tracker refused: {answer}")
+    return answer
 
 
 def borrow(host: str, port: int, key: str, seconds: int, avoid: Collection[str], proof: Callable[[str, int], str]):
@@ -29,29 +60,25 @@ def borrow(host: str, port: int, key: str, seconds: int, avoid: Collection[str],
     then it offers itself to the tracker again.
     """
     from tvm import rpc
-    from tvm.rpc import base
+    from tvm.rpc.base import TrackerCode
 
-    tracker = rpc.connect_tracker(host, port)
-    if not _registered(tracker, key):
-        raise ValueError(f"no device has registered as '{key}' at the tracker")
-    tracker._sock.settimeout(PATIENCE_S)
-    failure: Exception = ValueError(f"all devices of '{key}' have failed repeatedly and are left out for now")
-    for _ in range(ATTEMPTS):
-        base.sendjson(tracker._sock, [base.TrackerCode.REQUEST, key, "", 1])
-        status, answer = base.recvjson(tracker._sock)
-        if status != base.TrackerCode.SUCCESS:
-            raise RuntimeError(f"the tracker refused: {answer}")
-        lent_host, lent_port, lent_key = answer
-        address = f"{lent_host}:{lent_port}"
-        if address in avoid:
-            continue
-        try:
-            session = rpc.connect(
-                lent_host, lent_port, lent_key + proof(lent_host, lent_port), session_timeout=int(seconds)
-            )
-        except (OSError, RuntimeError) as exc:  # it died on offer: the next may be well
-            failure = exc
-            continue
-        session.address = address
-        return session
-    raise failure
+    with _tracker(host, port) as tracker:
+        if not _registered(tracker, key):
+            raise ValueError(f"no device has registered as '{key}' at the tracker")
+        tracker.settimeout(PATIENCE_S)
+        failure: Exception = ValueError(f"all devices of '{key}' have failed repeatedly and are left out for now")
+        for _ in range(ATTEMPTS):
+            lent_host, lent_port, lent_key = _ask(tracker, TrackerCode.REQUEST, key, "", 1)
+            address = f"{lent_host}:{lent_port}"
+            if address in avoid:
+                continue
+            try:
+                session = rpc.connect(
+                    lent_host, lent_port, lent_key + proof(lent_host, lent_port), session_timeout=int(seconds)
+                )
+            except (OSError, RuntimeError) as exc:  # it died on offer: the next may be well
+                failure = exc
+                continue
+            session.address = address
+            return session
+        raise failure

@@ -36,6 +36,9 @@ class Phone(RemoteDevice):
                 "docs/android.md says how to start it; without one, tvm-shufflenet deploy --to adb needs nothing there",
             ) from exc
 
+    def restart(self) -> None:
+        self._forward()
+
     def _forward(self) -> None:
         """A cable that comes loose takes the forwarding with it."""
         self.close()

@@ -59,7 +59,6 @@ class Pipeline:
         self._llvm_mc = toolchain.require(toolchain.find_llvm_mc())
         self._llvm_mca = toolchain.require(toolchain.find_llvm_mca())
         self._cache = cache
-        self._known: dict[Window, tuple[int, ...]] = {}
         self._texts: dict[int, str | None] = {}
 
     def cycles(self, steps: dict[Step, float], histories: dict[Step, Window]) -> dict[Code, float]:
@@ -150,21 +149,22 @@ class Pipeline:
     # llvm-mca
 
     def ends(self, windows: Sequence[Window]) -> dict[Window, tuple[int, ...]]:
-        """When each block of each sequence ends. From memory, else from disk, else from one run over all missing."""
-        missing = {}
+        """When each block of each sequence ends. From disk, else from one run over all missing: a device that serves
+        for days prices so many that they are not kept in memory.
+        """
+        known, missing = {}, {}
         for window in windows:
-            if window not in self._known:
-                key = self._key(window)
-                if (value := self._cache.get(key)) is None:
-                    missing[window] = key
-                else:
-                    self._known[window] = struct.unpack(f"<{len(value) // 4}I", value)
+            key = self._key(window)
+            if (value := self._cache.get(key)) is None:
+                missing[window] = key
+            else:
+                known[window] = struct.unpack(f"<{len(value) // 4}I", value)
         self._disassemble({word for window in windows for code in window for word in code})
         if missing:
             fresh = dict(zip(missing, self._run_mca(list(missing)), strict=True))
-            self._known.update(fresh)
+            known.update(fresh)
             self._cache.put((missing[window], struct.pack(f"<{len(ends)}I", *ends)) for window, ends in fresh.items())
-        return {window: self._known[window] for window in windows}
+        return known
 
     def _key(self, window: Window) -> bytes:
         words = [word for code in window for word in (len(code), *code)]

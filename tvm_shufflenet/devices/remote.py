@@ -1,29 +1,53 @@
-"""A board or phone that runs the RPC server, reached directly or through a tracker."""
+"""A board or phone that runs the RPC server, or an emulated core that is served, reached directly or by a tracker."""
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 
 from ..errors import DeviceFailed
+from ..latency import MODELLED
+from ..targets import find_core
 from .base import Device, Endpoint, first_line
+from .handshake import facts_of
 from .lending import registered
+
+START_SECONDS = 10
 
 
 class RemoteDevice(Device):
-    """Somebody else's server: it can be asked again, but not restarted from here."""
+    """Somebody else's server: it can be asked again, but not restarted from here.
 
-    RETRIES = 3
+    One whose clock is modelled takes the name of its core, which is what its times may be compared with.
+    """
+
     # One trial is built while another runs; the server or the tracker queues the sessions.
     workers = 2
     MOST_WORKERS = 8
 
     def __init__(self, spec: str, endpoint: Endpoint, machine: str):
-        self.name, self.machine, self._endpoint = spec, machine, endpoint
+        self.spec = self.name = spec
+        self.machine, self._endpoint = machine, endpoint
 
     def start(self) -> None:
-        self._endpoint.connect(10)
+        facts = facts_of(self, self._endpoint.connect(START_SECONDS))
         if self._endpoint.key is not None:
             self.workers = min(1 + self.devices(), self.MOST_WORKERS)
+        if facts is not None and facts["timer"] == MODELLED:
+            self._take_clock(facts)
+
+    def _take_clock(self, facts: dict) -> None:
+        """The server was started with so many cores, and its sessions are not to be told: it would show in times."""
+        core, threads = find_core(facts["core"]), self._endpoint.threads
+        if threads not in (None, facts["cores"]):
+            raise DeviceFailed(
+                f"{self.spec} models {facts['cores']} cores, not {threads}", "", "start it with as many, or --threads"
+            )
+        self._endpoint = replace(self._endpoint, threads=None)
+        self.name, self.kind = f"emulated:{core.name}", MODELLED
+        self.model_error_percent = core.model_error_percent
+
+    def describe(self) -> str:
+        return super().describe() + ("" if self.name == self.spec else f" at {self.spec}")
 
     def devices(self) -> int:
         """How many devices may answer. Raises DeviceFailed."""
@@ -32,16 +56,10 @@ class RemoteDevice(Device):
         try:
             return registered(self._endpoint.host, self._endpoint.port, self._endpoint.key)
         except (OSError, RuntimeError, ValueError) as exc:
-            raise DeviceFailed(f"the tracker of {self.name} does not answer", first_line(exc)) from exc
+            raise DeviceFailed(f"the tracker of {self.spec} does not answer", first_line(exc)) from exc
 
     def endpoint(self) -> Endpoint:
         return self._endpoint
 
     def restart(self) -> None:
-        for attempt in range(self.RETRIES):
-            try:
-                return self.start()
-            except DeviceFailed:
-                if attempt == self.RETRIES - 1:
-                    raise
-                time.sleep(2**attempt)
+        """Nothing can be done from here but to wait."""

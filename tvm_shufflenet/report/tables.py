@@ -98,6 +98,8 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
         console.print(
             f"drift: the device was {100 * (result.drift - 1):.0f} % slower than at its best; heat, or another program"
         )
+    if result.repeated:
+        console.print(f"repeated: {result.repeated} attempts that a fault ended, of the device or on the way to it")
     for cause, count in result.causes.items():
         console.print(f"failed by {cause}: {count}")
     if result.first_error:

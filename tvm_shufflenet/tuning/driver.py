@@ -8,8 +8,10 @@ buy time, keeps its workers, never measures the same schedule twice, and says wh
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import inspect
+import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -33,17 +35,24 @@ from ..schedules.nearest import near_trace
 from ..targets import Target
 from ..toolchain import TVM_VERSION
 from .health import COOLING_S, DRIFT, PROBE_EVERY, Drift, Quarantine, probe
-from .records import RecordStore, Trial, trace_hash, workload_hash
+from .records import Recalled, RecordStore, Trial, trace_hash, workload_hash
 from .trial import Cause, Job, Outcome
 from .verification import Reference, known_reference
 from .workers import Workers
 
 BATCH = 8
+# A schedule is to blame for a failure once it has failed so often while the device was well right afterwards; what is
+# lost by a device, by the way to it or by this host is made again.
+BLAMED_AFTER, MOST_ATTEMPTS = 3, 20
+PROBES = 4  # through a tracker, until the device that failed has been asked
 # Spaces of a template hold some hundred points, and to replay and score one takes some 10 ms: a small population of
 # few generations covers them.
 POPULATION = {"template": 24, "generated": 128}
 GENERATIONS = {"template": 2, "generated": 3}
-SESSION_SECONDS = 30.0
+# Strategy that a trial counts for: both search the generated space of an operator without a template.
+LABELS = {"template": "template", "generated": "ansor"}
+TRIAL_SECONDS = 30.0  # on the device
+BUILD_SECONDS = 15.0  # before that, on a loaded host
 
 
 @dataclass
@@ -81,15 +90,23 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """A schedule sent to ``endpoint``, or one whose outcome this search knows from its earlier run: ``recalled``."""
+
+    candidate: ms.MeasureCandidate
+    endpoint: Endpoint
+    submitted: float
+    job: Job | None = None
+    future: Future[Outcome] | None = None
+    recalled: Recalled | None = None
+
+
+@dataclass(frozen=True)
 class Batch:
-    """Trials of one task under way, and the ``endpoint`` they were sent to."""
+    """Trials of one task under way."""
 
     task: Task
-    candidates: list[ms.MeasureCandidate]
-    jobs: list[Job]
-    endpoint: Endpoint
-    futures: list[Future[Outcome]]
-    submitted: float
+    attempts: list[Attempt]
 
 
 @dataclass(frozen=True)
@@ -130,7 +147,7 @@ class TuneResult:
     """What a run did. ``reused`` trials came from earlier runs; ``causes`` counts failures by cause.
 
     ``noisy`` trials' samples did not agree, however often they were taken; ``drift`` is how much slower than at its
-    best the device was at worst.
+    best the device was at worst. ``repeated`` counts attempts that a fault ended and that were made again.
     """
 
     requested: int
@@ -144,6 +161,7 @@ class TuneResult:
     tasks: tuple[Task, ...]
     noisy: int = 0
     drift: float = 1.0
+    repeated: int = 0
 
     @property
     def trials_per_minute(self) -> float:
@@ -161,9 +179,9 @@ def load_intrinsics() -> None:
 
 
 @contextlib.contextmanager
-def start_workers(device: Device) -> Iterator[Workers]:
+def start_workers(device: Device, trial_seconds: float = TRIAL_SECONDS) -> Iterator[Workers]:
     """As many as the device can use; they load TVM, so several searches may share them."""
-    workers = Workers(device.workers, SESSION_SECONDS + 15)
+    workers = Workers(device.workers, trial_seconds + BUILD_SECONDS)
     try:
         yield workers
     finally:
@@ -174,8 +192,13 @@ class Tuner:
     """Searches schedules for ``operators``, a network's or any others, each workload once.
 
     ``trials`` counts all finished trials of these operators on this clock with this strategy and so many ``threads``,
-    those of earlier runs in ``store`` included. The ``device`` uses as many threads. Raises NothingMeasured where
+    those of earlier runs in ``store`` included. The ``device`` uses as many threads, and ends what takes a trial longer
+    than ``trial_seconds``. Raises NothingMeasured where
     ``trials`` comes to none.
+
+    A search that goes on where an earlier run of it ended, or was killed, first goes through that run again with what
+    it recorded in the place of trials. So it has learned and drawn what it would have without the break, and makes the
+    same trials. Where it comes to another schedule than the earlier run, it takes the records as knowledge and goes on.
     """
 
     def __init__(
@@ -189,17 +212,21 @@ class Tuner:
         trials: int,
         seed: int = 0,
         threads: int = 1,
+        trial_seconds: float = TRIAL_SECONDS,
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ):
         load_intrinsics()
         np.random.seed(seed % 2**32)  # the cost model draws from numpy's global state while it is still untrained
         self.target, self.device, self.store = target, device, store
         self.strategy, self.requested, self.seed, self.threads = strategy, trials, seed, threads
-        self.on_progress = on_progress
+        self.trial_seconds, self.on_progress = trial_seconds, on_progress
         self.tvm_target = target.tvm()
         self.machine = rules.machine(target, threads)
         operators = list(operators)
         store.meet(operator.mod for operator in operators)
+        self.search = self._identity(operators)
+        if self._finished(operators) < trials:
+            store.hide(self.search)
         self.database = store.database_of(device.clock, threads)
         self.neighbours = store.neighbours(threads)
         # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
@@ -210,7 +237,7 @@ class Tuner:
         self.causes: Counter[str] = Counter()
         self.first_error: str | None = None
         self.quarantine, self.drift = Quarantine(), Drift()
-        self.noisy = 0
+        self.noisy = self.repeated = 0
         self.since_probe = 0
         self.passed_check = 0.0  # what was sent to the device before says nothing of it now
         self._workers: Workers | None = None
@@ -219,10 +246,27 @@ class Tuner:
         self.tasks.sort(key=lambda task: -task.weight * task.flops)
         self.reused = sum(task.trials for task in self.tasks)
 
+    def _identity(self, operators: list[OperatorTask]) -> str:
+        """Hash of what decides which schedules are tried in which order, beside what was known before."""
+        wanted = [(workload_hash(operator.mod), operator.occurrences) for operator in operators]
+        about = [self.strategy, self.seed, self.threads, self.device.clock, sorted(wanted)]
+        return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+
+    def _finished(self, operators: list[OperatorTask]) -> int:
+        """How many of the trials asked for are done."""
+        return sum(
+            trial.strategy == LABELS[self._space(operator.mod)]
+            for operator in operators
+            for trial in self.store.trials(workload_hash(operator.mod), self.device.clock, self.threads)
+        )
+
+    def _space(self, mod: tvm.IRModule) -> str:
+        return "template" if self.strategy == "template" and rules.template_name(mod) else "generated"
+
     def _task(self, extracted: OperatorTask) -> Task:
         mod = extracted.mod
         shash = workload_hash(mod)
-        space = "template" if self.strategy == "template" and rules.template_name(mod) else "generated"
+        space = self._space(mod)
         context = ms.TuneContext(
             mod,
             target=self.tvm_target,
@@ -246,23 +290,23 @@ class Tuner:
         )
         earlier = self.store.trials(shash, self.device.clock, self.threads)
         task.seen = {trial.trace for trial in earlier}
-        finished = [trial for trial in earlier if trial.strategy == self._label(task)]
+        finished = [trial for trial in earlier if trial.strategy == LABELS[space]]
         task.trials = len(finished)
         task.best_seconds = min((t.seconds for t in earlier if t.seconds), default=float("inf"))
         task.rounds = -(-task.trials // BATCH)
         return task
-
-    def _label(self, task: Task) -> str:
-        """Strategy a trial counts for. Both strategies search the generated space of an operator without a template."""
-        return "template" if task.space == "template" else "ansor"
 
     def run(self, workers: Workers | None = None) -> TuneResult:
         """Measure until the trials are used up or every space is exhausted; ends its own workers however it leaves."""
         started = time.monotonic()
         if self._left() > 0:
             self.store.prepare()
-            with contextlib.nullcontext(workers) if workers else start_workers(self.device) as self._workers:
-                self._search(self._workers, started)
+            try:
+                own = start_workers(self.device, self.trial_seconds)
+                with contextlib.nullcontext(workers) if workers else own as self._workers:
+                    self._search(started)
+            finally:
+                self.store.hide(None)
         if self.measured + self.reused == 0:
             raise NothingMeasured(
                 "nothing was measured",
@@ -281,38 +325,76 @@ class Tuner:
             tuple(self.tasks),
             self.noisy,
             self.drift.worst,
+            self.repeated,
         )
 
     def _left(self) -> int:
         return self.requested - self.reused - self.measured - self.failed
 
-    def _search(self, workers: Workers, started: float) -> None:
+    def _search(self, started: float) -> None:
         """Keep one batch ahead of the device, except where searching would disturb what is being timed."""
         ahead = 1 if self.device.shares_host else 2
         running: deque[Batch] = deque()
-        planned = 0
         while True:
-            while len(running) < ahead and self._left() - planned > 0:
-                task = self._next_task()
-                if task is None:
+            while len(running) < ahead:
+                batch = self._next_batch(sum(len(batch.attempts) for batch in running))
+                if batch is None:
                     break
-                candidates = self._candidates(task, self._left() - planned)
-                if not candidates:
-                    task.exhausted = True
-                    continue
-                task.searching = True
-                endpoint = self.device.endpoint()
-                jobs = [self._job(task, candidate, endpoint) for candidate in candidates]
-                running.append(Batch(task, candidates, jobs, endpoint, workers.submit(jobs), time.monotonic()))
-                planned += len(candidates)
+                running.append(batch)
             if not running:
                 return
             batch = running.popleft()
-            trials = zip(batch.candidates, batch.jobs, batch.futures, strict=True)
-            outcomes = [self._collect(batch, *trial) for trial in trials]
-            planned -= len(batch.candidates)
-            self._learn(batch.task, batch.candidates, outcomes)
-            self.on_progress(self.progress(batch.task.name, time.monotonic() - started))
+            outcomes = [self._collect(batch.task, attempt) for attempt in batch.attempts]
+            self._learn(batch.task, [attempt.candidate for attempt in batch.attempts], outcomes)
+            if not all(attempt.recalled for attempt in batch.attempts):
+                self.on_progress(self.progress(batch.task.name, time.monotonic() - started))
+
+    def _next_batch(self, planned: int) -> Batch | None:
+        """Under way when this returns; None where no trial is left beyond the ``planned`` ones, or nothing to try."""
+        while (room := self._left() - planned) > 0 and (task := self._next_task()) is not None:
+            candidates = self._candidates(task, room)
+            if not candidates:
+                task.exhausted = True
+            elif attempts := self._attempts(task, candidates, planned):
+                task.searching = True
+                return Batch(task, attempts)
+        return None
+
+    def _attempts(self, task: Task, candidates: list[ms.MeasureCandidate], planned: int) -> list[Attempt]:
+        """Those that the earlier run made are recalled, the others sent to the device."""
+        recalled = [self.store.recall(task.workload, trace_hash(each.sch.trace)) for each in candidates]
+        pairs = list(zip(candidates, recalled, strict=True))
+        if None in recalled and self._take_as_knowledge():
+            room = self._left() - planned - sum(known is not None for known in recalled)
+            new = [pair for pair in pairs if pair[1] is None]
+            late = new[max(0, room) :]
+            task.waiting = [*(candidate for candidate, _ in late), *task.waiting]
+            pairs = [pair for pair in pairs if not any(pair is each for each in late)]
+        return [self._recall(each, known) if known else self._submitted(task, each) for each, known in pairs]
+
+    def _recall(self, candidate: ms.MeasureCandidate, recalled: Recalled) -> Attempt:
+        return Attempt(candidate, self.device.endpoint(), time.monotonic(), recalled=recalled)
+
+    def _submitted(self, task: Task, candidate: ms.MeasureCandidate, urgent: bool = False) -> Attempt:
+        endpoint = self.device.endpoint()
+        job = self._job(task, candidate, endpoint)
+        return Attempt(candidate, endpoint, time.monotonic(), job, self._workers.submit(job, urgent))
+
+    def _take_as_knowledge(self) -> bool:
+        """Learn at once from what an earlier run of this search recorded and this one does not come to; whether there
+        was any."""
+        left = self.store.reveal()
+        tasks = {task.workload: task for task in self.tasks}
+        for trial, record in left:
+            task = tasks[trial.workload]
+            task.seen.add(trial.trace)
+            task.waiting = [each for each in task.waiting if trace_hash(each.sch.trace) != trial.trace]
+            task.trials += 1
+            self.reused += 1
+            if record is not None:
+                task.best_seconds = min(task.best_seconds, trial.seconds)
+                self.database.commit_tuning_record(record)
+        return bool(left)
 
     def _next_task(self) -> Task | None:
         free = [task for task in self.tasks if not task.exhausted and not task.searching]
@@ -396,24 +478,22 @@ class Tuner:
             number=1,
             repeat=3,
             min_repeat_ms=15,
-            session_seconds=SESSION_SECONDS,
+            session_seconds=self.trial_seconds,
             reference=expected,
         )
 
-    def _collect(self, batch: Batch, candidate: ms.MeasureCandidate, job: Job, future: Future) -> Outcome:
-        task, outcome = batch.task, future.result()
-        if outcome.cause is Cause.CRASH and not (self._is_current(batch.endpoint) and self.device.alive()):
-            outcome = replace(outcome, cause=Cause.DEVICE)
+    def _collect(self, task: Task, attempt: Attempt) -> Outcome:
+        """The outcome of a trial, on disk when this returns."""
+        if attempt.recalled is not None:
+            return self._recollect(task, attempt)
+        outcome = self._verdict(task, attempt)
         if outcome.cause is Cause.WRONG:
-            outcome = self._judged(outcome)
-        if outcome.cause is Cause.WRONG:
-            outcome = replace(outcome, error=f"{outcome.error}; {self._kept(task, candidate, job, outcome)}")
+            outcome = replace(outcome, error=f"{outcome.error}; {self._kept(task, attempt, outcome)}")
         self._note_pace(outcome)
-        key = trace_hash(candidate.sch.trace)
         trial = Trial(
             task.workload,
-            key,
-            self._label(task),
+            trace_hash(attempt.candidate.sch.trace),
+            LABELS[task.space],
             self.device.name,
             self.device.kind,
             TVM_VERSION,
@@ -423,52 +503,103 @@ class Tuner:
             threads=self.threads,
             noise=outcome.noise,
             drift=self.drift.of(outcome.address) if outcome.seconds else None,
+            search=self.search,
         )
         record = None
         if outcome.seconds:
-            record = ms.database.TuningRecord(
-                candidate.sch.trace, task.record_workload, list(outcome.seconds), self.tvm_target, candidate.args_info
-            )
-            self.database.commit_tuning_record(record)
+            record = self._commit(task, attempt.candidate, outcome)
             self.measured += 1
             self.noisy += trial.noise is not None
             self.quarantine.good(outcome.address)
-            self.quarantine.good(str(self.device.endpoint()))
+            self.quarantine.good(self.device.name)
         else:
-            self._failed(outcome, batch)
+            self.failed += 1
+            self.causes[outcome.cause.value] += 1
+            self.first_error = self.first_error or outcome.error
         self.store.append(trial, record, task.mod)
         task.trials += 1
         return outcome
 
-    def _kept(self, task: Task, candidate: ms.MeasureCandidate, job: Job, outcome: Outcome) -> str:
+    def _kept(self, task: Task, attempt: Attempt, outcome: Outcome) -> str:
         return keep_operator(
-            task.name, outcome.error, self.target, self.device.name, job.module_json, task.mod, job.reference,
-            outcome.found, candidate.sch.trace,
+            task.name, outcome.error, self.target, self.device.name, attempt.job.module_json, task.mod, task.reference,
+            outcome.found, attempt.candidate.sch.trace,
         )  # fmt: skip
+
+    def _recollect(self, task: Task, attempt: Attempt) -> Outcome:
+        """As if the trial had been made now."""
+        recalled = attempt.recalled
+        cause = recalled.trial.cause and Cause(recalled.trial.cause)
+        outcome = Outcome(recalled.seconds, cause, recalled.trial.error or "")
+        if outcome.seconds:
+            self._commit(task, attempt.candidate, outcome)
+        self.store.show(recalled.trial)
+        self.reused += 1
+        task.trials += 1
+        return outcome
+
+    def _commit(self, task: Task, candidate: ms.MeasureCandidate, outcome: Outcome) -> ms.database.TuningRecord:
+        record = ms.database.TuningRecord(
+            candidate.sch.trace, task.record_workload, list(outcome.seconds), self.tvm_target, candidate.args_info
+        )
+        self.database.commit_tuning_record(record)
+        return record
+
+    def _verdict(self, task: Task, attempt: Attempt) -> Outcome:
+        """What is to be said of a schedule, after as many attempts as it takes. Raises where the device is given up."""
+        blame = 0
+        for attempts in range(1, MOST_ATTEMPTS + 1):
+            outcome = attempt.future.result()
+            if outcome.cause is None:
+                break
+            outcome, device_is_well = self._examined(outcome, attempt)
+            blame += device_is_well
+            if blame == BLAMED_AFTER or attempts == MOST_ATTEMPTS:
+                break
+            self.repeated += 1
+            attempt = self._submitted(task, attempt.candidate, urgent=True)
+        return outcome
+
+    def _examined(self, outcome: Outcome, attempt: Attempt) -> tuple[Outcome, bool]:
+        """A failure with its cause, and whether its device is well otherwise; if it is not, this waits until it is."""
+        if not self._is_current(attempt.endpoint):
+            return replace(outcome, cause=Cause.DEVICE), False
+        probed = self._probe_of(outcome.address)
+        if probed.cause is None and probed.address == (outcome.address or probed.address):
+            return outcome, bool(outcome.address) or outcome.cause is not Cause.DEVICE
+        if probed.cause is not None:
+            what = "the device computes wrongly: " if probed.cause is Cause.WRONG else ""
+            outcome = replace(outcome, cause=Cause.DEVICE, error=what + probed.error)
+        self.first_error = self.first_error or outcome.error
+        self._fault(outcome, attempt)
+        return outcome, False
+
+    def _probe_of(self, address: str) -> Outcome:
+        """What the probe says of the device at ``address``; of another one, where a tracker does not lend that."""
+        for _ in range(PROBES):
+            probed = self._probe()
+            if probed.cause or probed.address == address or not address:
+                break
+        return probed
 
     def _is_current(self, endpoint: Endpoint) -> bool:
         """Whether a trial was meant for the device as it runs now, not for one that died and has been restarted."""
         return endpoint == self.device.endpoint()
 
-    def _failed(self, outcome: Outcome, batch: Batch) -> None:
-        endpoint = batch.endpoint
-        self.failed += 1
-        self.causes[outcome.cause.value] += 1
-        self.first_error = self.first_error or outcome.error
-        if outcome.cause not in (Cause.CRASH, Cause.DEVICE, Cause.TIMEOUT) or not self._is_current(endpoint):
-            return
-        if batch.submitted < self.passed_check:
+    def _fault(self, outcome: Outcome, attempt: Attempt) -> None:
+        """A device has failed: where it is gone or fails repeatedly, wait until it is back. Raises where it is not."""
+        endpoint = attempt.endpoint
+        if not self._is_current(endpoint) or attempt.submitted < self.passed_check:
             return
         if outcome.address:
             self.quarantine.fault(outcome.address)
         several = endpoint.key is not None and self._devices() > len(self.quarantine.resting())
-        if self.quarantine.fault(str(endpoint)) and not several:
-            self._rest(endpoint, outcome.error)
-        elif not self.device.alive():
-            try:
-                self.device.restart()
-            except DeployError as exc:
-                self._rest(endpoint, str(exc))
+        if self.quarantine.fault(self.device.name) and not several:
+            return self._rest(outcome.error)
+        try:
+            self.device.restart()
+        except DeployError as exc:
+            self._rest(str(exc))
 
     def _devices(self) -> int:
         try:
@@ -476,42 +607,34 @@ class Tuner:
         except DeployError:
             return 0
 
-    def _rest(self, endpoint: Endpoint, error: str) -> None:
+    def _rest(self, error: str) -> None:
         """Wait, ever longer, until the device passes a check. Raises where it does not, or has come back too often."""
-        address = str(endpoint)
+        name = self.device.name
         while True:
-            if self.quarantine.given_up(address, has_worked=self.measured > 0):
+            if self.quarantine.given_up(name, has_worked=self.measured > 0):
                 self._give_up(error)
-            time.sleep(self.quarantine.rest_s(address))
+            time.sleep(self.quarantine.rest_s(name))
             error = self._check() or ""
             if not error:
                 self.passed_check = time.monotonic()
                 return
-            self.quarantine.fault(address, at_once=True)
+            self.quarantine.fault(name, at_once=True)
 
     def _check(self) -> str | None:
-        """What is wrong with the device, if anything: it is started again where it is gone, and runs the probe."""
+        """What is wrong with the device, if anything: it is started again, and runs the probe."""
         try:
-            if not self.device.alive():
-                self.device.restart()
-            outcome = self._probe()
+            self.device.restart()
         except DeployError as exc:
             return str(exc)
+        outcome = self._probe()
         return outcome.error if outcome.cause else None
 
     def _probe(self) -> Outcome:
         """The probe's outcome, whose result is known and whose time should ever be the same."""
         if self._probe_reference is None:
             self._probe_reference = known_reference(probe(), workload_hash(probe()))
-        (future,) = self._workers.submit([self._job_of(probe(), self.device.endpoint(), self._probe_reference)])
-        return future.result()
-
-    def _judged(self, outcome: Outcome) -> Outcome:
-        """A wrong result, or a device that computes wrongly: what it does to the probe tells."""
-        checked = self._probe()
-        if checked.cause is not Cause.WRONG:
-            return outcome
-        return replace(outcome, cause=Cause.DEVICE, error=f"the device computes wrongly: {checked.error}")
+        job = self._job_of(probe(), self.device.endpoint(), self._probe_reference)
+        return self._workers.submit(job, urgent=True).result()
 
     def _note_pace(self, outcome: Outcome) -> None:
         """Every so often, see whether a real clock keeps its pace; a device that does not may cool down."""

@@ -28,7 +28,8 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
     ``threads`` is how many the schedule was tuned for and timed with; lines from before it was written mean one.
     ``noise`` is the spread of the samples and ``drift`` how much slower the device was than at its best, where either
     is more than it should be. ``target`` is a hash of what code was generated for, ``record`` the checksum of the
-    record that belongs to the line; older lines have neither.
+    record that belongs to the line, ``search`` a hash of what decided the order of the search that made it; older lines
+    have none of these.
     """
 
     workload: str
@@ -45,6 +46,7 @@ class Trial(msgspec.Struct, frozen=True, omit_defaults=True):
     drift: float | None = None
     target: str | None = None
     record: str | None = None
+    search: str | None = None
 
     @property
     def clock(self) -> str:

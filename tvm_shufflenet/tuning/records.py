@@ -48,6 +48,13 @@ class Row(NamedTuple):
     record: ms.database.TuningRecord
 
 
+class Recalled(NamedTuple):
+    """A trial that an earlier run of the same search has made, and the samples of its time; none where it failed."""
+
+    trial: Trial
+    seconds: tuple[float, ...]
+
+
 class Shipped(NamedTuple):
     """A shipped record whose workload is at hand. Only those of the ``same_target`` compete by their times."""
 
@@ -84,6 +91,8 @@ class RecordStore:
         self._shipped_elsewhere = 0
         self._refused: Counter[str] = Counter()  # shipped records of other TVM versions
         self._matches: dict[str, bool] = {}
+        self._hidden: set[Trial] = set()
+        self._recallable: dict[tuple[str, str], tuple[Trial, Entry | None]] = {}  # hidden, and not asked for yet
         self._target_hash = target_hash(self.target)
         if self.shipped is not None and Path(self.shipped).resolve() != self.folder.resolve():
             if not self._borrowed:
@@ -155,8 +164,11 @@ class RecordStore:
         """The records of this target and TVM, and where each is from."""
         for folder in self._folders:
             for entry in folder.entries.values():
-                if same_version(entry.trial.tvm) and self._is_ours(entry.target):
+                if self._counts(entry.trial) and self._is_ours(entry.target):
                     yield folder, entry
+
+    def _counts(self, trial: Trial) -> bool:
+        return same_version(trial.tvm) and trial not in self._hidden
 
     @property
     def _borrowed(self) -> bool:
@@ -235,7 +247,8 @@ class RecordStore:
     def _as_best(self, folder: RecordFolder, entry: Entry) -> Best:
         trace, _, target, _ = entry.place.body()
         arguments = tuple(argument_shapes(folder.workload(entry).mod))
-        return Best(msgspec.structs.replace(entry.trial, target=None, record=None), target, trace, arguments)
+        trial = msgspec.structs.replace(entry.trial, target=None, record=None, search=None)
+        return Best(trial, target, trace, arguments)
 
     def neighbours(self, threads: int = 1) -> list[Neighbour]:
         """The best records of all workloads that say for what shapes they are, whatever their clock; own ones first."""
@@ -279,16 +292,47 @@ class RecordStore:
 
     def trials(self, workload: str, clock: str, threads: int = 1) -> list[Trial]:
         """Finished trials of a workload on one clock; those that a device's failure ended do not count."""
-        finished = [trial for folder in self._folders for trial in folder.finished(self._is_ours)]
+        finished = [trial for folder in self._folders for trial in self._finished(folder)]
         return [
             trial
             for trial in (*self._shipped_trials, *finished)
-            if trial.workload == workload
-            and trial.setting == (clock, threads)
-            and trial.target in (None, self._target_hash)
-            and same_version(trial.tvm)
-            and trial.cause not in (Cause.DEVICE.value, Cause.TIMEOUT.value)
+            if trial.workload == workload and trial.setting == (clock, threads)
         ]
+
+    def _finished(self, folder: RecordFolder) -> Iterator[Trial]:
+        for trial in folder.finished(self._is_ours):
+            ours = trial.target in (None, self._target_hash) and self._counts(trial)
+            if ours and trial.cause not in (Cause.DEVICE.value, Cause.TIMEOUT.value):
+                yield trial
+
+    def hide(self, search: str | None) -> None:
+        """Behave as if the trials that ``search`` has made were not there, until each is recalled and shown; with None,
+        hide nothing any more.
+        """
+        self._hidden = set()
+        made = {trial for trial in self._finished(self._own) if search and trial.search == search}
+        self._hidden = made
+        self._recallable = {(trial.workload, trial.trace): (trial, None) for trial in made}
+        for entry in self._own.entries.values():
+            if entry.trial in made:
+                self._recallable[entry.trial.workload, entry.trial.trace] = entry.trial, entry
+
+    def recall(self, workload: str, trace: str) -> Recalled | None:
+        """What is known of a hidden trial. It stays hidden until it is shown."""
+        trial, entry = self._recallable.pop((workload, trace), (None, None))
+        if trial is None:
+            return None
+        return Recalled(trial, tuple(entry.place.body()[1]) if entry else (trial.seconds,) if trial.seconds else ())
+
+    def show(self, trial: Trial) -> None:
+        self._hidden.discard(trial)
+
+    def reveal(self) -> list[tuple[Trial, ms.database.TuningRecord | None]]:
+        """Show the trials that were hidden and not recalled; returns them with their records."""
+        left = [(trial, entry and self._own.record(entry)) for trial, entry in self._recallable.values()]
+        self._recallable = {}
+        self._hidden.difference_update(trial for trial, _ in left)
+        return left
 
     def catch_up(self) -> None:
         """Take in what other runs have written to the folder since."""

@@ -6,6 +6,7 @@ Workers live long: importing TVM takes seconds, a trial a fraction of one. They 
 from __future__ import annotations
 
 import enum
+import hashlib
 import os
 import signal
 import tempfile
@@ -139,9 +140,10 @@ def measure(job: Job, session, library: Path, shapes) -> tuple[float, ...]:
     operands = Operands(session, device, shapes)
     time_once = server_function(session, "time_once")
     if time_once is not None:
-        seconds = (1e-9 * time_once(module, "main", *operands.tensors),)
+        nanoseconds = time_once(module, "main", *operands.tensors)
         _check(job.reference, operands)
-        return _plausible(seconds)
+        _check_receipt(session, library, nanoseconds)
+        return _plausible((1e-9 * nanoseconds,))
     module["main"](*operands.tensors)
     _check(job.reference, operands)
     timer = module.time_evaluator("main", device, number=job.number, repeat=job.repeat, min_repeat_ms=job.min_repeat_ms)
@@ -150,6 +152,7 @@ def measure(job: Job, session, library: Path, shapes) -> tuple[float, ...]:
         seconds += _plausible(tuple(float(s) for s in timer(*operands.tensors).results))
         if spread(seconds) <= NOISY:
             break
+    _check_receipt(session, library)
     return seconds
 
 
@@ -160,6 +163,19 @@ def _check(reference: Reference | None, operands: Operands) -> None:
     wrong = difference(reference, found)
     if wrong is not None:
         raise Differs(wrong, found)
+
+
+def _check_receipt(session, library: Path, nanoseconds: int | None = None) -> None:
+    """Whether the server got the library, and we its answer, as they were sent. Raises DeviceFailed."""
+    receipt = server_function(session, "receipt")
+    if receipt is None:
+        return
+    text, _, seal = str(receipt(library.name)).rpartition(" ")
+    digest, _, latest = text.partition(" ")
+    genuine = seal == hashlib.sha256(text.encode()).hexdigest()
+    same = digest == hashlib.sha256(library.read_bytes()).hexdigest() and nanoseconds in (None, int(latest or -1))
+    if not (genuine and same):
+        raise DeviceFailed("the connection to the device changed what was sent", "a bad cable, adapter or proxy")
 
 
 def _plausible(seconds: tuple[float, ...]) -> tuple[float, ...]:

@@ -149,21 +149,21 @@ def prune(path: Path, keep: int | None = None) -> Changes:
     folder = open_folder(path)
     with folder.ours():
         kept = _kept(folder, keep)
-        journal, trials, broken = _pruned_journal(folder, kept)
         places = {entry.place.offset for entry in kept.values()}
-        lines = list(Stream(path / RECORDS).fresh())
-        records = [line.data for line in lines if line.offset in places]
-        workloads, mended = _mended_workloads(folder)
+        journal, workloads = _Pruned(folder, kept), _Mended(folder)
+        dropped = sum(line.offset not in places for line in Stream(path / RECORDS).fresh())
+        trials, broken, mended = *journal.counted(), workloads.counted()
+        records = (line.data for line in Stream(path / RECORDS).fresh() if line.offset in places)
         # Each file alone leaves the folder consistent: the journal's lines decide what counts, and no workload moves.
         for name, content, changed in (
-            (JOURNAL, journal, trials or broken),
-            (RECORDS, records, len(records) < len(lines)),
-            (WORKLOADS, workloads, mended),
+            (JOURNAL, journal.lines(), trials or broken),
+            (RECORDS, records, dropped),
+            (WORKLOADS, workloads.lines(), mended),
         ):
             if changed:
                 replace_lines(path / name, content)
     damaged = {(line.file, line.number) for line in folder.skipped if line.file == RECORDS}
-    return Changes(len(lines) - len(records) - len(damaged), trials, broken + len(damaged) + mended)
+    return Changes(dropped - len(damaged), trials, broken + len(damaged) + mended)
 
 
 def _kept(folder: RecordFolder, keep: int | None) -> dict[tuple, Entry]:
@@ -175,37 +175,58 @@ def _kept(folder: RecordFolder, keep: int | None) -> dict[tuple, Entry]:
     return {entry.key: entry for entries in best for entry in entries}
 
 
-def _pruned_journal(folder: RecordFolder, kept: dict[tuple, Entry]) -> tuple[list[bytes], int, int]:
-    """The lines that stay, how many trials are dropped as duplicates or halves, and how many lines are damaged."""
-    recorded = {key[:-1] for key in kept}
-    all_recorded = {key[:-1] for key in folder.entries}
-    lines, seen, dropped, damaged = [], set(), 0, 0
-    for line in Stream(folder.path / JOURNAL).fresh():
-        try:
-            trial = decode(line.data)
-        except Newer as exc:
-            raise BadInput(
-                f"{folder.path} is not pruned", f"{JOURNAL}, line {line.number}: {exc}", "update tvm-shufflenet"
-            ) from exc
-        except Damaged:
-            damaged += 1
-            continue
-        half = not trial.needs_no_record and trial.record_key not in all_recorded
-        if trial in seen or half:
-            dropped += 1
-            continue
-        seen.add(trial)
-        done = trial.needs_no_record or trial.record_key in recorded
-        lines.append(line.data if done else encode(msgspec.structs.replace(trial, record=PRUNED)))
-    return lines, dropped, damaged
+class _Pruned:
+    """The journal without duplicates, halves and damaged lines. It is read twice rather than kept in memory."""
+
+    def __init__(self, folder: RecordFolder, kept: dict[tuple, Entry]):
+        self._path = folder.path
+        self._recorded = {key[:-1] for key in kept}
+        self._all_recorded = {key[:-1] for key in folder.entries}
+
+    def counted(self) -> tuple[int, int]:
+        """How many trials are dropped, and how many lines are damaged. Raises BadInput."""
+        counts = Counter(type(each) for each in self._judged())
+        return counts[Trial], counts[Damaged]
+
+    def lines(self) -> Iterator[bytes]:
+        return (each for each in self._judged() if isinstance(each, bytes))
+
+    def _judged(self) -> Iterator[bytes | Trial | Damaged]:
+        """A line that stays, the trial of one that does not, or what is wrong with it."""
+        seen = set()
+        for line in Stream(self._path / JOURNAL).fresh():
+            try:
+                trial = decode(line.data)
+            except Newer as exc:
+                raise BadInput(
+                    f"{self._path} is not pruned", f"{JOURNAL}, line {line.number}: {exc}", "update tvm-shufflenet"
+                ) from exc
+            except Damaged as exc:
+                yield exc
+                continue
+            if trial in seen or not (trial.needs_no_record or trial.record_key in self._all_recorded):
+                yield trial
+                continue
+            seen.add(trial)
+            done = trial.needs_no_record or trial.record_key in self._recorded
+            yield line.data if done else encode(msgspec.structs.replace(trial, record=PRUNED))
 
 
-def _mended_workloads(folder: RecordFolder) -> tuple[list[bytes], int]:
-    """All lines, with a good one in the place of each damaged one: records name their workloads by these numbers."""
-    lines = list(Stream(folder.path / WORKLOADS).fresh())
-    good = [line.data for line in lines if line.number - 1 in folder.hashes]
-    mended = [line.data if line.number - 1 in folder.hashes else good[0] for line in lines] if good else []
-    return mended, len(lines) - len(good)
+class _Mended:
+    """The workloads, with a good line in the place of each damaged one: records name them by their numbers."""
+
+    def __init__(self, folder: RecordFolder):
+        self._path, self._good = folder.path / WORKLOADS, folder.hashes
+
+    def counted(self) -> int:
+        """How many lines are damaged."""
+        return sum(line.number - 1 not in self._good for line in Stream(self._path).fresh())
+
+    def lines(self) -> Iterator[bytes]:
+        first = next((line.data for line in Stream(self._path).fresh() if line.number - 1 in self._good), None)
+        if first is None:
+            return iter(())
+        return (line.data if line.number - 1 in self._good else first for line in Stream(self._path).fresh())
 
 
 def verify(folder: RecordFolder) -> list[Skipped]:

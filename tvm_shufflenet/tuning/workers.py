@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import queue
 import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 from tvm.support.popen_pool import PopenWorker, kill_child_processes
 
@@ -17,6 +18,7 @@ from .trial import Cause, Job, Outcome, prepare_worker, run_trial
 
 # TVM's compiler grows a little with every module; a worker starts anew long before that matters.
 TRIALS_PER_PROCESS = 300
+FOLDER_PREFIX, LOCK = "tvm-shufflenet-trials-", "owner"
 
 
 class Workers:
@@ -24,8 +26,12 @@ class Workers:
 
     def __init__(self, count: int, trial_seconds: float):
         self._trial_seconds = trial_seconds
-        # Where trials write: a process that is killed cannot tidy up after itself.
-        self._folder = tempfile.mkdtemp(prefix="tvm-shufflenet-trials-")
+        # Where trials write: a process that is killed cannot tidy up after itself. Nor can this one.
+        remove_abandoned()
+        self._folder = tempfile.mkdtemp(prefix=FOLDER_PREFIX)
+        self._lock = open(Path(self._folder, LOCK), "w")  # noqa: SIM115  (held as long as this process lives)
+        with contextlib.suppress(OSError):  # a file system without locks: what a killed run leaves there stays
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._all = [
             PopenWorker(
                 prepare_worker,
@@ -38,6 +44,7 @@ class Workers:
         ]
         self._free: queue.SimpleQueue[PopenWorker] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(count)
+        self._urgent = ThreadPoolExecutor(1)  # it waits for a free process, not for a place in the queue
         # Loading TVM takes seconds: let it happen while the caller prepares the first candidates.
         self._futures: list[Future] = [self._threads.submit(self._warm_up, worker) for worker in self._all]
 
@@ -49,10 +56,12 @@ class Workers:
         finally:
             self._free.put(worker)
 
-    def submit(self, jobs: Iterable[Job]) -> list[Future[Outcome]]:
-        """Queue the trials; each future's result is an Outcome, whatever happens to its process."""
-        submitted = [self._threads.submit(self._run, job) for job in jobs]
-        self._futures = [future for future in self._futures if not future.done()] + submitted
+    def submit(self, job: Job, urgent: bool = False) -> Future[Outcome]:
+        """Queue a trial, an ``urgent`` one before all others; the future's result is an Outcome, whatever happens to
+        its process.
+        """
+        submitted = (self._urgent if urgent else self._threads).submit(self._run, job)
+        self._futures = [*(future for future in self._futures if not future.done()), submitted]
         return submitted
 
     def _run(self, job: Job) -> Outcome:
@@ -69,7 +78,8 @@ class Workers:
 
     def close(self) -> None:
         """Drop what is queued and end the processes, whatever they are doing."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._urgent):
+            threads.shutdown(wait=False, cancel_futures=True)
         # PopenWorker.kill() waits for an answer that a thread is waiting for: so end the process first, then the thread
         # gives up. It may just have started another.
         while not all(future.done() for future in self._futures):
@@ -80,3 +90,13 @@ class Workers:
         for worker in self._all:
             worker.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
+        self._lock.close()
+        remove_abandoned()
+
+
+def remove_abandoned() -> None:
+    """Folders of tuning runs that were killed outright: nobody holds their lock any more."""
+    for lock in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*/{LOCK}"):
+        with contextlib.suppress(OSError), open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.parent, ignore_errors=True)

@@ -174,7 +174,13 @@ ssize_t recv(int fd, void *buffer, size_t size, int flags)
     int domain = 0;
     socklen_t length = sizeof domain;
     getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &length);
-    if (domain != AF_UNIX) /* the cost service's answer is read in one piece of unknown size */
-        flags |= MSG_WAITALL;
-    return recvfrom(fd, buffer, size, flags, NULL, NULL);
+    if (domain == AF_UNIX) /* the cost service's answer is read in one piece of unknown size */
+        return recvfrom(fd, buffer, size, flags, NULL, NULL);
+    size_t received = 0;
+    ssize_t count;
+    do { /* a process that is stopped and goes on gets what had come by then, MSG_WAITALL or not */
+        count = recvfrom(fd, (char *)buffer + received, size - received, flags | MSG_WAITALL, NULL, NULL);
+        received += count > 0 ? count : 0;
+    } while (received < size && (count > 0 || (count < 0 && errno == EINTR)));
+    return received ? (ssize_t)received : count;
 }

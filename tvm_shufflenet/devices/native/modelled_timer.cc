@@ -50,6 +50,7 @@ constexpr int kAnswerTimeoutS = 120;  // pricing runs llvm-mca over every block 
 
 std::string cost_socket;
 long measurements = 0;  // per process: the counts of one are named by its pid and this number
+int64_t latest_nanoseconds = 0;
 
 std::string AskCostService(const std::string& request) {
   sockaddr_un address{};
@@ -67,7 +68,9 @@ std::string AskCostService(const std::string& request) {
   char chunk[512];
   ssize_t count = send(fd, request.data(), request.size(), MSG_NOSIGNAL);
   while (count > 0 && answer.find('\n') == std::string::npos) {
-    count = recv(fd, chunk, sizeof(chunk), 0);
+    do {  // with a time limit it is interrupted where the process is stopped and goes on
+      count = recv(fd, chunk, sizeof(chunk), 0);
+    } while (count < 0 && errno == EINTR);
     if (count > 0) answer.append(chunk, count);
   }
   close(fd);
@@ -84,7 +87,7 @@ std::string AskCostService(const std::string& request) {
   if (answer.rfind("ok ", 0) == 0) {
     const char* end = answer.data() + answer.size();
     auto parsed = std::from_chars(answer.data() + 3, end, nanoseconds);
-    if (parsed.ec == std::errc() && parsed.ptr == end && nanoseconds > 0) return nanoseconds;
+    if (parsed.ec == std::errc() && parsed.ptr == end && nanoseconds > 0) return latest_nanoseconds = nanoseconds;
   }
   bool refused = answer.rfind("error ", 0) == 0;
   snprintf(message, capacity, "no modelled time: %s%s", refused ? "" : "the cost service answered ",
@@ -139,6 +142,13 @@ class ModelledTimerNode : public tvm::runtime::TimerNode {
 }  // namespace
 
 void UseCostSocket(const std::string& path) { cost_socket = path; }
+
+std::string ModelledCore() {
+  std::string answer = AskCostService("core\n");
+  return answer.rfind("ok ", 0) == 0 ? answer.substr(3) : "";
+}
+
+int64_t LatestNanoseconds() { return latest_nanoseconds; }
 
 int64_t NanosecondsOf(const std::function<void()>& work) {
   Measurement measurement;

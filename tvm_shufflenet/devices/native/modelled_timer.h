@@ -9,6 +9,12 @@
 // The AF_UNIX socket of the service that prices executed code. Set once, before the first timer.
 void UseCostSocket(const std::string& path);
 
+// The name of the modelled core, empty where the service does not say.
+std::string ModelledCore();
+
+// Of the latest measurement, 0 before the first.
+int64_t LatestNanoseconds();
+
 // A new tvm::runtime::Timer, not started.
 tvm::ffi::Any ModelledTimer();
 

@@ -148,6 +148,7 @@ class Server {
   bool Answer(Handshake& handshake);
   void StartSession(const Handshake& handshake, double timeout_s);
   bool IsRehearsal(const std::vector<std::string>& client_options) const;
+  void JoinTracker();
   void Rehearse(const Handshake& handshake);
   [[noreturn]] void BecomeSession(int fd, const std::string& folder, pid_t parent);
   void StopOverdueSessions();
@@ -184,13 +185,17 @@ std::string Server::Open() {
   action.sa_flags = SA_RESTART;
   for (int signal : {SIGTERM, SIGINT, SIGCHLD}) sigaction(signal, &action, nullptr);
   signal(SIGPIPE, SIG_IGN);  // a client that left is an error of its connection, not the end of the server
-  if (options_.has_tracker()) {
-    tracker_ = std::make_unique<TrackerLink>(options_.tracker_host, options_.tracker_port, options_.key,
-                                             options_.custom_addr, port_);
-  }
+  // An emulated core is on offer once it has rehearsed: what came before would be timed otherwise.
+  if (options_.cost_socket.empty()) JoinTracker();
   printf("listening %s\n", AddressText(options_.host, port_).c_str());
   fflush(stdout);
   return "";
+}
+
+void Server::JoinTracker() {
+  if (!options_.has_tracker() || tracker_) return;
+  tracker_ = std::make_unique<TrackerLink>(options_.tracker_host, options_.tracker_port, options_.key,
+                                           options_.custom_addr, port_);
 }
 
 std::string Server::MakeWorkDir() {
@@ -371,8 +376,10 @@ bool Server::Answer(Handshake& handshake) {
     close(handshake.fd);
     return true;
   }
-  bool offered = !tracker_ || !tracker_->match_key().empty();
-  if (!offered || name != "client:" + (tracker_ ? tracker_->match_key() : options_.key)) {
+  bool rehearsal = IsRehearsal(client_options);
+  bool offered = rehearsal || !options_.has_tracker() || (tracker_ && !tracker_->match_key().empty());
+  std::string key = rehearsal ? "" : tracker_ ? tracker_->match_key() : options_.key;
+  if (!offered || name != "client:" + key) {
     fprintf(stderr, "%s: refused, its key does not match\n", handshake.peer.c_str());
     SendWhole(handshake.fd, WireInt(kRPCMismatch));
     close(handshake.fd);
@@ -382,7 +389,7 @@ bool Server::Answer(Handshake& handshake) {
 
   std::string server_key = "server:" + options_.key;
   if (SendWhole(handshake.fd, WireInt(kRPCSuccess) + WireInt(server_key.size()) + server_key)) {
-    if (IsRehearsal(client_options)) {
+    if (rehearsal) {
       Rehearse(handshake);
       return true;
     }
@@ -396,7 +403,7 @@ bool Server::Answer(Handshake& handshake) {
 // Only an emulated core's owner may ask for it: what it runs could end this process, and others wait meanwhile.
 bool Server::IsRehearsal(const std::vector<std::string>& client_options) const {
   bool asked = std::find(client_options.begin(), client_options.end(), "-rehearsal") != client_options.end();
-  return asked && !options_.cost_socket.empty();
+  return asked && !options_.cost_socket.empty() && !tracker_;
 }
 
 void Server::Rehearse(const Handshake& handshake) {
@@ -409,6 +416,7 @@ void Server::Rehearse(const Handshake& handshake) {
     RemoveFolder(folder);
   }
   close(handshake.fd);
+  JoinTracker();
 }
 
 void Server::StartSession(const Handshake& handshake, double timeout_s) {
@@ -421,6 +429,7 @@ void Server::StartSession(const Handshake& handshake, double timeout_s) {
     fprintf(stderr, "%s: cannot start a session: %s\n", handshake.peer.c_str(), reason.c_str());
     SendSessionError(handshake.fd, "the device cannot start a session: " + reason);
     close(handshake.fd);
+    if (tracker_) tracker_->Offer();  // the tracker has given the key away
     return;
   }
   Session session{pid, handshake.fd, handshake.peer, folder};

@@ -12,12 +12,14 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <iterator>
 
 #include "features.h"
 #include "fill_digest.h"
 #include "modelled_cores.h"
 #include "modelled_timer.h"
 #include "random_fill.h"
+#include "sha256.h"
 
 namespace fs = std::filesystem;
 namespace ffi = tvm::ffi;
@@ -137,7 +139,7 @@ std::string ListFolder(const fs::path& folder) {
   return names;
 }
 
-std::string ServerInfo(bool modelled) {
+std::string ServerInfo(bool modelled, int modelled_cores) {
   utsname system{};
   uname(&system);
   const char* format =
@@ -149,7 +151,17 @@ std::string ServerInfo(bool modelled) {
   for (const auto& [name, present] : CpuFeatures()) {
     features += (features.empty() ? "\"" : ", \"") + name + "\": " + (present ? "true" : "false");
   }
-  return text + features + "}}";
+  std::string clock = modelled ? ", \"core\": \"" + ModelledCore() + "\", \"cores\": " + std::to_string(modelled_cores) : "";
+  return text + features + "}" + clock + "}";
+}
+
+// What arrived and what was answered, so that a client can tell whether the connection has changed either: TCP's
+// checksum is weak, and proxies, adapters and memories on the way have none. The text ends with its own checksum.
+std::string Receipt(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  std::string content((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  std::string text = Hex(Sha256(content)) + " " + std::to_string(LatestNanoseconds());
+  return text + " " + Hex(Sha256(text));
 }
 
 void RegisterGlobals(const SessionConfig& config) {
@@ -164,7 +176,12 @@ void RegisterGlobals(const SessionConfig& config) {
            [folder](ffi::PackedArgs args) { return LoadModule(folder, args[0].cast<std::string>()); });
   Register("tvm.rpc.server.listdir", [folder](ffi::PackedArgs) { return ffi::Any(ffi::String(ListFolder(folder))); });
   Register("tvm_shufflenet.server_info",
-           [modelled](ffi::PackedArgs) { return ffi::Any(ffi::String(ServerInfo(modelled))); });
+           [modelled, cores = config.modelled_cores](ffi::PackedArgs) {
+             return ffi::Any(ffi::String(ServerInfo(modelled, cores)));
+           });
+  Register("tvm_shufflenet.receipt", [folder](ffi::PackedArgs args) {
+    return ffi::Any(ffi::String(Receipt(ClientFile(folder, args[0].cast<std::string>()))));
+  });
   Register("tvm.contrib.random.random_fill_for_measure", [](ffi::PackedArgs args) {
     RandomFillForMeasure(*args[0].cast<DLTensor*>());
     return ffi::Any();
