@@ -57,16 +57,25 @@ def test_two_tuners_make_the_union_of_both(tmp_path):
 
 # The proxy
 
+ECHO = """
+import asyncio
+async def serve(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+async def main():
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
 
 @pytest.fixture
 def echo():
     """A port that sends back what it gets."""
-    source = (
-        "import asyncio, sys\nasync def serve(r, w):\n    while data := await r.read(65536):\n        w.write(data)\n"
-    )
-    source += "async def main():\n    server = await asyncio.start_server(serve, '127.0.0.1', 0)\n"
-    source += "    print(server.sockets[0].getsockname()[1], flush=True)\n    await server.serve_forever()\n"
-    process = subprocess.Popen([sys.executable, "-c", source + "asyncio.run(main())"], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", ECHO], stdout=subprocess.PIPE)
     yield int(process.stdout.readline())
     process.kill()
     process.wait()
