@@ -45,7 +45,7 @@ namespace {
 
 // A system call that means nothing to the kernel and that the QEMU plugin watches for. `who` 0 starts counting, k > 0
 // stops it and names the counts.
-constexpr long kMarker = 0x7e57;
+constexpr long kMarker = 0x7e57, kEmptyCaches = 0x7e59;
 constexpr int kAnswerTimeoutS = 120;  // pricing runs llvm-mca over every block that was executed
 
 std::string cost_socket;
@@ -160,5 +160,7 @@ int64_t NanosecondsOf(const std::function<void()>& work) {
   if (nanoseconds < 0) TVM_FFI_THROW(RuntimeError) << message;
   return nanoseconds;
 }
+
+void EmptyModelledCaches() { syscall(SYS_getpriority, kEmptyCaches, 0L); }
 
 tvm::ffi::Any ModelledTimer() { return tvm::runtime::Timer(tvm::ffi::make_object<ModelledTimerNode>()); }

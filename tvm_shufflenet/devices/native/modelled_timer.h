@@ -15,6 +15,10 @@ std::string ModelledCore();
 // Of the latest measurement, 0 before the first.
 int64_t LatestNanoseconds();
 
+// Empties the modelled caches. What a server did before a session, for its tracker say, depends on real time, and what it
+// left there to be written back would be on the session's bill.
+void EmptyModelledCaches();
+
 // A new tvm::runtime::Timer, not started.
 tvm::ffi::Any ModelledTimer();
 

@@ -9,6 +9,7 @@
  *
  *   getpriority(0x7e57, 0)   counts start at zero; the caches keep their contents, as a warm core does
  *   getpriority(0x7e57, k)   the counts so far are written to OUT/PID.k
+ *   getpriority(0x7e59)      the caches are emptied: what ran before depends on the world outside
  *
  * Several cores are modelled one after the other in the guest's single thread: between these calls it does the share of
  * one of them in a parallel region, on a first level cache of its own and with counts of their own.
@@ -64,7 +65,7 @@ unsigned qemu_plugin_mem_size_shift(meminfo);
 bool qemu_plugin_mem_is_store(meminfo);
 EXPORT int qemu_plugin_version = PLUGIN_API;
 
-enum { GETPRIORITY = 141, MARK = 0x7e57, SHARE = 0x7e58 };
+enum { GETPRIORITY = 141, MARK = 0x7e57, SHARE = 0x7e58, EMPTY = 0x7e59 };
 
 /* Translated blocks, numbered from 1 as QEMU translates them. */
 enum { BLOCKS = 1 << 18, EDGES = 6, HISTORY = 64, STREAMS = 16 };
@@ -127,6 +128,11 @@ static uint64_t line_mask, straddle_offset; /* an access that starts above this 
 static inline uint64_t *set_of(const struct cache *cache, uint64_t key)
 {
     return cache->entries + ((key >> 1) & cache->set_mask) * cache->ways;
+}
+
+static void empty(const struct cache *cache)
+{
+    memset(cache->entries, 0, (cache->set_mask + 1) * cache->ways * sizeof *cache->entries);
 }
 
 /* Makes the line of ``key`` the most recent of its set. Returns false, and the entry it pushed out, on a miss. */
@@ -455,12 +461,23 @@ static void dump(unsigned long mark)
         unlink(temporary);
 }
 
+static void empty_caches(void)
+{
+    empty(&l2);
+    for (unsigned i = 0; i < core_count; i++) {
+        empty(cores[i].l1d);
+        memset(cores[i].streams, 0, STREAMS * sizeof *cores[i].streams);
+    }
+}
+
 static void on_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
     waits[thread_of(vcpu)] = true;
     if (number == GETPRIORITY && a1 == SHARE)
         enter(a2 < core_count ? a3 : 0, a2 < core_count ? a2 : 0);
+    if (number == GETPRIORITY && a1 == EMPTY)
+        empty_caches();
     if (number != GETPRIORITY || a1 != MARK)
         return;
     if (a2)

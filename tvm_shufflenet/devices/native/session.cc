@@ -218,6 +218,7 @@ void RehearseSession(int fd, const SessionConfig& config) {
 void ServeSession(int fd, const SessionConfig& config) {
   try {
     RegisterGlobals(config);
+    if (!config.cost_socket.empty()) EmptyModelledCaches();
     CallGlobal("rpc.ServerLoop", fd);
   } catch (const std::exception& error) {
     fprintf(stderr, "session %d: %s\n", getpid(), error.what());
