@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -86,8 +87,13 @@ def fuzz(target: str, seconds: int, grow: bool) -> bool:
         f"-max_total_time={seconds}", f"-timeout={INPUT_SECONDS}", f"-rss_limit_mb={MEMORY_MB}",
         f"-artifact_prefix={FOUND}/", "-print_final_stats=1",
     ]  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-fuzz-") as fresh:
-        done = subprocess.run([*command_of(target), *words, fresh, str(corpus)], cwd=ROOT)
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # files come and go thousands of times
+    with (
+        tempfile.TemporaryDirectory(prefix="tvm-shufflenet-fuzz-") as fresh,
+        tempfile.TemporaryDirectory(prefix="tvm-shufflenet-fuzz-", dir=memory) as scratch,
+    ):
+        command = [*command_of(target), *words, fresh, str(corpus)]
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TMPDIR": scratch})
         if grow:
             _merge(target, corpus, Path(fresh))
     return done.returncode == 0

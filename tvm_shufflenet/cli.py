@@ -733,14 +733,15 @@ def _replay(options) -> None:
     from .reproducer import read_finding, replay, target_of
 
     finding, console = read_finding(options.folder), _console(options)
-    console.print(f"{finding.kind} {finding.name} for {finding.target}, found on {finding.device}: {finding.what}")
+    console.print(f"{finding.kind} {finding.name} for {finding.target}, found on {finding.device}", markup=False)
+    console.print(finding.what, markup=False)
     with checking_device(target_of(finding), options.device) as device:
         if isinstance(device, DeployError):
             raise device
         wrong = replay(options.folder, device)
     if wrong is not None:
         raise WrongResult(f"{finding.name} is wrong on {device.name}: {wrong}", "", "report the folder")
-    console.print(f"{finding.name} computes on {device.name} what it should")
+    console.print(f"{finding.name} computes on {device.name} what it should", markup=False)
 
 
 def _records_list(options) -> None:
