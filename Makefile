@@ -23,9 +23,10 @@ demo: all
 	$(BIN)/tvm-shufflenet run demo/shufflenet
 	$(BIN)/tvm-shufflenet bench demo/shufflenet
 
+# One process more than the two cores that a small machine has: tests wait for devices and for what they have started.
 test: all
 	-@sh tools/system-packages.sh tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
