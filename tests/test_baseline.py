@@ -9,7 +9,6 @@ import pytest
 
 from tvm_shufflenet import cli
 from tvm_shufflenet.errors import BadInput, Slower
-from tvm_shufflenet.host import host_facts
 from tvm_shufflenet.report.baseline import Setting, Verdict, read_baseline, refuse_unlike
 
 SETTING = Setting("net", (1, 3, 32, 32), "local", "measured", 1, ("a CPU", 2))
@@ -113,17 +112,6 @@ def compare(tmp_path, monkeypatch, capfd):
 
 @pytest.mark.slow
 class TestCommand:
-    def test_slower_is_exit_code_7_and_reported_all_the_same(self, compare):
-        host = {key: value for key, value in host_facts().items() if key in ("cpu", "cpus")}
-        latency = {"tuned": {"median": 0.001, "kind": "measured"}}
-        facts = FACTS | {"model": "shufflenet_v1_g3_x0_25", "host": host, "latency_us": latency}
-        Path("old.json").write_text(json.dumps(facts))
-        code, error, facts = compare("--baseline", "old.json", "--fail-slower", "10%")
-        assert code == 7 and "% slower" in error and "Traceback" not in error
-        assert facts["baseline"]["allowed_percent"] == 10 and not facts["baseline"]["passed"]
-        assert facts["speedup"] > 1 and facts["peers"] == []
-        assert facts["input_shape"] == [1, 3, 32, 32] and facts["host"]["cpu"] == host["cpu"]
-
     def test_refused_before_anything_is_timed(self, compare):
         facts = FACTS | {"model": "shufflenet_v1_g3_x0_25", "threads": 2}
         Path("old.json").write_text(json.dumps(facts))

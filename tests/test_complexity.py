@@ -42,7 +42,6 @@ FAMILIES = (
     "shufflenet_v1_g1_x1_0_biased",
     "shufflenet_v1_g3_x0_5",
     "shufflenet_v1_g3_x0_5_megvii",
-    "shufflenet_v1_g4_x0_25_relu",
     "shufflenet_v2_x0_5",
     "alexnet",
     "googlenet",

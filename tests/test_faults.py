@@ -27,8 +27,8 @@ ARM64 = find_target("arm64")
 def test_faults_change_no_record_and_leave_nothing():
     said = []
     with fault_campaign.scratch() as folder:
-        calm, rough = fault_campaign.campaign(folder, trials=24, seed=1, faults=10, say=said.append)
-    assert sum(rough.faults.values()) == 10, said
+        calm, rough = fault_campaign.campaign(folder, trials=16, seed=1, faults=6, say=said.append)
+    assert sum(rough.faults.values()) == 6, said
     assert rough.tuner_mb < 1.2 * calm.tuner_mb
 
 
@@ -118,7 +118,7 @@ def test_the_proxy_flips_the_bit_it_is_told_and_resets(proxy):
         assert [(i, a ^ b) for i, (a, b) in enumerate(zip(data, changed, strict=True)) if a != b] == [(50_000, 4)]
         assert json.loads(process.stdout.readline())["kind"] == "flip"
     arm(kind="reset", up=True, after=10)
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(OSError):  # whichever call meets it
         for _ in range(100):
             exchange(address, data)
 

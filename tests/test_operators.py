@@ -130,7 +130,7 @@ def pointwise_operators(drawn) -> Pointwise:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=str)
-@settings(deadline=None, max_examples=15, derandomize=True)
+@settings(deadline=None, max_examples=10, derandomize=True)
 @given(kernel=pointwise_operators())
 def test_pointwise_computes_what_torch_computes(machine, kernel):
     Case(kernel).check(machine)

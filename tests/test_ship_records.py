@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -52,10 +53,14 @@ def test_operators_are_collected_once_and_grouped_by_worth_and_kind(script, netw
     assert all(len({each.kind for each in group}) == 1 for group in groups)
 
 
-def test_heavy_operators_of_a_network_of_width_one_get_more_trials(script):
-    trials = {each.trials for each in script.operators("shufflenet_v2_x1_0", A72, 4)}
-    assert trials == {4, 12}
-    assert {each.trials for each in script.operators("shufflenet_v2_x0_5", A72, 4)} == {4}
+def test_heavy_operators_of_a_network_of_width_one_get_more_trials(script, network, monkeypatch):
+    assert script.FAVOURED.fullmatch("shufflenet_v2_x1_0") and not script.FAVOURED.fullmatch("shufflenet_v2_x0_5")
+    assert {each.trials for each in script.operators(network, A72, 4)} == {4}
+    monkeypatch.setattr(script, "FAVOURED", re.compile(re.escape(network)))
+    monkeypatch.setattr(script, "FAVOURED_SHARE", 0.4)
+    found = list(script.operators(network, A72, 4))
+    assert {each.trials for each in found} == {4, 12}
+    assert max(found, key=lambda each: each.task.occurrences * each.task.flops).trials == 12
 
 
 @pytest.mark.slow

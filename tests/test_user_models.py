@@ -92,7 +92,6 @@ def test_units_among_other_layers_in_a_batch_of_odd_size(say, tmp_path):
         ("shufflenet_v1_g3_x0_25", "2,3,225,193"),
         ("shufflenet_v2_x0_5", "1,3,480,640"),
         pytest.param("shufflenet_v1_g8_x0_25", "3,3,33,47", marks=pytest.mark.slow),
-        pytest.param("shufflenet_v1_g3_x0_25", "1,3,720,1280", marks=pytest.mark.slow),
     ],
 )
 def test_networks_of_the_zoo_at_other_shapes(say, name, shape):
