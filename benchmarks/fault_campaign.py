@@ -57,6 +57,7 @@ TRIAL_SECONDS = 5
 WATCHDOG_S = 10.0
 REARM_S = 3.0
 DISK_MB = 192
+CALM_END = 4  # trials
 LIMIT_S = 180.0  # without any progress
 
 # How often each kind comes. Those that cost the tuner seconds are rarer.
@@ -398,6 +399,7 @@ def run(laboratory: Laboratory, records: Path, trials: int, seed: int, faults: i
 
     A fault waits for another trial to be recorded after the one before it: so that in the end each has hit a tuner at
     work, and none a trial that was hit three times already, which would be the trial's own fault for all one can know.
+    The last trials are left alone: whole networks are timed after them, in sessions that may last ten minutes.
     """
     tuner = laboratory.tuner(records, trials, seed)
     injector, report = Injector(laboratory, tuner, seed, faults), Report()
@@ -413,7 +415,7 @@ def run(laboratory: Laboratory, records: Path, trials: int, seed: int, faults: i
         recorded = line_count(records / JOURNAL)
         if recorded > grown:
             grown, moved = recorded, time.monotonic()
-        if recorded > seen and injector.left and injector.inject():
+        if seen < recorded < trials - CALM_END and injector.left and injector.inject():
             seen = recorded
             count = sum(injector.done.values())
             say(f"{time.monotonic() - started:6.1f} s, {recorded} trials, fault {count}: {injector.latest}")

@@ -123,7 +123,7 @@ _A53 = Core(
     "back behind long ones (llvm/llvm-project#213238); its A55 model comes closer. Copies at 1.23 GB/s",
 )  # fmt: skip
 _A55 = replace(
-    _A53, name="cortex-a55", cpu="cortex-a55", clock_ghz=1.8, separate_ports=True,
+    _A53, name="cortex-a55", cpu="cortex-a55", qemu_cpu="neoverse-n1", clock_ghz=1.8, separate_ports=True,
     dram_line_ns=9.1, compute_scale=1.0, model_error_percent=None,
     source="RK3568; Cortex-A55 TRM 100442; Software Optimization Guide EPM128372: one load and one store pipe. Copies "
     "at 2.98 GB/s (Quartz64); latency of memory as Raspberry Pi 3B+",
