@@ -406,6 +406,13 @@ def test_an_emulated_core_has_the_features_of_its_cpu():
         pass
 
 
+@pytest.mark.parametrize("name", ["arm64", "cortex-a53", "cortex-a55", "cortex-a76"])
+def test_every_target_s_own_emulated_core_has_its_features(name):
+    target = find_target(name)
+    with find_device("emulated", target) as device:
+        handshake.check_device(device, target)
+
+
 @pytest.mark.parametrize("name", ["TVM_VERSION", "FFI_VERSION", "SERVER_VERSION"])
 def test_another_version_is_refused_before_anything_is_uploaded(monkeypatch, name):
     monkeypatch.setattr(handshake, name, "9.9.9")
