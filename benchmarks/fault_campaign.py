@@ -160,7 +160,9 @@ class Laboratory:
         self.temporary = self.disk / "tmp"
         self.temporary.mkdir()
         self.model.write_text(MODEL)
-        self.environment = os.environ | {MARK: self.mark, "TMPDIR": str(self.temporary)}
+        torch_cache = str(self.folder / "torch")  # which torch leaves behind, as it should
+        variables = {MARK: self.mark, "TMPDIR": str(self.temporary), "TORCHINDUCTOR_CACHE_DIR": torch_cache}
+        self.environment = os.environ | variables
         self._fake_clock()
         tracker_port, *self.ports = free_ports(1 + self.devices)
         self.address = f"127.0.0.1:{tracker_port}"
