@@ -63,17 +63,15 @@ def server_harness() -> Path:
     sources = [name for name in native.SOURCES if name != "server.cc"]
     command = [
         compiler, "-std=c++17", "-g", "-O1", "-fsanitize=fuzzer,address", "-fno-omit-frame-pointer", "-pthread",
-        f"-DSERVER_VERSION={native.SERVER_VERSION}", f'-DTVM_VERSION="{toolchain.TVM_VERSION}"',
-        f'-DFFI_VERSION="{toolchain.FFI_VERSION}"', "-iquote", str(native.HERE), "-isystem", str(native.ffi_headers()),
+        *native.source_flags(), "-iquote", str(native.HERE),
         str(FUZZ / "server_fuzzer.cc"), *(str(native.HERE / name) for name in sources),
-        "-Wl,--no-as-needed", *(str(libs / name) for name in native.LIBS), f"-Wl,-rpath,{libs}",
+        *native.runtime_flags(libs), f"-Wl,-rpath,{libs}",
     ]  # fmt: skip
 
     def build(output: Path) -> None:
         done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
         if done.returncode != 0:
-            words = "\n".join(done.stderr.strip().splitlines()[-12:])
-            raise LinkFailed(f"the server's fuzzer did not build:\n{words}", "", CLANG)
+            raise LinkFailed(f"the server's fuzzer did not build:\n{native.last_lines(done.stderr)}", "", CLANG)
 
     texts = [(native.HERE / name).read_bytes() for name in (*native.SOURCES, *native.HEADERS)]
     return cached_build("server-fuzzer", [*texts, (FUZZ / "server_fuzzer.cc").read_bytes(), *command], build)

@@ -94,8 +94,8 @@ class Attempt:
     """A schedule sent to ``endpoint``, or one whose outcome this search knows from its earlier run: ``recalled``."""
 
     candidate: ms.MeasureCandidate
-    endpoint: Endpoint
-    submitted: float
+    endpoint: Endpoint | None = None
+    submitted: float | None = None
     job: Job | None = None
     future: Future[Outcome] | None = None
     recalled: Recalled | None = None
@@ -168,6 +168,11 @@ class TuneResult:
         return 60 * (self.measured + self.failed) / self.wall_s if self.wall_s else 0.0
 
 
+def _made_for(space: str, trials: Iterable[Trial]) -> int:
+    """How many of the trials count for the strategy that searches ``space``."""
+    return sum(trial.strategy == LABELS[space] for trial in trials)
+
+
 def load_intrinsics() -> None:
     """Import the intrinsics that every TuneContext needs, in two seconds instead of twenty.
 
@@ -193,8 +198,7 @@ class Tuner:
 
     ``trials`` counts all finished trials of these operators on this clock with this strategy and so many ``threads``,
     those of earlier runs in ``store`` included. The ``device`` uses as many threads, and ends what takes a trial longer
-    than ``trial_seconds``. Raises NothingMeasured where
-    ``trials`` comes to none.
+    than ``trial_seconds``. Raises NothingMeasured where ``trials`` comes to none.
 
     A search that goes on where an earlier run of it ended, or was killed, first goes through that run again with what
     it recorded in the place of trials. So it has learned and drawn what it would have without the break, and makes the
@@ -255,10 +259,12 @@ class Tuner:
     def _finished(self, operators: list[OperatorTask]) -> int:
         """How many of the trials asked for are done."""
         return sum(
-            trial.strategy == LABELS[self._space(operator.mod)]
-            for operator in operators
-            for trial in self.store.trials(workload_hash(operator.mod), self.device.clock, self.threads)
+            _made_for(self._space(operator.mod), self._known(workload_hash(operator.mod))) for operator in operators
         )
+
+    def _known(self, workload: str) -> list[Trial]:
+        """The trials of a workload on this clock with so many threads, whatever strategy they were made for."""
+        return self.store.trials(workload, self.device.clock, self.threads)
 
     def _space(self, mod: tvm.IRModule) -> str:
         return "template" if self.strategy == "template" and rules.template_name(mod) else "generated"
@@ -288,10 +294,9 @@ class Tuner:
             context,
             self.database.commit_workload(mod),
         )
-        earlier = self.store.trials(shash, self.device.clock, self.threads)
+        earlier = self._known(shash)
         task.seen = {trial.trace for trial in earlier}
-        finished = [trial for trial in earlier if trial.strategy == LABELS[space]]
-        task.trials = len(finished)
+        task.trials = _made_for(space, earlier)
         task.best_seconds = min((t.seconds for t in earlier if t.seconds), default=float("inf"))
         task.rounds = -(-task.trials // BATCH)
         return task
@@ -370,10 +375,7 @@ class Tuner:
             late = new[max(0, room) :]
             task.waiting = [*(candidate for candidate, _ in late), *task.waiting]
             pairs = [pair for pair in pairs if not any(pair is each for each in late)]
-        return [self._recall(each, known) if known else self._submitted(task, each) for each, known in pairs]
-
-    def _recall(self, candidate: ms.MeasureCandidate, recalled: Recalled) -> Attempt:
-        return Attempt(candidate, self.device.endpoint(), time.monotonic(), recalled=recalled)
+        return [Attempt(each, recalled=known) if known else self._submitted(task, each) for each, known in pairs]
 
     def _submitted(self, task: Task, candidate: ms.MeasureCandidate, urgent: bool = False) -> Attempt:
         endpoint = self.device.endpoint()
@@ -440,7 +442,7 @@ class Tuner:
     def _unseen(self, task: Task, candidates: Iterable[ms.MeasureCandidate]) -> list[ms.MeasureCandidate]:
         """Those that nobody has tried or is about to, each once."""
         self.store.catch_up()  # another run may be writing to the same folder
-        task.seen |= {trial.trace for trial in self.store.trials(task.workload, self.device.clock, self.threads)}
+        task.seen |= {trial.trace for trial in self._known(task.workload)}
         new = {}
         for candidate in candidates:
             key = trace_hash(candidate.sch.trace)

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from ..devices.base import Device
 from ..devices.block_cache import BlockCache
 from ..devices.kernels import Kernels
 from ..library import alternate, lowering
-from ..library.build import Scheduled
+from ..library.build import Operator, Scheduled
 from ..targets import Target
 from ..toolchain import FFI_VERSION, cache_dir
 from .serial import workload_hash
@@ -54,12 +54,12 @@ class WrongUse:
 def uses(scheduled: Scheduled, target: Target, device: Device) -> list[Use]:
     """Every operator that a schedule was applied to."""
     chosen = [operator for operator in scheduled.operators if operator.schedule != "none"]
-    return [_use(scheduled, operator, scheduled.workloads, target, device) for operator in chosen]
+    return [_use(scheduled, operator, target, device) for operator in chosen]
 
 
-def _use(scheduled: Scheduled, operator, workloads: Mapping[str, tvm.IRModule], target: Target, device: Device) -> Use:
+def _use(scheduled: Scheduled, operator: Operator, target: Target, device: Device) -> Use:
     function = scheduled.module[operator.name].with_attr("global_symbol", "main")
-    workload = workloads[operator.name]
+    workload = scheduled.workloads[operator.name]
     parts = (
         f"{_code()} {device.name} {target.tvm_config} {workload_hash(workload)} {tvm_ffi.structural_hash(function):x} "
         f"{operator.arguments}"

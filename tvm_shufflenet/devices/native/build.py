@@ -91,13 +91,25 @@ def compile_server(compiler: list[str], libs: Path) -> list[str]:
     return [
         *compiler,
         *FLAGS,
+        *source_flags(),
+        *(str(HERE / name) for name in SOURCES),
+        *runtime_flags(libs),
+    ]
+
+
+def source_flags() -> list[str]:
+    """What every compiler of these sources has to be told. Raises ToolMissing."""
+    return [
         f"-DSERVER_VERSION={SERVER_VERSION}",
         f'-DTVM_VERSION="{toolchain.TVM_VERSION}"',
         f'-DFFI_VERSION="{toolchain.FFI_VERSION}"',
         *("-isystem", str(ffi_headers())),
-        *(str(HERE / name) for name in SOURCES),
-        *("-Wl,--no-as-needed", *(str(libs / name) for name in LIBS)),  # the server reaches the runtime by name only
     ]
+
+
+def runtime_flags(libs: Path) -> list[str]:
+    """What links the runtime in ``libs``, which the server reaches by name only."""
+    return ["-Wl,--no-as-needed", *(str(libs / name) for name in LIBS)]
 
 
 def server_bundle(arch: str, folder: Path) -> Path:
