@@ -608,8 +608,9 @@ def test_no_inference_asks_the_kernel_for_memory(arm):
     def maps(warmup: str) -> int:
         options = ["--warmup", warmup, "--repeat", "2", "--threads", "2", "--json"]
         done = run_bench(arm, *options, command=[toolchain.find_qemu().path, "-strace"])
-        # Two threads' lines may run into each other; the words of which they are made stay whole.
-        return sum(map(done.stderr.count, ("mmap(", "brk(", "munmap(")))
+        # Two threads' lines may run into each other; the words of which they are made stay whole. How often munmap()
+        # is called depends on where the kernel puts what is asked for: an aligned piece is cut out of it.
+        return done.stderr.count(" mmap(") + done.stderr.count(" brk(")
 
     assert maps("0") == maps("9") > 0
 
