@@ -28,7 +28,8 @@ from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import Target, find_target
-from tvm_shufflenet.tuning.driver import Tuner, start_workers
+from tvm_shufflenet.tuning.driver import Tuner
+from tvm_shufflenet.tuning.measurer import start_workers
 from tvm_shufflenet.tuning.records import RecordStore, workload_hash
 from tvm_shufflenet.tuning.workers import Workers
 

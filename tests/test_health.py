@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from test_server import RunningServer, eventually
-from test_tune import FACTORY, SHAPE, Sabotaged, Tuner, free_port, journal, one_operator, operators
+from test_tune import FACTORY, SHAPE, Sabotaged, Tuner, free_port, journal, operators
 from tvm import rpc
 from tvm.rpc.tracker import Tracker
 
@@ -25,8 +25,9 @@ from tvm_shufflenet.latency import spread
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.reproducer import read_finding
 from tvm_shufflenet.targets import find_target
-from tvm_shufflenet.tuning import driver, health
+from tvm_shufflenet.tuning import health, measurer
 from tvm_shufflenet.tuning.health import Drift, Quarantine, probe
+from tvm_shufflenet.tuning.measurer import Measurer
 from tvm_shufflenet.tuning.records import RecordStore
 from tvm_shufflenet.tuning.trial import Cause, Outcome, _cause, _plausible
 from tvm_shufflenet.tuning.verification import reference
@@ -46,7 +47,7 @@ def unit(tmp_path_factory):
 def quick(monkeypatch):
     """Rests in no time."""
     monkeypatch.setattr(health, "FIRST_REST_S", 0.01)
-    monkeypatch.setattr(driver, "COOLING_S", (0.0, 0.0))
+    monkeypatch.setattr(measurer, "COOLING_S", (0.0, 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +137,13 @@ def test_a_time_that_no_clock_shows_is_the_device_s_fault(seconds):
     assert _cause(caught.value) is Cause.DEVICE
 
 
-def tuner_for(unit, device, folder, trials: int, kind=Tuner) -> Tuner:
-    store = RecordStore(folder, LOCAL.tvm())
-    return kind(operators(unit, LOCAL), LOCAL, device, store, trials=trials)
+def tuner_for(unit, device, folder, trials: int, kind=Measurer) -> Tuner:
+    tuner = Tuner(operators(unit, LOCAL), LOCAL, device, RecordStore(folder, LOCAL.tvm()), trials=trials)
+    tuner.measurer = kind(LOCAL, device)
+    return tuner
 
 
-class Slowing(Tuner):
+class Slowing(Measurer):
     """Its device's probe takes longer each time."""
 
     probes = 0
@@ -153,11 +155,11 @@ class Slowing(Tuner):
 
 
 def test_a_measured_run_watches_the_device_s_pace_and_flags_its_trials(unit, tmp_path, quick, monkeypatch, workers):
-    monkeypatch.setattr(driver, "PROBE_EVERY", 4)
+    monkeypatch.setattr(measurer, "PROBE_EVERY", 4)
     with find_device("local", LOCAL) as device:
         tuner = tuner_for(unit, device, tmp_path, 6, Slowing)
         result = tuner.run(workers)
-    assert result.measured == 6 and tuner.probes >= 2
+    assert result.measured == 6 and tuner.measurer.probes >= 2
     assert result.drift > 1.1
     flagged = ["drift" in line for line in journal(tmp_path)]
     assert not flagged[0] and flagged[-1]
@@ -167,13 +169,13 @@ def test_a_measured_run_watches_the_device_s_pace_and_flags_its_trials(unit, tmp
 # Devices that fail
 
 
-class Losing(Tuner):
+class Losing(Measurer):
     """What it sends to its device is lost on the way, so many times in a row."""
 
     left = 0
 
-    def _job_of(self, mod, endpoint, expected):
-        made = super()._job_of(mod, endpoint, expected)
+    def _job(self, mod, endpoint, reference):
+        made = super()._job(mod, endpoint, reference)
         if self.left:
             self.left -= 1
             return replace(made, endpoint=replace(made.endpoint, port=free_port()))
@@ -191,8 +193,8 @@ def test_a_device_that_fails_repeatedly_rests_is_checked_and_readmitted(unit, tm
 
     monkeypatch.setattr(Losing, "_check", found_again)
     with find_device("local", LOCAL) as device:
-        tuner = Losing(one_operator(unit, LOCAL), LOCAL, device, RecordStore(tmp_path, LOCAL.tvm()), trials=12)
-        tuner.left = 10**6
+        tuner = tuner_for(unit, device, tmp_path, 12, Losing)
+        tuner.measurer.left = 10**6
         result = tuner.run(workers)
     assert (result.measured, result.failed) == (12, 0) and result.repeated >= 3
     assert checks == [None]
@@ -202,7 +204,7 @@ def test_a_device_that_never_passes_its_check_is_given_up(unit, tmp_path, quick,
     monkeypatch.setattr(LocalDevice, "restart", lambda self: (_ for _ in ()).throw(DeviceFailed("it does not start")))
     with find_device("local", LOCAL) as device:
         tuner = tuner_for(unit, device, tmp_path, 12, Losing)
-        tuner.left = 12
+        tuner.measurer.left = 12
         started = time.monotonic()
         with pytest.raises(NothingMeasured):
             tuner.run(workers)
@@ -214,7 +216,7 @@ def test_a_device_that_computes_wrongly_is_told_from_a_wrong_schedule(unit, tmp_
     for wrong_device in (False, True):
         with find_device("local", LOCAL) as device:
             tuner = tuner_for(unit, device, tmp_path / str(wrong_device), 4, Sabotaged)
-            tuner.wrong = True
+            tuner.measurer.wrong = True
             if not wrong_device:
                 result = tuner.run(workers)
                 assert (result.measured, result.causes) == (2, {"wrong": 2})
@@ -224,7 +226,7 @@ def test_a_device_that_computes_wrongly_is_told_from_a_wrong_schedule(unit, tmp_
                 continue
             right = reference(probe())
             sums = np.array(right.digests)
-            tuner._probe_reference = replace(right, digests=tuple(map(tuple, (sums + 1).tolist())))
+            tuner.measurer._probe_reference = replace(right, digests=tuple(map(tuple, (sums + 1).tolist())))
             with pytest.raises(NothingMeasured, match="the device computes wrongly") as lost:
                 tuner.run(workers)
             assert "reproducer" not in str(lost.value)

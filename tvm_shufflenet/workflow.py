@@ -54,8 +54,9 @@ from .profiling.result import Profile
 from .profiling.timed import timed_operators
 from .targets import Target, find_target
 from .toolchain import FFI_VERSION, TVM_VERSION
-from .tuning.driver import TRIAL_SECONDS, Progress, Tuner, TuneResult
+from .tuning.driver import Progress, Tuner, TuneResult
 from .tuning.first_use import first_uses, references_ahead, uses
+from .tuning.measurer import TRIAL_SECONDS
 from .tuning.records import RecordStore
 from .verify import Candidate, check, verify
 

@@ -14,8 +14,7 @@ import inspect
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from unittest import mock
 
@@ -24,35 +23,27 @@ import tvm
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
-from ..devices.base import Device, Endpoint
-from ..errors import DeployError, DeviceFailed, NothingMeasured
+from ..devices.base import Device
+from ..errors import DeviceFailed, NothingMeasured
 from ..graph.tasks import OperatorTask, argument_shapes
-from ..latency import MODELLED
-from ..library.link import trial_command
 from ..reproducer import keep_operator
 from ..schedules import rules
 from ..schedules.nearest import near_trace
 from ..targets import Target
 from ..toolchain import TVM_VERSION
-from .health import COOLING_S, DRIFT, PROBE_EVERY, Drift, Quarantine, probe
+from .measurer import TRIAL_SECONDS, Attempt, Measurer, start_workers
 from .records import Recalled, RecordStore, Trial, trace_hash, workload_hash
-from .trial import Cause, Job, Outcome
+from .trial import Cause, Outcome
 from .verification import Reference, known_reference
 from .workers import Workers
 
 BATCH = 8
-# A schedule is to blame for a failure once it has failed so often while the device was well right afterwards; what is
-# lost by a device, by the way to it or by this host is made again.
-BLAMED_AFTER, MOST_ATTEMPTS = 3, 20
-PROBES = 4  # through a tracker, until the device that failed has been asked
 # Spaces of a template hold some hundred points, and to replay and score one takes some 10 ms: a small population of
 # few generations covers them.
 POPULATION = {"template": 24, "generated": 128}
 GENERATIONS = {"template": 2, "generated": 3}
 # Strategy that a trial counts for: both search the generated space of an operator without a template.
 LABELS = {"template": "template", "generated": "ansor"}
-TRIAL_SECONDS = 30.0  # on the device
-BUILD_SECONDS = 15.0  # before that, on a loaded host
 
 
 @dataclass
@@ -90,15 +81,11 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A schedule sent to ``endpoint``, or one whose outcome this search knows from its earlier run: ``recalled``."""
+class Try:
+    """A schedule and what was sent to the device, or what the search's earlier run recorded of it."""
 
     candidate: ms.MeasureCandidate
-    endpoint: Endpoint | None = None
-    submitted: float | None = None
-    job: Job | None = None
-    future: Future[Outcome] | None = None
-    recalled: Recalled | None = None
+    made: Attempt | Recalled
 
 
 @dataclass(frozen=True)
@@ -106,7 +93,7 @@ class Batch:
     """Trials of one task under way."""
 
     task: Task
-    attempts: list[Attempt]
+    tries: list[Try]
 
 
 @dataclass(frozen=True)
@@ -183,16 +170,6 @@ def load_intrinsics() -> None:
         importlib.import_module("tvm.s_tir.tensor_intrin")
 
 
-@contextlib.contextmanager
-def start_workers(device: Device, trial_seconds: float = TRIAL_SECONDS) -> Iterator[Workers]:
-    """As many as the device can use; they load TVM, so several searches may share them."""
-    workers = Workers(device.workers, trial_seconds + BUILD_SECONDS)
-    try:
-        yield workers
-    finally:
-        workers.close()
-
-
 class Tuner:
     """Searches schedules for ``operators``, a network's or any others, each workload once.
 
@@ -223,7 +200,7 @@ class Tuner:
         np.random.seed(seed % 2**32)  # the cost model draws from numpy's global state while it is still untrained
         self.target, self.device, self.store = target, device, store
         self.strategy, self.requested, self.seed, self.threads = strategy, trials, seed, threads
-        self.trial_seconds, self.on_progress = trial_seconds, on_progress
+        self.on_progress = on_progress
         self.tvm_target = target.tvm()
         self.machine = rules.machine(target, threads)
         operators = list(operators)
@@ -236,16 +213,11 @@ class Tuner:
         # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
         config = ms.cost_model.xgb_model.XGBConfig(seed=seed, nthread=1)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
-        self.link_command = tuple(trial_command(target))
+        self.measurer = Measurer(target, device, trial_seconds)
         self.measured = self.failed = 0
         self.causes: Counter[str] = Counter()
         self.first_error: str | None = None
-        self.quarantine, self.drift = Quarantine(), Drift()
-        self.noisy = self.repeated = 0
-        self.since_probe = 0
-        self.passed_check = 0.0  # what was sent to the device before says nothing of it now
-        self._workers: Workers | None = None
-        self._probe_reference: Reference | None = None
+        self.noisy = 0
         self.tasks = [self._task(task) for task in operators]
         self.tasks.sort(key=lambda task: -task.weight * task.flops)
         self.reused = sum(task.trials for task in self.tasks)
@@ -307,17 +279,17 @@ class Tuner:
         if self._left() > 0:
             self.store.prepare()
             try:
-                own = start_workers(self.device, self.trial_seconds)
-                with contextlib.nullcontext(workers) if workers else own as self._workers:
+                own = start_workers(self.device, self.measurer.trial_seconds)
+                with contextlib.nullcontext(workers) if workers else own as self.measurer.workers:
                     self._search(started)
+            except DeviceFailed as exc:
+                if self.measured + self.reused:
+                    raise
+                raise self._nothing_measured(exc.what) from exc
             finally:
                 self.store.hide(None)
         if self.measured + self.reused == 0:
-            raise NothingMeasured(
-                "nothing was measured",
-                self.first_error or f"--trials {self.requested} left nothing to do",
-                "tvm-shufflenet doctor",
-            )
+            raise self._nothing_measured(f"--trials {self.requested} left nothing to do")
         return TuneResult(
             self.requested,
             self.measured,
@@ -325,13 +297,17 @@ class Tuner:
             self.reused,
             time.monotonic() - started,
             dict(self.causes),
-            self.first_error,
+            self.measurer.first_error or self.first_error,
             next(filter(None, (rules.rule_kind(task.context) for task in self.tasks)), None),
             tuple(self.tasks),
             self.noisy,
-            self.drift.worst,
-            self.repeated,
+            self.measurer.drift.worst,
+            self.measurer.repeated,
         )
+
+    def _nothing_measured(self, otherwise: str) -> NothingMeasured:
+        error = self.measurer.first_error or self.first_error or otherwise
+        return NothingMeasured("nothing was measured", error, "tvm-shufflenet doctor")
 
     def _left(self) -> int:
         return self.requested - self.reused - self.measured - self.failed
@@ -342,16 +318,16 @@ class Tuner:
         running: deque[Batch] = deque()
         while True:
             while len(running) < ahead:
-                batch = self._next_batch(sum(len(batch.attempts) for batch in running))
+                batch = self._next_batch(sum(len(batch.tries) for batch in running))
                 if batch is None:
                     break
                 running.append(batch)
             if not running:
                 return
             batch = running.popleft()
-            outcomes = [self._collect(batch.task, attempt) for attempt in batch.attempts]
-            self._learn(batch.task, [attempt.candidate for attempt in batch.attempts], outcomes)
-            if not all(attempt.recalled for attempt in batch.attempts):
+            outcomes = [self._collect(batch.task, each) for each in batch.tries]
+            self._learn(batch.task, [each.candidate for each in batch.tries], outcomes)
+            if any(isinstance(each.made, Attempt) for each in batch.tries):
                 self.on_progress(self.progress(batch.task.name, time.monotonic() - started))
 
     def _next_batch(self, planned: int) -> Batch | None:
@@ -360,12 +336,12 @@ class Tuner:
             candidates = self._candidates(task, room)
             if not candidates:
                 task.exhausted = True
-            elif attempts := self._attempts(task, candidates, planned):
+            elif tries := self._tries(task, candidates, planned):
                 task.searching = True
-                return Batch(task, attempts)
+                return Batch(task, tries)
         return None
 
-    def _attempts(self, task: Task, candidates: list[ms.MeasureCandidate], planned: int) -> list[Attempt]:
+    def _tries(self, task: Task, candidates: list[ms.MeasureCandidate], planned: int) -> list[Try]:
         """Those that the earlier run made are recalled, the others sent to the device."""
         recalled = [self.store.recall(task.workload, trace_hash(each.sch.trace)) for each in candidates]
         pairs = list(zip(candidates, recalled, strict=True))
@@ -375,12 +351,12 @@ class Tuner:
             late = new[max(0, room) :]
             task.waiting = [*(candidate for candidate, _ in late), *task.waiting]
             pairs = [pair for pair in pairs if not any(pair is each for each in late)]
-        return [Attempt(each, recalled=known) if known else self._submitted(task, each) for each, known in pairs]
+        return [Try(each, known or self._submitted(task, each)) for each, known in pairs]
 
-    def _submitted(self, task: Task, candidate: ms.MeasureCandidate, urgent: bool = False) -> Attempt:
-        endpoint = self.device.endpoint()
-        job = self._job(task, candidate, endpoint)
-        return Attempt(candidate, endpoint, time.monotonic(), job, self._workers.submit(job, urgent))
+    def _submitted(self, task: Task, candidate: ms.MeasureCandidate) -> Attempt:
+        if task.reference is None:
+            task.reference = known_reference(task.mod, task.workload)
+        return self.measurer.submit(candidate.sch.mod, task.reference)
 
     def _take_as_knowledge(self) -> bool:
         """Learn at once from what an earlier run of this search recorded and this one does not come to; whether there
@@ -465,36 +441,16 @@ class Tuner:
         near = near_trace(task.mod, argument_shapes(task.mod), self.machine, self.neighbours)
         return [] if near is None else [rules.candidate(task.mod, near[0])]
 
-    def _job(self, task: Task, candidate: ms.MeasureCandidate, endpoint: Endpoint) -> Job:
-        if task.reference is None:
-            task.reference = known_reference(task.mod, task.workload)
-        return self._job_of(candidate.sch.mod, endpoint, task.reference)
-
-    def _job_of(self, mod: tvm.IRModule, endpoint: Endpoint, expected: Reference) -> Job:
-        return Job(
-            tvm.ir.save_json(mod),
-            self.target.tvm_config,
-            self.link_command,
-            self.target.machine,
-            endpoint if endpoint.key is None else replace(endpoint, avoid=self.quarantine.resting()),
-            number=1,
-            repeat=3,
-            min_repeat_ms=15,
-            session_seconds=self.trial_seconds,
-            reference=expected,
-        )
-
-    def _collect(self, task: Task, attempt: Attempt) -> Outcome:
+    def _collect(self, task: Task, tried: Try) -> Outcome:
         """The outcome of a trial, on disk when this returns."""
-        if attempt.recalled is not None:
-            return self._recollect(task, attempt)
-        outcome = self._verdict(task, attempt)
+        if isinstance(tried.made, Recalled):
+            return self._recollect(task, tried.candidate, tried.made)
+        outcome = self.measurer.outcome(tried.made)
         if outcome.cause is Cause.WRONG:
-            outcome = replace(outcome, error=f"{outcome.error}; {self._kept(task, attempt, outcome)}")
-        self._note_pace(outcome)
+            outcome = replace(outcome, error=f"{outcome.error}; {self._kept(task, tried, outcome)}")
         trial = Trial(
             task.workload,
-            trace_hash(attempt.candidate.sch.trace),
+            trace_hash(tried.candidate.sch.trace),
             LABELS[task.space],
             self.device.name,
             self.device.kind,
@@ -504,16 +460,14 @@ class Tuner:
             error=outcome.error or None,
             threads=self.threads,
             noise=outcome.noise,
-            drift=self.drift.of(outcome.address) if outcome.seconds else None,
+            drift=self.measurer.drift.of(outcome.address) if outcome.seconds else None,
             search=self.search,
         )
         record = None
         if outcome.seconds:
-            record = self._commit(task, attempt.candidate, outcome)
+            record = self._commit(task, tried.candidate, outcome)
             self.measured += 1
             self.noisy += trial.noise is not None
-            self.quarantine.good(outcome.address)
-            self.quarantine.good(self.device.name)
         else:
             self.failed += 1
             self.causes[outcome.cause.value] += 1
@@ -522,19 +476,18 @@ class Tuner:
         task.trials += 1
         return outcome
 
-    def _kept(self, task: Task, attempt: Attempt, outcome: Outcome) -> str:
+    def _kept(self, task: Task, tried: Try, outcome: Outcome) -> str:
         return keep_operator(
-            task.name, outcome.error, self.target, self.device.name, attempt.job.module_json, task.mod, task.reference,
-            outcome.found, attempt.candidate.sch.trace,
+            task.name, outcome.error, self.target, self.device.name, tried.made.job.module_json, task.mod,
+            task.reference, outcome.found, tried.candidate.sch.trace,
         )  # fmt: skip
 
-    def _recollect(self, task: Task, attempt: Attempt) -> Outcome:
+    def _recollect(self, task: Task, candidate: ms.MeasureCandidate, recalled: Recalled) -> Outcome:
         """As if the trial had been made now."""
-        recalled = attempt.recalled
         cause = recalled.trial.cause and Cause(recalled.trial.cause)
         outcome = Outcome(recalled.seconds, cause, recalled.trial.error or "")
         if outcome.seconds:
-            self._commit(task, attempt.candidate, outcome)
+            self._commit(task, candidate, outcome)
         self.store.show(recalled.trial)
         self.reused += 1
         task.trials += 1
@@ -546,121 +499,6 @@ class Tuner:
         )
         self.database.commit_tuning_record(record)
         return record
-
-    def _verdict(self, task: Task, attempt: Attempt) -> Outcome:
-        """What is to be said of a schedule, after as many attempts as it takes. Raises where the device is given up."""
-        blame = 0
-        for attempts in range(1, MOST_ATTEMPTS + 1):
-            outcome = attempt.future.result()
-            if outcome.cause is None:
-                break
-            outcome, device_is_well = self._examined(outcome, attempt)
-            blame += device_is_well
-            if blame == BLAMED_AFTER or attempts == MOST_ATTEMPTS:
-                break
-            self.repeated += 1
-            attempt = self._submitted(task, attempt.candidate, urgent=True)
-        return outcome
-
-    def _examined(self, outcome: Outcome, attempt: Attempt) -> tuple[Outcome, bool]:
-        """A failure with its cause, and whether its device is well otherwise; if it is not, this waits until it is."""
-        if not self._is_current(attempt.endpoint):
-            return replace(outcome, cause=Cause.DEVICE), False
-        probed = self._probe_of(outcome.address)
-        if probed.cause is None and probed.address == (outcome.address or probed.address):
-            return outcome, bool(outcome.address) or outcome.cause is not Cause.DEVICE
-        if probed.cause is not None:
-            what = "the device computes wrongly: " if probed.cause is Cause.WRONG else ""
-            outcome = replace(outcome, cause=Cause.DEVICE, error=what + probed.error)
-        self.first_error = self.first_error or outcome.error
-        self._fault(outcome, attempt)
-        return outcome, False
-
-    def _probe_of(self, address: str) -> Outcome:
-        """What the probe says of the device at ``address``; of another one, where a tracker does not lend that."""
-        for _ in range(PROBES):
-            probed = self._probe()
-            if probed.cause or probed.address == address or not address:
-                break
-        return probed
-
-    def _is_current(self, endpoint: Endpoint) -> bool:
-        """Whether a trial was meant for the device as it runs now, not for one that died and has been restarted."""
-        return endpoint == self.device.endpoint()
-
-    def _fault(self, outcome: Outcome, attempt: Attempt) -> None:
-        """A device has failed: where it is gone or fails repeatedly, wait until it is back. Raises where it is not."""
-        endpoint = attempt.endpoint
-        if not self._is_current(endpoint) or attempt.submitted < self.passed_check:
-            return
-        if outcome.address:
-            self.quarantine.fault(outcome.address)
-        several = endpoint.key is not None and self._devices() > len(self.quarantine.resting())
-        if self.quarantine.fault(self.device.name) and not several:
-            return self._rest(outcome.error)
-        try:
-            self.device.restart()
-        except DeployError as exc:
-            self._rest(str(exc))
-
-    def _devices(self) -> int:
-        try:
-            return self.device.devices()
-        except DeployError:
-            return 0
-
-    def _rest(self, error: str) -> None:
-        """Wait, ever longer, until the device passes a check. Raises where it does not, or has come back too often."""
-        name = self.device.name
-        while True:
-            if self.quarantine.given_up(name, has_worked=self.measured > 0):
-                self._give_up(error)
-            time.sleep(self.quarantine.rest_s(name))
-            error = self._check() or ""
-            if not error:
-                self.passed_check = time.monotonic()
-                return
-            self.quarantine.fault(name, at_once=True)
-
-    def _check(self) -> str | None:
-        """What is wrong with the device, if anything: it is started again, and runs the probe."""
-        try:
-            self.device.restart()
-        except DeployError as exc:
-            return str(exc)
-        outcome = self._probe()
-        return outcome.error if outcome.cause else None
-
-    def _probe(self) -> Outcome:
-        """The probe's outcome, whose result is known and whose time should ever be the same."""
-        if self._probe_reference is None:
-            self._probe_reference = known_reference(probe(), workload_hash(probe()))
-        job = self._job_of(probe(), self.device.endpoint(), self._probe_reference)
-        return self._workers.submit(job, urgent=True).result()
-
-    def _note_pace(self, outcome: Outcome) -> None:
-        """Every so often, see whether a real clock keeps its pace; a device that does not may cool down."""
-        if self.device.kind == MODELLED or not outcome.seconds:
-            return
-        self.since_probe += 1
-        if self.since_probe < PROBE_EVERY and self.measured:
-            return
-        self.since_probe = 0
-        for pause_s in (0.0, *COOLING_S):
-            time.sleep(pause_s)
-            found = self._probe()
-            if not found.seconds or self.drift.note(found.address, float(np.median(found.seconds))) <= DRIFT:
-                return
-
-    def _give_up(self, error: str) -> None:
-        """The device does not come back: keep what there is, and say so."""
-        if self.measured + self.reused == 0:
-            raise NothingMeasured("nothing was measured", self.first_error or error, "tvm-shufflenet doctor")
-        raise DeviceFailed(
-            f"{self.device.name} failed trial after trial, and rest did not help: {error}",
-            "it is gone, or every schedule crashes it",
-            "the records are kept; run the same command again once the device answers",
-        )
 
     def _learn(self, task: Task, candidates: list, outcomes: list[Outcome]) -> None:
         results = [
