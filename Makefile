@@ -24,9 +24,10 @@ demo: all
 	$(BIN)/tvm-shufflenet bench demo/shufflenet
 
 # One process more than the two cores that a small machine has: tests wait for devices and for what they have started.
+# Files go in order, not those of few tests last: these tests are the longest.
 test: all
 	-@sh tools/system-packages.sh tests
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

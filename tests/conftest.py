@@ -1,7 +1,8 @@
-"""What the tests share: the flag that rewrites golden files."""
+"""What the tests share: the flag that rewrites golden files, a terminal, the processes that run trials."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -46,3 +47,19 @@ def coloured(request, monkeypatch) -> bool:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return wanted
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """They load TVM, which takes longer than what they do in most tests."""
+    from tvm_shufflenet.tuning.workers import Workers
+
+    made = Workers(2, 45.0)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def kept_workers(workers, monkeypatch):
+    """Searches use these, and start none of their own."""
+    monkeypatch.setattr("tvm_shufflenet.tuning.driver.start_workers", lambda *_: contextlib.nullcontext(workers))

@@ -31,7 +31,6 @@ from tvm_shufflenet.tuning.measurer import Measurer
 from tvm_shufflenet.tuning.records import RecordStore
 from tvm_shufflenet.tuning.trial import Cause, Outcome, _cause, _plausible
 from tvm_shufflenet.tuning.verification import reference
-from tvm_shufflenet.tuning.workers import Workers
 
 LOCAL = find_target("local")
 
@@ -48,14 +47,6 @@ def quick(monkeypatch):
     """Rests in no time."""
     monkeypatch.setattr(health, "FIRST_REST_S", 0.01)
     monkeypatch.setattr(measurer, "COOLING_S", (0.0, 0.0))
-
-
-@pytest.fixture(scope="module")
-def workers():
-    """They load TVM, which takes longer than what they do here."""
-    made = Workers(2, 45.0)
-    yield made
-    made.close()
 
 
 # Quarantine

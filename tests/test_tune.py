@@ -120,6 +120,7 @@ def keys(trials: list[dict]) -> list[tuple[str, str]]:
     return [(trial["workload"], trial["trace"]) for trial in trials]
 
 
+@pytest.mark.usefixtures("kept_workers")
 class TestResume:
     @pytest.mark.slow
     def test_a_second_run_measures_only_what_is_missing(self, unit, device, folder):
@@ -169,6 +170,7 @@ class TestResume:
             assert (again.measured, again.failed, again.reused) == (0, 0, trials)
 
 
+@pytest.mark.usefixtures("kept_workers")
 @pytest.mark.slow
 def test_threads_are_tuned_for_and_used_by_their_own_records(unit, folder, tmp_path):
     target = find_target("local")
@@ -205,6 +207,7 @@ def test_a_search_tries_what_is_shipped_for_a_cpu_like_it(unit, folder, tmp_path
     assert not task.searched  # two guesses are two trials
 
 
+@pytest.mark.usefixtures("kept_workers")
 def test_few_trials_are_shared_among_all_operators(unit, folder):
     tasks = operators(unit)
     store = RecordStore(folder, ARM64.tvm())
@@ -220,6 +223,7 @@ def test_few_trials_are_shared_among_all_operators(unit, folder):
 
 class TestDeviceFailure:
     @pytest.mark.slow
+    @pytest.mark.usefixtures("kept_workers")
     def test_it_dies_and_tuning_goes_on(self, unit, folder):
         with find_device("emulated", ARM64) as device:
             first = device._emulator._process.pid
@@ -237,11 +241,11 @@ class TestDeviceFailure:
         assert (result.measured, result.failed) == (40, 0) and result.repeated > 0
         assert not any("cause" in line for line in journal(folder))
 
-    def test_it_never_answers(self, unit, folder):
+    def test_it_never_answers(self, unit, folder, new_workers):
         silent = find_device(f"rpc://127.0.0.1:{free_port()}", ARM64)
         with pytest.raises(NothingMeasured, match=r"nothing was measured.*no session from rpc://127.0.0.1"):
             tune(unit, silent, folder, 8)
-        assert not trial_workers()
+        assert not new_workers()
 
     def test_a_device_that_cannot_be_reached_is_exit_4(self, model, folder, capsys):
         address = f"rpc://127.0.0.1:{free_port()}"
@@ -285,6 +289,13 @@ def trial_workers() -> list[psutil.Process]:
         except psutil.Error:
             pass
     return found
+
+
+@pytest.fixture
+def new_workers():
+    """Worker processes that were not there when the test began."""
+    before = trial_workers()
+    return lambda: [worker for worker in trial_workers() if worker not in before]
 
 
 @I.ir_module
@@ -369,7 +380,7 @@ class TestTrial:
 
 
 class TestWorkers:
-    def test_a_trial_that_takes_too_long_costs_its_process_only(self, device):
+    def test_a_trial_that_takes_too_long_costs_its_process_only(self, device, new_workers):
         workers = Workers(1, 2.0)
         try:
             slow = workers.submit(job(Endless, device.endpoint()))
@@ -378,18 +389,18 @@ class TestWorkers:
             assert good.result().seconds
         finally:
             workers.close()
-        assert not trial_workers()
+        assert not new_workers()
 
-    def test_a_process_that_dies_is_replaced(self, device):
+    def test_a_process_that_dies_is_replaced(self, device, new_workers):
         workers = Workers(1, 60.0)
         try:
             deadline = time.monotonic() + 10
-            while not (loading := trial_workers()) and time.monotonic() < deadline:
+            while not (loading := new_workers()) and time.monotonic() < deadline:
                 time.sleep(0.01)
             loading[0].kill()
             good = workers.submit(job(Good, device.endpoint()))
             assert good.result().seconds
-            (victim,) = trial_workers()
+            (victim,) = new_workers()
             lost, good = (workers.submit(job(module, device.endpoint())) for module in (Endless, Good))
             time.sleep(0.3)
             victim.kill()
@@ -398,7 +409,7 @@ class TestWorkers:
         finally:
             workers.close()
 
-    def test_closing_ends_busy_processes_and_their_files(self, device):
+    def test_closing_ends_busy_processes_and_their_files(self, device, new_workers):
         workers = Workers(1, 60.0)
         folder = Path(workers._folder)
         busy = workers.submit(job(Endless, device.endpoint()))
@@ -407,7 +418,7 @@ class TestWorkers:
             time.sleep(0.05)
         started = time.monotonic()
         workers.close()
-        assert time.monotonic() - started < 3 and not trial_workers() and not folder.exists()
+        assert time.monotonic() - started < 3 and not new_workers() and not folder.exists()
         assert busy.result().cause is Cause.BUILD
 
 
@@ -433,6 +444,7 @@ class Sabotaged(Measurer):
         return made
 
 
+@pytest.mark.usefixtures("kept_workers")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("wrong", "cause", "error"),
@@ -489,6 +501,7 @@ class Cable:
                 end.shutdown(socket.SHUT_RDWR)
 
 
+@pytest.mark.usefixtures("kept_workers")
 @pytest.mark.slow
 def test_a_session_that_is_cut_off_costs_no_trial(unit, folder):
     target = find_target("local")
