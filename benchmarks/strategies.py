@@ -2,9 +2,11 @@
 
     python benchmarks/strategies.py --target cortex-a72 --json strategies-a72.json
     python benchmarks/strategies.py --target local --trials 64 --operators pointwise depthwise
+    python benchmarks/strategies.py --target cortex-a72 --strategies template --count 99
 
-For each operator the best time after 8, 16, 32 and 64 trials of either strategy, and how many trials failed. Failed
-trials count as trials. What each search costs on this machine is in the last column.
+For each operator the best time after 8, 16, 32 and 64 trials of either strategy, the time of the record that is shipped
+for this clock, and how many trials failed. Failed trials count as trials. What each search costs on this machine is in
+the last column.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -31,6 +35,7 @@ from tvm_shufflenet.targets import Target, find_target
 from tvm_shufflenet.tuning.driver import Tuner
 from tvm_shufflenet.tuning.measurer import start_workers
 from tvm_shufflenet.tuning.records import RecordStore, workload_hash
+from tvm_shufflenet.tuning.shipped import Best, read_best
 from tvm_shufflenet.tuning.workers import Workers
 
 MILESTONES = (8, 16, 32, 64)
@@ -49,9 +54,15 @@ class Course:
     trials: int
     failed: dict[str, int]
     wall_s: float
+    shipped_us: float | None
+
+    @property
+    def last_us(self) -> float | None:
+        return list(self.best_us.values())[-1]
 
     def line(self) -> str:
-        best = "".join(f"{us:10.1f}" if us is not None else f"{'-':>10}" for us in self.best_us.values())
+        times = [*self.best_us.values(), self.shipped_us]
+        best = "".join(f"{us:10.1f}" if us is not None else f"{'-':>10}" for us in times)
         failures = ", ".join(f"{count} {cause}" for cause, count in self.failed.items()) or "-"
         return f"{self.operator:16}{self.strategy:10}{best}{self.trials:8}  {failures:16}{self.wall_s:6.0f} s"
 
@@ -63,6 +74,7 @@ class Arena:
     target: Target
     device: Device
     workers: Workers
+    shipped: dict[str, float]
 
     def course(self, task: OperatorTask, strategy: str, trials: int, seed: int) -> Course:
         started = time.monotonic()
@@ -84,7 +96,15 @@ class Arena:
             len(seconds),
             failed,
             time.monotonic() - started,
+            self.shipped.get(workload_hash(task.mod)),
         )
+
+
+def shipped_us(target: Target, device: Device) -> dict[str, float]:
+    """By workload, what its shipped record takes on the device's own clock."""
+    _, folder = workflow.records_folders(target, None)
+    lines = [best for _, best in read_best(folder) if isinstance(best, Best)] if folder.exists() else []
+    return {best.trial.workload: 1e6 * best.trial.seconds for best in lines if best.trial.device == device.clock}
 
 
 def milestones(trials: int) -> list[int]:
@@ -107,22 +127,28 @@ def choose(tasks: list[OperatorTask], words: list[str], count: int) -> list[Oper
     return [task for _, task in sorted(ranked, key=lambda pair: pair[0])][:count]
 
 
-def summary(courses: list[Course]) -> str:
-    """Geometric mean of what the generated space takes against the template, at the last milestone."""
-    last = {(course.operator, course.strategy): list(course.best_us.values())[-1] for course in courses}
-    ratios = [
-        last[name, "ansor"] / us
-        for (name, strategy), us in last.items()
-        if strategy == "template" and us and last.get((name, "ansor"))
-    ]
-    if not ratios:
-        return "nothing to compare"
-    product = 1.0
-    for ratio in ratios:
-        product *= ratio
-    return (
-        f"ansor's best takes {product ** (1 / len(ratios)):.2f} times the template's, geometric mean of {len(ratios)}"
-    )
+def summary(courses: list[Course]) -> Iterator[str]:
+    """What the generated space takes against the template, and the template against what is shipped, both in the end:
+    geometric means, and of all the operators' occurrences together."""
+    of = {(course.operator, course.strategy): course for course in courses if course.last_us}
+    found = [course for (_, strategy), course in of.items() if strategy == "template"]
+    pairs = [(of[each.operator, "ansor"].last_us, each.last_us) for each in found if (each.operator, "ansor") in of]
+    if pairs:
+        yield f"ansor's best takes {mean_ratio(pairs):.2f} times the template's, geometric mean of {len(pairs)}"
+    known = [each for each in found if each.shipped_us]
+    if known:
+        pairs = [(each.last_us, each.shipped_us) for each in known]
+        total = sum(each.occurrences * each.last_us for each in known)
+        shipped = sum(each.occurrences * each.shipped_us for each in known)
+        yield (
+            f"the template's best takes {mean_ratio(pairs):.3f} times the shipped record's, geometric mean of "
+            f"{len(pairs)}, at most {max(ours / theirs for ours, theirs in pairs):.3f}; "
+            f"all occurrences together {total / shipped:.3f}"
+        )
+
+
+def mean_ratio(pairs: list[tuple[float, float]]) -> float:
+    return statistics.geometric_mean(ours / theirs for ours, theirs in pairs)
 
 
 def arguments() -> argparse.Namespace:
@@ -131,6 +157,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", help="as for tvm-shufflenet tune")
     parser.add_argument("--model", default=models.DEFAULT, help="whose operators (ShuffleNet v1 1x)")
     parser.add_argument("--operators", nargs="*", default=[""], metavar="WORD", help="names or kinds (of every kind)")
+    parser.add_argument("--strategies", nargs="+", default=STRATEGIES, choices=STRATEGIES, help="which (both)")
     parser.add_argument("--count", type=int, default=6, help="operators at most (6)")
     parser.add_argument("--trials", type=int, default=64, help="trials of each search (64)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the searches (0)")
@@ -145,19 +172,20 @@ def main() -> int:
     tasks = choose(operator_tasks(fused(imported.module, target)), options.operators, options.count)
     courses: list[Course] = []
     with find_device(options.device, target) as device, start_workers(device) as workers:
-        arena = Arena(target, device, workers)
+        arena = Arena(target, device, workers, shipped_us(target, device))
         print(f"{imported.model.name} for {target.name} on {device.describe()}: best us after so many trials")
         columns = "".join(f"{count:10}" for count in milestones(options.trials))
-        print(f"{'operator':16}{'strategy':10}{columns}{'trials':>8}  {'failed':16}{'search':>8}")
+        print(f"{'operator':16}{'strategy':10}{columns}{'shipped':>10}{'trials':>8}  {'failed':16}{'search':>8}")
         for task in tasks:
-            for strategy in STRATEGIES:
+            for strategy in options.strategies:
                 courses.append(arena.course(task, strategy, options.trials, options.seed))
                 print(courses[-1].line(), flush=True)
         if options.json:
             facts = {"schema": 1, "model": imported.model.name, "target": target.name, "device": device.to_json()}
             facts["courses"] = [asdict(course) for course in courses]
             options.json.write_text(json.dumps(facts, indent=2) + "\n")
-    print(summary(courses))
+    for line in summary(courses):
+        print(line)
     return 0
 
 

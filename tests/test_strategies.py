@@ -26,7 +26,7 @@ def script():
 
 
 def course(script, operator: str, strategy: str, us: float | None):
-    return script.Course(operator, "pointwise", 1, strategy, {8: None, 16: us}, 16, {}, 1.0)
+    return script.Course(operator, "pointwise", 1, strategy, {8: None, 16: us}, 16, {}, 1.0, shipped_us=8.0)
 
 
 def test_milestones_end_with_the_number_of_trials(script):
@@ -46,8 +46,13 @@ def test_the_summary_leaves_out_what_one_strategy_did_not_manage(script):
         course(script, "c", "template", 10.0),
         course(script, "c", "ansor", None),
     ]
-    assert script.summary(found) == "ansor's best takes 2.00 times the template's, geometric mean of 2"
-    assert script.summary([]) == "nothing to compare"
+    ansor, shipped = script.summary(found)
+    assert ansor == "ansor's best takes 2.00 times the template's, geometric mean of 2"
+    assert shipped == (
+        "the template's best takes 1.250 times the shipped record's, geometric mean of 3, at most 1.250; "
+        "all occurrences together 1.250"
+    )
+    assert list(script.summary([])) == []
 
 
 @pytest.mark.slow
