@@ -6,6 +6,7 @@ import itertools
 import subprocess
 from collections import Counter
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -24,7 +25,7 @@ from tvm_shufflenet.devices.counts import (
     read_trace,
 )
 from tvm_shufflenet.devices.cycles import LAUNCH_US, OVERLAP_LOST, CycleModel, Traffic, traffic_of
-from tvm_shufflenet.devices.instructions import accesses_memory, loads
+from tvm_shufflenet.devices.instructions import IMMEDIATES, accesses_memory, alike, loads
 from tvm_shufflenet.errors import DeviceFailed, ToolMissing, UnknownName
 from tvm_shufflenet.targets import CORES, find_core
 
@@ -500,6 +501,61 @@ class TestRuns:
         monkeypatch.setenv("TVM_SHUFFLENET_LLVM_MCA", str(broken))
         with pytest.raises(DeviceFailed, match="it broke"):
             CycleModel(find_core("cortex-a72"), tmp_path / "cache").price(executed((1, (NOP,))))
+
+
+# An instruction of each kind that has an immediate, and where it names registers, its lowest bit of each.
+ENCODED = {
+    "ldr q": (0x3DC00000, (0, 5)),
+    "str x": (0xF9000000, (0, 5)),
+    "ldur q": (0x3CC00000, (0, 5)),
+    "ldr q, post-index": (0x3CC00400, (0, 5)),
+    "str q, pre-index": (0x3C800C00, (0, 5)),
+    "ldp q": (0xAD400000, (0, 5, 10)),
+    "stp x, post-index": (0xA8800000, (0, 5, 10)),
+    "ldr x, literal": (0x58000000, (0,)),
+    "adr": (0x10000000, (0,)),
+    "adrp": (0x90000000, (0,)),
+    "add": (0x91000000, (0, 5)),
+    "subs": (0xF1000000, (0, 5)),
+    "movz": (0xD2800000, (0,)),
+    "movk": (0xF2800000, (0,)),
+    "b": (0x14000000, ()),
+    "b.ne": (0x54000001, ()),
+    "cbnz": (0xB5000000, (0,)),
+    "tbz": (0x36000000, (0,)),
+    "fmla by element": (0x4F801000, (0, 5)),
+}
+
+
+class TestImmediates:
+    def drawn(self, random) -> tuple[int, ...]:
+        """A stretch of such instructions, whose results are often another one's operands."""
+        word, registers = ENCODED[random.choice(list(ENCODED))]
+        for shift in registers:
+            word |= random.choice((1, 2, 3, 9, 30)) << shift
+        for mask, value, field, _ in IMMEDIATES:
+            if word & mask == value:
+                word |= field & random.choice((0, random.getrandbits(32)))
+        return (word,)
+
+    @pytest.mark.parametrize("core", ["cortex-a53", "cortex-a72", "cortex-a76"])
+    def test_no_timing_depends_on_them(self, core, tmp_path):
+        random, model = Random(0), CycleModel(find_core(core), tmp_path / "cache").pipeline
+        stretches = [tuple(self.drawn(random) for _ in range(80)) for _ in range(40)]
+        plain = [tuple(map(alike, stretch)) for stretch in stretches]
+        words = {word for stretch in (*stretches, *plain) for code in stretch for word in code}
+        model._disassemble(words)
+        assert None not in {model._texts[word] for word in words}
+        assert len({word for stretch in plain for code in stretch for word in code}) < len(words) / 2
+        assert model._run_mca(plain) == model._run_mca(stretches)
+
+    def test_loops_that_differ_by_nothing_else_are_simulated_once(self, a72):
+        def block(offset: int, step: int) -> Code:
+            return loop(0x3DC00020 | offset << 10, fmla(0), 0x91000021 | step << 10)
+
+        first = a72.price(executed((100, block(1, 16))))
+        assert a72.price(executed((100, block(7, 32)))).core_cycles == first.core_cycles
+        assert a72.pipeline.mca_runs == 1
 
 
 def _recording(commands, run):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import NamedTuple
+
 
 def is_fp32_multiply_add(word: int) -> bool:
     """fmla or fmls on four float32 lanes, by vector or by element."""
@@ -20,3 +23,46 @@ def loads(word: int) -> bool:
     literal = word & 0x3B000000 == 0x18000000
     extends_sign = word & 0x3C800000 == 0x38800000
     return bool(word & 1 << 22) or literal or extends_sign
+
+
+class Immediate(NamedTuple):
+    """Where instructions that are ``value`` under ``mask`` have one: in the bits ``field``. No core's timing depends on
+    it, except that zero makes some a mere move: all others are then like ``one``.
+    """
+
+    mask: int
+    value: int
+    field: int
+    one: int = 0
+
+
+IMMEDIATES = (
+    Immediate(0x3B000000, 0x39000000, 0x003FFC00),  # load, store: a multiple of the register's size
+    Immediate(0x3B200000, 0x38000000, 0x001FF000),  # load, store: any offset, or one that is added to the base
+    Immediate(0x3A000000, 0x28000000, 0x003F8000),  # load, store of a pair
+    Immediate(0x3B000000, 0x18000000, 0x00FFFFE0),  # load of a constant near the code
+    Immediate(0x1F000000, 0x10000000, 0x60FFFFE0),  # address of what is near the code
+    Immediate(0x1F800000, 0x11000000, 0x007FFC00, 0x00000400),  # add, subtract, compare
+    Immediate(0x1F800000, 0x12800000, 0x001FFFE0, 0x00000020),  # move of 16 bits
+    Immediate(0x7C000000, 0x14000000, 0x03FFFFFF),  # branch, call
+    Immediate(0xFF000000, 0x54000000, 0x00FFFFE0),  # conditional branch
+    Immediate(0x7E000000, 0x34000000, 0x00FFFFE0),  # compare and branch
+    Immediate(0x7E000000, 0x36000000, 0x0007FFE0),  # test a bit and branch
+)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def without_immediate(word: int) -> int:
+    """The instruction that stands for all that differ from it by such an immediate alone."""
+    for mask, value, field, one in IMMEDIATES:
+        if word & mask == value:
+            return word & ~field | (one if word & field else 0)
+    return word
+
+
+def alike(code: tuple[int, ...]) -> tuple[int, ...]:
+    """The code that stands for all that differ from it by how far they jump, load from or count, and take as long.
+
+    Loops of a kernel, and those of two schedules, often differ in nothing else.
+    """
+    return tuple(map(without_immediate, code))

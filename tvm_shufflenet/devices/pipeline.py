@@ -13,24 +13,27 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import os
 import struct
 import subprocess
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
+
+import msgspec
 
 from .. import toolchain
 from ..errors import DeviceFailed, ToolMissing
 from ..targets import CORES, Core
 from .block_cache import BlockCache
 from .counts import Code, Counts
+from .instructions import alike
 
 COVERAGE = 0.98  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
 WINDOW = 640  # instructions of history in one simulated sequence, at most
-LOOKAHEAD = 256  # instructions of a loop that are averaged, at least
+LOOKAHEAD = 128  # instructions of a loop that are averaged, at least
 MARGIN = 32  # a sequence has settled this many instructions after the pipeline has filled once
 
 ATYPICAL = 0.15  # a step whose frequency in a sequence is further off than this is not judged by it
@@ -40,6 +43,31 @@ Window = tuple[Code, ...]
 
 # llvm-mca's in-order cores hold a nop back until all that was issued before has finished; the cores do not.
 NOP, PLAIN = "nop", "mov\txzr, xzr"
+
+
+class _Moments(msgspec.Struct, rename="pascal"):
+    """When an instruction is issued and when it retires, in cycles; as llvm-mca's JSON has it, like what follows."""
+
+    cycle_issued: int
+    cycle_retired: int
+
+
+class _Timeline(msgspec.Struct, rename="pascal", frozen=True):
+    timeline_info: tuple[_Moments, ...] = ()
+
+
+class _Region(msgspec.Struct, rename="pascal"):
+    name: str
+    timeline_view: _Timeline = _Timeline()
+
+
+class _TargetInfo(msgspec.Struct, rename="pascal"):
+    resources: list[str]
+
+
+class _Report(msgspec.Struct, rename="pascal"):
+    target_info: _TargetInfo
+    code_regions: list[_Region]
 
 
 @dataclass(frozen=True)
@@ -85,7 +113,8 @@ class Pipeline:
     def unmodelled(self, counts: Counts) -> int:
         """Executed instructions that llvm-mca does not know, among those that ``cycles`` has simulated."""
         return sum(
-            block.count * sum(self._texts.get(word, "") is None for word in block.code) for block in counts.blocks
+            block.count * sum(self._texts.get(word, "") is None for word in alike(block.code))
+            for block in counts.blocks
         )
 
     # Sequences to simulate
@@ -149,8 +178,14 @@ class Pipeline:
     # llvm-mca
 
     def ends(self, windows: Sequence[Window]) -> dict[Window, tuple[int, ...]]:
-        """When each block of each sequence ends. From disk, else from one run over all missing: a device that serves
-        for days prices so many that they are not kept in memory.
+        """When each block of each sequence ends."""
+        plain = {window: tuple(map(alike, window)) for window in windows}
+        found = self._ends(dict.fromkeys(plain.values()))
+        return {window: found[same] for window, same in plain.items()}
+
+    def _ends(self, windows: Iterable[Window]) -> dict[Window, tuple[int, ...]]:
+        """From disk, else from one run over all missing: a device that serves for days prices so many that they are not
+        kept in memory.
         """
         known, missing = {}, {}
         for window in windows:
@@ -184,18 +219,18 @@ class Pipeline:
             regions = self._timelines([[word for code in window for word in code] for window in windows])
         return [self._block_ends(window, region) for window, region in zip(windows, regions, strict=True)]
 
-    def _block_ends(self, window: Window, timeline: list[dict]) -> tuple[int, ...]:
-        moment = "CycleIssued" if self.core.in_order else "CycleRetired"
+    def _block_ends(self, window: Window, timeline: Sequence[_Moments]) -> tuple[int, ...]:
+        moment = attrgetter("cycle_issued" if self.core.in_order else "cycle_retired")
         ends, seen, extra, last = [], 0, 0, 0
         for code in window:
             known = sum(self._texts[word] is not None for word in code)
             extra += len(code) - known
             seen += known
-            last = timeline[seen - 1][moment] if known else last
+            last = moment(timeline[seen - 1]) if known else last
             ends.append(last + extra)
         return tuple(ends)
 
-    def _timelines(self, sequences: list[list[int]]) -> list[list[dict]]:
+    def _timelines(self, sequences: list[list[int]]) -> list[Sequence[_Moments]]:
         """One simulation of every sequence: an entry for each instruction that llvm-mca knows."""
         regions = ["// LLVM-MCA-BEGIN none", "nop", "// LLVM-MCA-END"]  # llvm-mca fails if all regions turn out empty
         for index, words in enumerate(sequences):
@@ -208,8 +243,8 @@ class Pipeline:
         self.mca_runs += 1
         # The empty last line matters: llvm-mca fails on a comment that ends the file without a newline.
         report = _simulated(self._llvm_mca, self.core, options, "\n".join([*regions, ""]))
-        found = {region["Name"]: region["TimelineView"]["TimelineInfo"] for region in report["CodeRegions"]}
-        return [found.get(str(index), []) for index in range(len(sequences))]
+        found = {region.name: region.timeline_view.timeline_info for region in report.code_regions}
+        return [found.get(str(index), ()) for index in range(len(sequences))]
 
     def _drop_unsupported(self, words: set[int]) -> None:
         """Forget the text of instructions that the core's model does not have."""
@@ -316,16 +351,17 @@ def check_core(core: Core) -> None:
     _simulated(toolchain.require(toolchain.find_llvm_mca()), core, [], "nop\n")
 
 
-def _simulated(llvm_mca: str, core: Core, options: list[str], text: str) -> dict:
+def _simulated(llvm_mca: str, core: Core, options: list[str], text: str) -> _Report:
     """llvm-mca's report of one pass through the text, made with the model that the core's entry names."""
     command = [llvm_mca, "-mtriple=aarch64", f"-mcpu={core.mca_cpu}", "-iterations=1", "-json", *options]
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
-    if "is not a recognized processor" in done.stderr:
+    done = subprocess.run(command, input=text.encode(), capture_output=True)
+    complaint = done.stderr.decode(errors="replace")
+    if "is not a recognized processor" in complaint:
         raise _no_model(llvm_mca, core, "it does not know that name")
     if done.returncode != 0:
-        raise _tool_failed(command, done.stderr)
-    report = json.loads(done.stdout)
-    units = report["TargetInfo"]["Resources"]
+        raise _tool_failed(command, complaint)
+    report = msgspec.json.decode(done.stdout, type=_Report)
+    units = report.target_info.resources
     if not all(unit.startswith(core.mca_units) for unit in units):
         used = f"{units[0]} and the like" if units else "none"
         raise _no_model(llvm_mca, core, f"it takes another core's units for it, {used}, where {core.mca_units}* belong")
