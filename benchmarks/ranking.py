@@ -3,7 +3,9 @@
     python benchmarks/ranking.py --target cortex-a72 --json ranking-a72.json
     python benchmarks/ranking.py --target cortex-a53 --operators shufflenet_v1_g3_x1_0:depthwise1 --schedules 10
 
-For each operator, schedules are drawn from the template's space. Each is run once on the emulated core, which counts
+For each operator, half of the schedules are drawn from the template's space and half from the one that TVM generates
+(``--strategies template`` for the template's alone, whose schedules often differ by less than the reference can tell).
+Each is run once on the emulated core, which counts
 and writes down every block that it executes. The model prices the counts. The other estimate knows nothing of them: it
 is llvm-mca's timeline of stretches of the instructions as they ran, spread over the whole trace; each block counts with
 its mean in these. So it shares none of the model's short cuts (one history per edge, settled pipelines, what is not
@@ -58,6 +60,7 @@ OPERATORS = (
     f"{V2}:pointwise8",  # 116 to 116 channels at 14x14
     f"{V1}:depthwise1",  # 60 channels at 28x28
 )
+STRATEGIES = ("template", "ansor")
 STRETCHES, LENGTH, LEAD_IN = 24, 1500, 300  # instructions of each stretch that count, and of those before
 FRUITLESS_SEEDS = 20  # a space that gave nothing new for so many has no more
 
@@ -127,27 +130,40 @@ def ranks(values: Sequence[float]) -> np.ndarray:
     return (counts.cumsum() - (counts - 1) / 2)[places]
 
 
-def draw(task: OperatorTask, target: Target, count: int, seed: int) -> list[tvm.IRModule]:
-    """The default schedule and others of the template's space, all different; fewer where it has no more."""
+def draw(task: OperatorTask, target: Target, count: int, seed: int, strategy: str = "template") -> list[tvm.IRModule]:
+    """Schedules of a strategy's space that compile, all different; fewer where it has no more.
+
+    A template's default comes first.
+    """
     machine, random = rules.machine(target), np.random.default_rng(seed)
-    found = [rules.default_schedule(task.mod, machine).mod]
-    known, fruitless = {workload_hash(found[0])}, 0
+    found = [rules.default_schedule(task.mod, machine).mod] if strategy == "template" else []
+    known, fruitless = set(map(workload_hash, found)), 0
     for attempt in itertools.count(seed + 1):
         context = ms.TuneContext(
             task.mod,
             target=target.tvm(),
-            space_generator=rules.space(task.mod, machine, "template"),
+            space_generator=rules.space(task.mod, machine, strategy),
             rand_state=attempt,
         )
-        drawn = [schedule.mod for schedule in context.generate_design_space()]
+        finish = context.space_generator.postprocs or ()  # a template's schedules are finished as they are
+        drawn = [each.mod for each in context.generate_design_space() if all(step.apply(each) for step in finish)]
         before = len(found)
         for mod in (drawn[index] for index in random.permutation(len(drawn))):
             if workload_hash(mod) not in known:
                 known.add(workload_hash(mod))
-                found.append(mod)
+                found += [mod] if strategy == "template" or compiles(mod, target) else []
         fruitless = fruitless + 1 if len(found) == before else 0
         if len(found) >= count or fruitless == FRUITLESS_SEEDS:
             return found[:count]
+
+
+def compiles(mod: tvm.IRModule, target: Target) -> bool:
+    """Some schedules of the generated space do not: the search counts them as failed."""
+    try:
+        tvm.compile(mod, target.tvm())
+    except Exception:  # whatever TVM raises
+        return False
+    return True
 
 
 def extrapolated(stretches: Iterable[Stretch], executed: Counter[Code]) -> float:
@@ -235,6 +251,7 @@ def main() -> int:
     parser.add_argument("--target", default="cortex-a72", help="one with a modelled core (cortex-a72)")
     parser.add_argument("--operators", nargs="+", default=OPERATORS, metavar="MODEL:OPERATOR")
     parser.add_argument("--schedules", type=int, default=30, help="of each operator, the default included (30)")
+    parser.add_argument("--strategies", nargs="+", choices=STRATEGIES, default=STRATEGIES, help="whose spaces (both)")
     parser.add_argument("--seed", type=int, default=0, help="of schedules and stretches (0)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all points")
     options = parser.parse_args()
@@ -242,7 +259,8 @@ def main() -> int:
     target, rankings = find_target(options.target), []
     print(HEADER)
     for name, task in tasks_of(options.operators, target).items():
-        mods = draw(task, target, options.schedules, options.seed)
+        share = options.schedules // len(options.strategies)
+        mods = [mod for strategy in options.strategies for mod in draw(task, target, share, options.seed, strategy)]
         rankings.append(rank(name, mods, target, options.seed))
         print(rankings[-1].line(), flush=True)
         if options.json:
