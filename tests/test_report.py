@@ -16,6 +16,7 @@ import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -30,7 +31,7 @@ from tvm_shufflenet.library.package import Argument, Manifest, OperatorEntry
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.peers.results import OURS, UNTUNED, Contest, Entry
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
-from tvm_shufflenet.profiling.roofline import roofline, roofs_of, tensor_bytes
+from tvm_shufflenet.profiling.roofline import limit_us, modelled_core, roofline, roofs_of, tensor_bytes
 from tvm_shufflenet.report import plots, sections
 from tvm_shufflenet.report.comparison_page import Commands, comparison_page
 from tvm_shufflenet.report.page import check_writable
@@ -143,8 +144,18 @@ class TestRoofline:
 
     def test_of_a_measured_one_every_tensor_counts_once_a_call(self):
         found = profile(LOCAL)
-        assert tensor_bytes(found.operators[0]) == 3 * 2 * 4000
+        assert tensor_bytes(found.operators[0].entry) == 2 * 4000
         assert roofline(found).roofs is None and roofline(found).dots[0].macs_per_byte == 3e6 / 24000
+
+    def test_a_modelled_core_takes_at_least_what_its_units_and_its_memory_do(self):
+        core, (entry, *_) = find_core("cortex-a72"), (row.entry for row in profile(A72).operators)
+        peak_us = entry.multiply_adds / roofs_of(core).peak / 1e3
+        assert limit_us([entry], core) == pytest.approx(entry.occurrences * peak_us)
+        assert limit_us([entry, entry], core, 2) == pytest.approx(entry.occurrences * peak_us)
+        weights = Argument((core.l2.bytes,), "float32")
+        large = msgspec.structs.replace(entry, arguments=(weights,), multiply_adds=1, occurrences=1)
+        assert limit_us([large], core) == pytest.approx(3 * core.l2.bytes / roofs_of(core).memory / 1e3)
+        assert modelled_core(A72) is core and modelled_core(LOCAL) is None
 
 
 class TestTables:

@@ -233,6 +233,15 @@ class TestResults:
         )
         assert findings(table8()) == []
 
+    def test_how_near_the_limit_each_network_is(self):
+        results = table8()
+        rows = tuple(replace(row, limit_us=6500.0) for row in results.rows)
+        (said,) = findings(replace(results, rows=rows))
+        assert said.startswith(
+            "times what multiply-adds and memory take at least, at 224x224: ShuffleNet 0.5x (g=3) 1.23"
+        )
+        assert said.count(",") == 4, "the network that failed is not among them"
+
 
 class TestReports:
     @pytest.mark.parametrize("name", GUIDELINES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ..latency import Latency, spread
+from .catalogue import size_name
 
 if TYPE_CHECKING:
     from .results import Results, Row
@@ -77,7 +78,19 @@ def findings(results: Results) -> list[str]:
     by_name = {"shuffle": _shuffle, "networks": _networks}
     if results.experiment.guideline is not None:
         return _guideline(results)
-    return by_name.get(results.experiment.name, lambda results: [])(results)
+    return [*by_name.get(results.experiment.name, lambda results: [])(results), *_limits(results)]
+
+
+def _limits(results: Results) -> list[str]:
+    """How near each network comes to what the core allows, by input size."""
+    lines = []
+    for size in results.experiment.sizes:
+        near = [
+            f"{row.case.label} {row.over_limit:.2f}" for row in results.rows if row.case.size == size and row.over_limit
+        ]
+        if near:
+            lines.append(f"times what multiply-adds and memory take at least, at {size_name(size)}: {', '.join(near)}")
+    return lines
 
 
 def _guideline(results: Results) -> list[str]:

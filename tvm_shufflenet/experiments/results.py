@@ -15,7 +15,7 @@ from .findings import findings, verdict
 @dataclass(frozen=True)
 class Row:
     """A case with its checked latency, or with the ``failure`` that stands in its place. ``untuned`` is that of
-    TVM's own code, where the experiment wants it."""
+    TVM's own code, where the experiment wants it; ``limit_us`` what a modelled core takes at least."""
 
     case: Case
     manifest: Manifest | None = None
@@ -23,11 +23,17 @@ class Row:
     untuned: Latency | None = None
     max_abs_err: float | None = None
     failure: DeployError | None = None
+    limit_us: float | None = None
 
     @property
     def multiply_adds(self) -> int | None:
         operators = self.manifest.operators if self.manifest else ()
         return sum(operator.multiply_adds * operator.occurrences for operator in operators) or None
+
+    @property
+    def over_limit(self) -> float | None:
+        """The latency as a multiple of what the core takes at least."""
+        return _ratio(self.latency and self.latency.median_us, self.limit_us)
 
     @property
     def calls(self) -> int | None:
@@ -119,6 +125,7 @@ class Results:
             "max_abs_err": row.max_abs_err,
             "calls": row.calls,
             "operators_alone_us": row.alone_us,
+            "limit_us": row.limit_us,
             "scheduled_by": row.scheduled_by,
             "failure": str(row.failure) if row.failure else None,
         }

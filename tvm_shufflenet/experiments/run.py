@@ -12,6 +12,7 @@ from ..devices.base import Device
 from ..errors import DeployError
 from ..graph.pipeline import fused
 from ..graph.tasks import operator_tasks
+from ..profiling.roofline import limit_us, modelled_core
 from ..targets import Target
 from ..tuning.records import RecordStore
 from ..workflow import Imported, bench, compile_package, import_model, tune
@@ -83,6 +84,8 @@ def _row(
                 row = replace(row, untuned=found.latency)
             else:
                 row = replace(row, manifest=package.manifest, latency=found.latency, max_abs_err=found.max_abs_err)
+                if core := modelled_core(device.to_json()):
+                    row = replace(row, limit_us=limit_us(package.manifest.operators, core, threads))
     return row
 
 

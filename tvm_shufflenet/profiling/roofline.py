@@ -8,10 +8,13 @@ once, as if it were moved once, and there are dots without a roof.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from ..latency import MODELLED
+from ..library.package import OperatorEntry
 from ..targets import CORES, Core
 from .result import OperatorCost, Profile
 
@@ -57,8 +60,24 @@ class Roofline:
 def roofline(profile: Profile) -> Roofline:
     rows = [row for row in profile.operators if row.multiply_adds and row.time_us]
     silent = tuple(row.entry.name for row in profile.operators if row not in rows)
-    core = CORES.get(profile.device["name"].partition(":")[2]) if profile.peak else None
+    core = modelled_core(profile.device) if profile.peak else None
     return Roofline(tuple(map(_dot, rows)), silent, core and roofs_of(core, profile.threads))
+
+
+def modelled_core(device: dict) -> Core | None:
+    """The core that a device, as in its JSON, is a model of; None for a device with a clock of its own."""
+    return CORES.get(device["name"].partition(":")[2]) if device["kind"] == MODELLED else None
+
+
+def limit_us(operators: Iterable[OperatorEntry], core: Core, threads: int = 1) -> float:
+    """What the operators take at least: each its multiply-adds at the core's peak, or as long as memory needs for what
+    its tensors hold beyond the second cache, whichever is longer."""
+    roofs, seconds = roofs_of(core, threads), 0.0
+    for entry in operators:
+        moved = max(0, tensor_bytes(entry) - core.l2.bytes)
+        work = entry.multiply_adds or 0
+        seconds += entry.occurrences * max(work / roofs.peak, moved / roofs.memory) / 1e9
+    return 1e6 * seconds
 
 
 def roofs_of(core: Core, threads: int = 1) -> Roofs:
@@ -69,13 +88,12 @@ def roofs_of(core: Core, threads: int = 1) -> Roofs:
 
 
 def _dot(row: OperatorCost) -> Dot:
-    moved = row.work.l2_bytes if row.work else tensor_bytes(row)
+    moved = row.work.l2_bytes if row.work else row.entry.occurrences * tensor_bytes(row.entry)
     intensity = row.multiply_adds / moved if moved else math.inf
     bound = row.work.bound if row.work else None
     return Dot(row.entry.name, intensity, row.gmacs_per_second, row.time_us, bound)
 
 
-def tensor_bytes(row: OperatorCost) -> int:
-    """Of all that an operator reads and writes in its calls, each tensor once a call."""
-    once = sum(math.prod(argument.shape) * np.dtype(argument.dtype).itemsize for argument in row.entry.arguments)
-    return once * row.entry.occurrences
+def tensor_bytes(entry: OperatorEntry) -> int:
+    """Of all that an operator reads and writes in a call, each tensor once."""
+    return sum(math.prod(argument.shape) * np.dtype(argument.dtype).itemsize for argument in entry.arguments or ())
