@@ -24,10 +24,9 @@ demo: all
 	$(BIN)/tvm-shufflenet bench demo/shufflenet
 
 # One process more than the two cores that a small machine has: tests wait for devices and for what they have started.
-# Files go in order, not those of few tests last: these tests are the longest.
 test: all
 	-@sh tools/system-packages.sh tests
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
