@@ -5,12 +5,12 @@
 
 For each operator, half of the schedules are drawn from the template's space and half from the one that TVM generates
 (``--strategies template`` for the template's alone, whose schedules often differ by less than the reference can tell).
-Each is run once on the emulated core, which counts
-and writes down every block that it executes. The model prices the counts. The other estimate knows nothing of them: it
-is llvm-mca's timeline of stretches of the instructions as they ran, spread over the whole trace; each block counts with
-its mean in these. So it shares none of the model's short cuts (one history per edge, settled pipelines, what is not
-simulated, loops, the scale), but the same tables of the core's instructions. It sees no cache; memory is priced beside
-it in the plainest way, every line that moved and every load that waits, one after the other.
+Each is run once on the emulated core, which counts and writes down every block that it executes. The model prices the
+counts. The other estimate knows nothing of them: it is llvm-mca's timeline of stretches of the instructions as they
+ran, spread over the whole trace; each block counts with its mean in these. So it shares none of the model's short cuts
+(one history per edge, settled pipelines, what is not simulated, loops, the scale), but the same tables of the core's
+instructions. It sees no cache; memory is priced beside it in the plainest way, every line that moved and every load
+that waits, one after the other.
 
 Columns: instructions per schedule; the slowest schedule's modelled time over the fastest's; by how much two halves of
 the stretches differ (median, worst); then Spearman's coefficients: ``halves`` of the two halves with each other
@@ -37,6 +37,7 @@ import numpy as np
 import program
 import timing
 import tvm
+from strategies import STRATEGIES
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_shufflenet import models, workflow
@@ -60,7 +61,6 @@ OPERATORS = (
     f"{V2}:pointwise8",  # 116 to 116 channels at 14x14
     f"{V1}:depthwise1",  # 60 channels at 28x28
 )
-STRATEGIES = ("template", "ansor")
 STRETCHES, LENGTH, LEAD_IN = 24, 1500, 300  # instructions of each stretch that count, and of those before
 FRUITLESS_SEEDS = 20  # a space that gave nothing new for so many has no more
 

@@ -35,7 +35,6 @@ from tvm_shufflenet.targets import Target, find_target
 from tvm_shufflenet.tuning.driver import Tuner
 from tvm_shufflenet.tuning.measurer import start_workers
 from tvm_shufflenet.tuning.records import RecordStore, workload_hash
-from tvm_shufflenet.tuning.shipped import Best, read_best
 from tvm_shufflenet.tuning.workers import Workers
 
 MILESTONES = (8, 16, 32, 64)
@@ -74,10 +73,10 @@ class Arena:
     target: Target
     device: Device
     workers: Workers
-    shipped: dict[str, float]
+    shipped: RecordStore
 
     def course(self, task: OperatorTask, strategy: str, trials: int, seed: int) -> Course:
-        started = time.monotonic()
+        started, workload = time.monotonic(), workload_hash(task.mod)
         failed: dict[str, int] = {}
         with tempfile.TemporaryDirectory() as folder:
             store = RecordStore(Path(folder), self.target.tvm())
@@ -86,7 +85,7 @@ class Arena:
                 failed = tuner.run(self.workers).causes
             except NothingMeasured:
                 failed = dict(tuner.causes)
-            seconds = [trial.seconds for trial in store.trials(workload_hash(task.mod), self.device.clock)]
+            seconds = [trial.seconds for trial in store.trials(workload, self.device.clock)]
         return Course(
             task.name,
             rules.template_name(task.mod) or "",
@@ -96,15 +95,14 @@ class Arena:
             len(seconds),
             failed,
             time.monotonic() - started,
-            self.shipped.get(workload_hash(task.mod)),
+            best_us([trial.seconds for trial in self.shipped.trials(workload, self.device.clock)]),
         )
 
 
-def shipped_us(target: Target, device: Device) -> dict[str, float]:
-    """By workload, what its shipped record takes on the device's own clock."""
+def shipped_records(target: Target) -> RecordStore:
+    """Those for the target, or for the one whose records serve it."""
     _, folder = workflow.records_folders(target, None)
-    lines = [best for _, best in read_best(folder) if isinstance(best, Best)] if folder.exists() else []
-    return {best.trial.workload: 1e6 * best.trial.seconds for best in lines if best.trial.device == device.clock}
+    return RecordStore(folder, find_target(target.shipped or target.name).tvm())
 
 
 def milestones(trials: int) -> list[int]:
@@ -172,7 +170,7 @@ def main() -> int:
     tasks = choose(operator_tasks(fused(imported.module, target)), options.operators, options.count)
     courses: list[Course] = []
     with find_device(options.device, target) as device, start_workers(device) as workers:
-        arena = Arena(target, device, workers, shipped_us(target, device))
+        arena = Arena(target, device, workers, shipped_records(target))
         print(f"{imported.model.name} for {target.name} on {device.describe()}: best us after so many trials")
         columns = "".join(f"{count:10}" for count in milestones(options.trials))
         print(f"{'operator':16}{'strategy':10}{columns}{'shipped':>10}{'trials':>8}  {'failed':16}{'search':>8}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import geometric_mean
 
 from ..errors import DeployError
 from ..latency import Latency
@@ -114,7 +114,3 @@ def geometric_means(contests: Sequence[Contest]) -> list[Mean]:
         Mean(device, threads, geometric_mean([c.ratio for c in group]), tuple(c.model for c in group))
         for (device, threads), group in groups.items()
     ]
-
-
-def geometric_mean(ratios: Sequence[float]) -> float:
-    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios))

@@ -24,14 +24,14 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from ..devices.base import Device
-from ..errors import DeviceFailed, NothingMeasured
+from ..errors import NothingMeasured
 from ..graph.tasks import OperatorTask, argument_shapes
 from ..reproducer import keep_operator
 from ..schedules import rules
 from ..schedules.nearest import near_trace
 from ..targets import Target
 from ..toolchain import TVM_VERSION
-from .measurer import TRIAL_SECONDS, Attempt, Measurer, start_workers
+from .measurer import TRIAL_SECONDS, Attempt, GivenUp, Measurer, start_workers
 from .records import Recalled, RecordStore, Trial, trace_hash, workload_hash
 from .trial import Cause, Outcome
 from .verification import Reference, known_reference
@@ -216,7 +216,6 @@ class Tuner:
         self.measurer = Measurer(target, device, trial_seconds)
         self.measured = self.failed = 0
         self.causes: Counter[str] = Counter()
-        self.first_error: str | None = None
         self.noisy = 0
         self.tasks = [self._task(task) for task in operators]
         self.tasks.sort(key=lambda task: -task.weight * task.flops)
@@ -282,7 +281,7 @@ class Tuner:
                 own = start_workers(self.device, self.measurer.trial_seconds)
                 with contextlib.nullcontext(workers) if workers else own as self.measurer.workers:
                     self._search(started)
-            except DeviceFailed as exc:
+            except GivenUp as exc:
                 if self.measured + self.reused:
                     raise
                 raise self._nothing_measured(exc.what) from exc
@@ -297,7 +296,7 @@ class Tuner:
             self.reused,
             time.monotonic() - started,
             dict(self.causes),
-            self.measurer.first_error or self.first_error,
+            self.measurer.first_error,
             next(filter(None, (rules.rule_kind(task.context) for task in self.tasks)), None),
             tuple(self.tasks),
             self.noisy,
@@ -306,8 +305,7 @@ class Tuner:
         )
 
     def _nothing_measured(self, otherwise: str) -> NothingMeasured:
-        error = self.measurer.first_error or self.first_error or otherwise
-        return NothingMeasured("nothing was measured", error, "tvm-shufflenet doctor")
+        return NothingMeasured("nothing was measured", self.measurer.first_error or otherwise, "tvm-shufflenet doctor")
 
     def _left(self) -> int:
         return self.requested - self.reused - self.measured - self.failed
@@ -471,7 +469,7 @@ class Tuner:
         else:
             self.failed += 1
             self.causes[outcome.cause.value] += 1
-            self.first_error = self.first_error or outcome.error
+            self.measurer.note(outcome.error)
         self.store.append(trial, record, task.mod)
         task.trials += 1
         return outcome

@@ -44,6 +44,10 @@ def start_workers(device: Device, trial_seconds: float = TRIAL_SECONDS) -> Itera
         workers.close()
 
 
+class GivenUp(DeviceFailed):
+    """A device that does not come back, however long it rests."""
+
+
 @dataclass(frozen=True)
 class Attempt:
     """A schedule sent to ``endpoint``."""
@@ -59,7 +63,7 @@ class Attempt:
 class Measurer:
     """Measures scheduled modules on ``device``, whose trials end after ``trial_seconds`` at the latest.
 
-    ``workers`` build and run them. ``first_error`` is the device's first, None while it has been well; ``repeated``
+    ``workers`` build and run them. ``first_error`` is the first that was noted, None while all went well; ``repeated``
     counts attempts that were made again; ``has_worked`` tells whether any gave a time.
     """
 
@@ -81,9 +85,12 @@ class Measurer:
         job = self._job(mod, endpoint, reference)
         return Attempt(mod, reference, endpoint, time.monotonic(), job, self.workers.submit(job, urgent))
 
+    def note(self, error: str) -> None:
+        """Keep the error if it is the first."""
+        self.first_error = self.first_error or error
+
     def outcome(self, attempt: Attempt) -> Outcome:
-        """Its times or what is to be said of it, after as many attempts as it takes. Raises DeviceFailed where the
-        device is given up."""
+        """Its times or what is to be said of it, after as many attempts as it takes. Raises GivenUp."""
         outcome = self._verdict(attempt)
         if outcome.seconds:
             self._note_pace(outcome)
@@ -130,7 +137,7 @@ class Measurer:
         if probed.cause is not None:
             what = "the device computes wrongly: " if probed.cause is Cause.WRONG else ""
             outcome = replace(outcome, cause=Cause.DEVICE, error=what + probed.error)
-        self.first_error = self.first_error or outcome.error
+        self.note(outcome.error)
         self._fault(outcome, attempt)
         return outcome, False
 
@@ -171,7 +178,7 @@ class Measurer:
         name = self.device.name
         while True:
             if self.quarantine.given_up(name, self.has_worked):
-                raise DeviceFailed(
+                raise GivenUp(
                     f"{name} failed trial after trial, and rest did not help: {error}",
                     "it is gone, or every schedule crashes it",
                     "the records are kept; run the same command again once the device answers",
