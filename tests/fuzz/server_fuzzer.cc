@@ -40,13 +40,22 @@ void StartServer() {
   options.secret = kSecret;
   options.key = kKey;
   options.allow_root = true;
-  static Server server(options);
+  static Server& server = *new Server(options);  // its thread outlives exit()'s destructors
   std::string error = server.Open();
   if (!error.empty()) {
     fprintf(stderr, "%s\n", error.c_str());
     abort();
   }
   std::thread([] { server.Run(); }).detach();
+}
+
+// A call again and again until no signal interrupts it: libFuzzer's watch over slow inputs sends one every few seconds.
+template <typename Call>
+ssize_t Unhindered(Call call) {
+  ssize_t done;
+  do done = call();
+  while (done < 0 && errno == EINTR);
+  return done;
 }
 
 // What the server says to `bytes` until it hangs up: it must, and soon.
@@ -61,12 +70,12 @@ std::string Exchange(const std::string& bytes) {
   linger at_once{1, 0};  // no port is kept busy after its connection
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
   if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) abort();
-  send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+  Unhindered([&] { return send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL); });
   shutdown(fd, SHUT_WR);
   std::string said;
   char chunk[4096];
   ssize_t count;
-  while ((count = recv(fd, chunk, sizeof(chunk), 0)) > 0) said.append(chunk, count);
+  while ((count = Unhindered([&] { return recv(fd, chunk, sizeof(chunk), 0); })) > 0) said.append(chunk, count);
   bool hung_up = count == 0 || errno == ECONNRESET;
   close(fd);
   if (!hung_up) abort();
@@ -103,7 +112,7 @@ void Tracker(const std::string& bytes) {
   static int port = 0;
   static const int listener = Listener(&port);
   TrackerLink link("127.0.0.1", port, "board", "", 9090);
-  int fd = accept(listener, nullptr, nullptr);
+  int fd = static_cast<int>(Unhindered([] { return accept(listener, nullptr, nullptr); }));
   linger at_once{1, 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
   link.OnReady();
