@@ -90,19 +90,19 @@ def fuzz(target: str, seconds: int, grow: bool) -> bool:
         tempfile.TemporaryDirectory(prefix="tvm-shufflenet-fuzz-") as fresh,
         tempfile.TemporaryDirectory(prefix="tvm-shufflenet-fuzz-", dir=memory) as scratch,
     ):
-        command = [*command_of(target), *words, fresh, str(corpus)]
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TMPDIR": scratch})
+        environment = os.environ | {"TMPDIR": scratch}
+        done = subprocess.run([*command_of(target), *words, fresh, str(corpus)], cwd=ROOT, env=environment)
         if grow:
-            _merge(target, corpus, Path(fresh))
+            _merge(target, corpus, Path(fresh), environment)
     return done.returncode == 0
 
 
-def _merge(target: str, corpus: Path, fresh: Path) -> None:
+def _merge(target: str, corpus: Path, fresh: Path, environment: dict[str, str]) -> None:
     """Add to the corpus the smallest inputs that reach what it does not reach yet."""
     with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-fuzz-") as kept:
         for path in corpus.iterdir():
             shutil.copy(path, kept)
-        subprocess.run([*command_of(target), "-merge=1", kept, str(fresh)], cwd=ROOT, check=False)
+        subprocess.run([*command_of(target), "-merge=1", kept, str(fresh)], cwd=ROOT, env=environment)
         new = sorted((path for path in Path(kept).iterdir()), key=lambda path: path.stat().st_size)
         size = sum(path.stat().st_size for path in corpus.iterdir())
         for path in new:

@@ -299,6 +299,36 @@ def test_times_that_no_clock_shows_are_refused(tmp_path, seconds):
     assert complaints(RecordStore(tmp_path, TARGET)) == {(RECORDS, 1)}
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((0, 0, 0), []),  # an instruction of nothing
+        ((0, 0, 0), None),
+        ((0, 0, 0, 2, 0), None),  # its block's name
+        ((0, 1), [[10**6, 0]]),  # a decision of no instruction
+        ((0, 1), [[-5, 0]]),
+        ((0, 1, 0, 1), None),
+        ((1, 0), None),
+        ((3, 0, 2), None),  # a tensor's shape
+        ((3, 0, 2, 0), None),
+    ],
+)
+def test_what_tvm_would_crash_on_is_refused(tmp_path, place, value):
+    put(RecordStore(tmp_path, TARGET), workload(8), seconds=8e-6)
+    (tmp_path / JOURNAL).unlink()
+    assert not RecordStore(tmp_path, TARGET).skipped
+
+    def change(line: list) -> list:
+        inside = line[1]
+        for key in place[:-1]:
+            inside = inside[key]
+        inside[place[-1]] = value
+        return line
+
+    edit(tmp_path / RECORDS, change)
+    assert complaints(RecordStore(tmp_path, TARGET)) == {(RECORDS, 1)}
+
+
 def test_lines_of_a_newer_schema_are_left_alone_by_name(tmp_path):
     store = RecordStore(tmp_path, TARGET)
     for channels in (8, 12):

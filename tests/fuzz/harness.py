@@ -6,13 +6,25 @@ benchmarks/fuzz.py runs it. With a file in place of a folder, that one input is 
 from __future__ import annotations
 
 import random
+import signal
 import sys
+import tempfile
+from pathlib import Path
 
 import atheris
+import tvm  # noqa: F401
 
 PLAIN_SHARE = 0.3  # of mutations that are libFuzzer's own, on bytes
 # What reads what is fuzzed; TVM and torch would only make it slow.
 WATCHED = ["tvm_shufflenet", "msgspec", "tarfile"]
+
+
+def program(name: str) -> str:
+    """A program that is this one with its target: in a merge, libFuzzer starts its own first word again and again."""
+    path = Path(tempfile.mkdtemp(prefix="tvm-shufflenet-fuzz-")) / name  # whoever starts this removes it (TMPDIR)
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" {name} "$@"\n')
+    path.chmod(0o700)
+    return str(path)
 
 
 def main() -> None:
@@ -31,6 +43,9 @@ def main() -> None:
             return atheris.Mutate(data, max_size)
         return changed
 
+    # TVM prints where it crashed and ends the process; libFuzzer, which keeps the input, yields to any other handler.
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    sys.argv[0] = program(name)
     atheris.Setup(sys.argv, target, custom_mutator=mutation if mutate else None)
     atheris.Fuzz()
 

@@ -36,7 +36,7 @@ from ..latency import MEASURED
 from ..toolchain import TVM_VERSION
 from .journal import Damaged, Trial, checksum, decode, encode, parse
 from .lines import Line, Stream, append_line, locked, writing
-from .serial import json_trace_hash, workload_hash
+from .serial import json_trace_hash, record_of, workload_hash
 
 WORKLOADS = "database_workload.json"
 RECORDS = "database_tuning_record.json"
@@ -200,7 +200,7 @@ class RecordFolder:
             matching = [Trial(shash, found.trace, "unknown", "unknown", MEASURED, TVM_VERSION, found.seconds)]
         if not all(trial.record for trial in matching):
             try:
-                ms.database.TuningRecord.from_json(found.place.body(), self.workloads[shash])
+                record_of(found.place.body(), self.workloads[shash])
             except Exception:
                 return self.skip(RECORDS, found.place.number, "not a tuning record")
         for trial in matching:
@@ -219,7 +219,7 @@ class RecordFolder:
         return self.workloads[entry.trial.workload]
 
     def record(self, entry: Entry) -> ms.database.TuningRecord:
-        return ms.database.TuningRecord.from_json(entry.place.body(), self.workload(entry))
+        return record_of(entry.place.body(), self.workload(entry))
 
     def usable(self, entry: Entry) -> ms.database.TuningRecord | None:
         """``record``, None where the line is not what TVM wrote: a checksum only shows what happened by accident."""

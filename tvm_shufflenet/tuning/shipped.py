@@ -18,6 +18,7 @@ from tvm.s_tir import meta_schedule as ms
 from ..schedules.nearest import Neighbour
 from .journal import Damaged, Trial, parse
 from .lines import Stream
+from .serial import TraceJson, record_of
 
 BEST = "best.jsonl"
 
@@ -31,8 +32,12 @@ class Best(msgspec.Struct, frozen=True):
 
     trial: Trial
     target: dict[str, Any]
-    trace: tuple[list[tuple[str, list, list, list]], list[tuple[int, Any]]]
+    trace: TraceJson
     arguments: tuple[tuple[tuple[Annotated[int, msgspec.Meta(ge=1)], ...], str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.trial.seconds is None:
+            raise ValueError("a shipped record without its time")
 
     def neighbour(self) -> Neighbour:
         return Neighbour(self.arguments, self.trace, str(self.target.get("mcpu")))
@@ -41,7 +46,7 @@ class Best(msgspec.Struct, frozen=True):
         """The record, for the workload whose hash it names."""
         arguments = [info.as_json() for info in ms.arg_info.ArgInfo.from_prim_func(mod["main"])]
         body = [self.trace, [self.trial.seconds], self.target, arguments]
-        return ms.database.TuningRecord.from_json(body, ms.database.Workload(mod))
+        return record_of(body, ms.database.Workload(mod))
 
 
 def write_best(folder: Path, lines: Iterable[Best]) -> Path:
