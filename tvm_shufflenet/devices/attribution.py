@@ -16,7 +16,7 @@ from ..library.symbols import LibraryCode
 from ..targets import Core
 from .counts import Block, Code, Counts
 from .cycles import CycleModel, Loop, LoopTime, Traffic, traffic_of, unit_cycles
-from .pipeline import steps_of
+from .sampling import steps_of
 
 PAGE = 4096  # libraries are loaded at multiples of it
 TELLING = 4  # instructions that make a block worth looking for: shorter ones are found in too many places

@@ -35,7 +35,8 @@ from ..targets import Core
 from .block_cache import BlockCache
 from .counts import BEYOND_L2, HIDDEN, MISS_KINDS, STORE, Block, Code, Counts, Share
 from .instructions import accesses_memory, is_fp32_multiply_add, loads
-from .pipeline import Pipeline, Step, steps_of
+from .pipeline import Pipeline
+from .sampling import Step, steps_of
 
 OVERLAP_LOST = 0.1
 SAME_LOOP = 0.5  # two blocks run equally often if one follows the other in this share of their runs

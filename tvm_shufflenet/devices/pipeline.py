@@ -1,10 +1,10 @@
 """Cycles that a core takes for code as it was really run, by llvm-mca's timelines.
 
 A block costs what it adds to the time of what ran before it: the pipeline is still full then, and its own end is hidden
-by what follows. So for every way in which a block was reached, the blocks before it are written out in the order in
-which they ran, llvm-mca simulates the sequence once, and the block's cost is the time between the end of its
-predecessor and its own end. Loop-carried latencies are there because the loop's iterations are; a block that is passed
-once has none. Sums of such costs telescope to the time of the whole run.
+by what follows. So stretches of blocks are written out in the order in which they ran (sampling.py chooses them),
+llvm-mca simulates each once, and a block's cost is the time between the end of its predecessor and its own end.
+Loop-carried latencies are there because the loop's iterations are; a block that is passed once has none. Sums of such
+costs telescope to the time of the whole run.
 
 The end of a block is where its last instruction retires; on an in-order core, where it is issued.
 """
@@ -16,9 +16,8 @@ import hashlib
 import os
 import struct
 import subprocess
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
@@ -30,16 +29,9 @@ from ..targets import CORES, Core
 from .block_cache import BlockCache
 from .counts import Code, Counts
 from .instructions import alike
+from .sampling import Step, Window, samples_of, step_at
 
-COVERAGE = 0.98  # the hottest steps up to this share of executed instructions are simulated; the rest at their average
-WINDOW = 640  # instructions of history in one simulated sequence, at most
-LOOKAHEAD = 128  # instructions of a loop that are averaged, at least
 MARGIN = 32  # a sequence has settled this many instructions after the pipeline has filled once
-
-ATYPICAL = 0.15  # a step whose frequency in a sequence is further off than this is not judged by it
-
-Step = tuple[Code, Code]  # a block (empty: unknown) and the one that ran after it
-Window = tuple[Code, ...]
 
 # llvm-mca's in-order cores hold a nop back until all that was issued before has finished; the cores do not.
 NOP, PLAIN = "nop", "mov\txzr, xzr"
@@ -70,14 +62,6 @@ class _Report(msgspec.Struct, rename="pascal"):
     code_regions: list[_Region]
 
 
-@dataclass(frozen=True)
-class Sample:
-    """A sequence to simulate, and where in it are steps to learn from."""
-
-    window: Window
-    indices: tuple[int, ...]
-
-
 class Pipeline:
     """Core cycles on one core; threads may share it. ``mca_runs`` counts llvm-mca runs: at most one a call."""
 
@@ -94,17 +78,16 @@ class Pipeline:
 
         Raises DeviceFailed where llvm-mca fails.
         """
-        hot = _hottest(steps)
-        samples = self._samples(hot, steps, histories)
+        samples = samples_of(steps, histories, self.core.in_flight + MARGIN)
         ends = self.ends([sample.window for sample in samples])
         added: dict[Step, list[int]] = defaultdict(list)
         for sample in samples:
             moments = (0, *ends[sample.window])
             for index in sample.indices:
-                added[_step(sample.window, index)].append(moments[index + 1] - moments[index])
-        cost = {step: sum(added[step]) / len(added[step]) for step in hot}
-        priced = sum(steps[step] * len(step[1]) for step in hot)
-        average = sum(steps[step] * cost[step] for step in hot) / priced
+                added[step_at(sample.window, index)].append(moments[index + 1] - moments[index])
+        cost = {step: sum(moments) / len(moments) for step, moments in added.items()}
+        priced = sum(steps[step] * len(step[1]) for step in cost)
+        average = sum(steps[step] * cost[step] for step in cost) / priced
         cycles: dict[Code, float] = defaultdict(float)
         for step, count in steps.items():
             cycles[step[1]] += count * cost.get(step, average * len(step[1]))
@@ -116,64 +99,6 @@ class Pipeline:
             block.count * sum(self._texts.get(word, "") is None for word in alike(block.code))
             for block in counts.blocks
         )
-
-    # Sequences to simulate
-
-    def _samples(self, hot: Sequence[Step], steps: dict[Step, float], histories: dict[Step, Window]) -> list[Sample]:
-        """Sequences in which every hot step is seen as it runs on average.
-
-        The rarest come first: the way from one pass of an outer loop to the next shows the steps inside as often as
-        they run, first iterations and last ones in their true proportion. A loop that no such sequence holds is a long
-        one: it is simulated as nothing but itself.
-        """
-        samples, covered = [], set()
-        for step in sorted(hot, key=lambda step: (steps[step], step)):
-            if step in covered:
-                continue
-            if step[0] == step[1]:
-                window = (step[1],) * (1 - (-(self._settled + LOOKAHEAD) // len(step[1])))
-                sample = Sample(window, tuple(range(self._first_settled(window), len(window))))
-            else:
-                window = (*_last_blocks(histories[step], WINDOW), step[1])
-                sample = self._whole_periods(window, steps)
-            samples.append(sample)
-            covered |= {_step(sample.window, index) for index in sample.indices}
-        return samples
-
-    def _whole_periods(self, window: Window, steps: dict[Step, float]) -> Sample:
-        """From an earlier occurrence of the window's last step to the end, what runs as often there as it does at all;
-        where it occurs once, what runs as often as it does."""
-        ran = [_step(window, index) for index in range(len(window))]
-        last = len(window) - 1
-        first = self._first_settled(window)
-        same = [index for index in range(first, last) if ran[index] == ran[last]]
-        long_enough = [index for index in same if sum(map(len, window[index + 1 :])) >= LOOKAHEAD]
-        start = (long_enough or same or [first - 1])[-1 if long_enough else 0]
-        seen = Counter(ran[start + 1 :])
-        periods = steps[ran[last]] / seen[ran[last]]
-        # The plugin does not know every step by its count: see steps_of.
-        typical = {step for step in seen if step in steps and abs(seen[step] * periods / steps[step] - 1) <= ATYPICAL}
-        if not same:  # a part of one period: only what runs once in it is known to be whole
-            typical = {step for step in typical if seen[step] == 1}
-        return self._trimmed(window, tuple(index for index in range(start + 1, last + 1) if ran[index] in typical))
-
-    def _trimmed(self, window: Window, indices: tuple[int, ...]) -> Sample:
-        """Without what runs before the pipeline has to fill for the first of ``indices``."""
-        before = len(_last_blocks(window[: indices[0]], self._settled))
-        cut = indices[0] - before
-        return Sample(window[cut:], tuple(index - cut for index in indices))
-
-    @property
-    def _settled(self) -> int:
-        return self.core.in_flight + MARGIN
-
-    def _first_settled(self, window: Window) -> int:
-        instructions = 0
-        for index, code in enumerate(window):
-            if instructions >= self._settled:
-                return index
-            instructions += len(code)
-        return len(window) - 1
 
     # llvm-mca
 
@@ -278,54 +203,6 @@ class Pipeline:
         self._texts.update(texts)
         # Found out by an earlier process, whose timelines are in the cache.
         self._texts.update({word: None for word in fresh if self._cache.get(self._unsupported_key(word)) is not None})
-
-
-def steps_of(counts: Counts) -> tuple[dict[Step, float], dict[Step, Window]]:
-    """How often each block followed each other, and what ran before on one such occasion.
-
-    The plugin keeps the first few predecessors of a block; what arrived from others is spread over these.
-    """
-    executed, arrived = Counter(), Counter()
-    for block in counts.blocks:
-        executed[block.code] += block.count  # translated twice or loaded elsewhere, it is the same code
-    for arrival in counts.arrivals:
-        arrived[arrival.code] += arrival.count
-    steps: dict[Step, float] = defaultdict(float)
-    best: dict[Step, tuple[int, Window]] = {}
-    for arrival in counts.arrivals:
-        step = (arrival.history[-1] if arrival.history else (), arrival.code)
-        steps[step] += arrival.count * executed[arrival.code] / arrived[arrival.code]
-        if step not in best or arrival.count > best[step][0]:
-            best[step] = arrival.count, arrival.history
-    for code, count in executed.items():
-        if code not in arrived:
-            steps[(), code] += count
-            best[(), code] = count, ()
-    return dict(steps), {step: history for step, (_, history) in best.items()}
-
-
-def _hottest(steps: dict[Step, float]) -> list[Step]:
-    total = sum(count * len(step[1]) for step, count in steps.items())
-    hot, covered = [], 0.0
-    for step in sorted(steps, key=lambda step: (-steps[step] * len(step[1]), step)):
-        if covered >= COVERAGE * total:
-            break
-        hot.append(step)
-        covered += steps[step] * len(step[1])
-    return hot
-
-
-def _step(window: Window, index: int) -> Step:
-    return (window[index - 1] if index else ()), window[index]
-
-
-def _last_blocks(history: Window, instructions: int) -> Window:
-    """The last blocks of a history, until they hold so many instructions."""
-    for first in range(len(history) - 1, -1, -1):
-        instructions -= len(history[first])
-        if instructions <= 0:
-            return history[first:]
-    return history
 
 
 def disassembled(llvm_mc: str, words: Iterable[int]) -> dict[int, str | None]:

@@ -61,7 +61,7 @@ def record_of(body: Any, workload: ms.database.Workload) -> ms.database.TuningRe
 def _has_null(value) -> bool:
     if isinstance(value, (list, tuple)):
         return any(map(_has_null, value))
-    return value is None or isinstance(value, dict) and any(map(_has_null, value.values()))
+    return value is None or (isinstance(value, dict) and any(map(_has_null, value.values())))
 
 
 def same_target(left, right) -> bool:
