@@ -66,7 +66,14 @@ class Traffic:
         return self.l2_misses + self.l2_writebacks
 
     def __add__(self, other: Traffic) -> Traffic:
-        return Traffic(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
+        return Traffic(
+            self.l1_misses + other.l1_misses,
+            self.l2_misses + other.l2_misses,
+            self.l1_writebacks + other.l1_writebacks,
+            self.l2_writebacks + other.l2_writebacks,
+            self.l2_stalls + other.l2_stalls,
+            self.dram_stalls + other.dram_stalls,
+        )
 
 
 def traffic_of(block: Block) -> Traffic:

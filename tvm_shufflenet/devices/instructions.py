@@ -6,16 +6,22 @@ import functools
 from typing import NamedTuple
 
 
+KNOWN_WORDS = 1 << 16  # of each kind of fact that are kept: most instructions recur, from block to block and for days
+
+
+@functools.lru_cache(KNOWN_WORDS)
 def is_fp32_multiply_add(word: int) -> bool:
     """fmla or fmls on four float32 lanes, by vector or by element."""
     return word & 0xFF60FC00 == 0x4E20CC00 or word & 0xFFC0B400 == 0x4F801000
 
 
+@functools.lru_cache(KNOWN_WORDS)
 def accesses_memory(word: int) -> bool:
     """A load, a store or a prefetch."""
     return word & 0x0A000000 == 0x08000000
 
 
+@functools.lru_cache(KNOWN_WORDS)
 def loads(word: int) -> bool:
     """A load or a prefetch: bit 22 says so, but for literals and for loads that extend the sign."""
     if not accesses_memory(word):
@@ -51,7 +57,7 @@ IMMEDIATES = (
 )
 
 
-@functools.lru_cache(maxsize=1 << 16)
+@functools.lru_cache(KNOWN_WORDS)
 def without_immediate(word: int) -> int:
     """The instruction that stands for all that differ from it by such an immediate alone."""
     for mask, value, field, one in IMMEDIATES:

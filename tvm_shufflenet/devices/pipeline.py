@@ -95,10 +95,10 @@ class Pipeline:
 
     def unmodelled(self, counts: Counts) -> int:
         """Executed instructions that llvm-mca does not know, among those that ``cycles`` has simulated."""
-        return sum(
-            block.count * sum(self._texts.get(word, "") is None for word in alike(block.code))
-            for block in counts.blocks
-        )
+        unknown = {word for word, text in list(self._texts.items()) if text is None}  # other threads add to them
+        if not unknown:
+            return 0
+        return sum(block.count * sum(word in unknown for word in alike(block.code)) for block in counts.blocks)
 
     # llvm-mca
 
