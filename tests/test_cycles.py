@@ -469,15 +469,18 @@ class TestCost:
 
 
 class TestRuns:
-    def test_a_dump_takes_one_run_of_each_tool(self, a72, monkeypatch):
+    def test_a_dump_takes_one_run_of_each_tool_at_most(self, a72, monkeypatch):
         commands = []
         monkeypatch.setattr(pipeline.subprocess, "run", _recording(commands, subprocess.run))
         counts = executed(*[(100, loop(*map(fmla, range(n)))) for n in range(1, 9)])
         a72.price(counts)
         tools = [command[0].rpartition("/")[2] for command in commands if "--version" not in command]
-        assert len(tools) == 2 and tools[0].startswith("llvm-mc-") and tools[1].startswith("llvm-mca")
+        *disassembler, simulator = tools
+        assert simulator.startswith("llvm-mca")
+        assert [name.startswith("llvm-mc-") for name in disassembler] in ([], [True])  # none with LLVM's library
+        before = len(commands)
         a72.price(counts)
-        assert (len(tools), a72.pipeline.mca_runs) == (2, 1)
+        assert (len(commands), a72.pipeline.mca_runs) == (before, 1)
 
     def test_known_blocks_outlive_the_process(self, a72, tmp_path):
         counts = executed((100, loop(fmla(0))), (100, (NOP, RET)))

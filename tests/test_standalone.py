@@ -31,9 +31,9 @@ from tvm.script import tirx as T
 
 from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.cli import main
+from tvm_shufflenet.devices.disassembly import disassembled
 from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.network import Network
-from tvm_shufflenet.devices.pipeline import disassembled
 from tvm_shufflenet.errors import ImportFailed, LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.graph import frontend
 from tvm_shufflenet.library.package import Package

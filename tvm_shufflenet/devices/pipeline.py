@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import struct
 import subprocess
 from collections import defaultdict
@@ -24,10 +23,11 @@ from pathlib import Path
 import msgspec
 
 from .. import toolchain
-from ..errors import DeviceFailed, ToolMissing
+from ..errors import ToolMissing
 from ..targets import CORES, Core
 from .block_cache import BlockCache
 from .counts import Code, Counts
+from .disassembly import texts_of, tool_failed
 from .instructions import alike
 from .sampling import Step, Window, samples_of, step_at
 
@@ -134,7 +134,11 @@ class Pipeline:
     def _identity(self) -> bytes:
         """What a timeline depends on beside the code: this module, the core's model, llvm-mca's version."""
         module = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-        return f"{module} {self.core.mca_cpu} {self.core.in_order} {_run([self._llvm_mca, '--version'], '')}".encode()
+        return f"{module} {self.core.mca_cpu} {self.core.in_order} {self._llvm_version}".encode()
+
+    @functools.cached_property
+    def _llvm_version(self) -> str:
+        return _run([self._llvm_mca, "--version"])
 
     def _run_mca(self, windows: list[Window]) -> list[tuple[int, ...]]:
         regions = self._timelines([[word for code in window for word in code] for window in windows])
@@ -195,7 +199,7 @@ class Pipeline:
         if not fresh:
             return
         texts = self._texts_on_disk(fresh)
-        unread = disassembled(self._llvm_mc, fresh - texts.keys())
+        unread = texts_of(fresh - texts.keys(), self._llvm_mc, self._llvm_version)
         self._cache.put((self._text_key(word), (text or "").encode()) for word, text in unread.items())
         texts |= unread
         if self.core.in_order:
@@ -203,24 +207,6 @@ class Pipeline:
         self._texts.update(texts)
         # Found out by an earlier process, whose timelines are in the cache.
         self._texts.update({word: None for word in fresh if self._cache.get(self._unsupported_key(word)) is not None})
-
-
-def disassembled(llvm_mc: str, words: Iterable[int]) -> dict[int, str | None]:
-    """The text of instruction words; None for what is no instruction. Raises DeviceFailed where llvm-mc fails."""
-    fresh = sorted(set(words))
-    if not fresh:
-        return {}
-    lines = [" ".join(f"0x{byte:02x}" for byte in struct.pack("<I", word)) for word in fresh]
-    command = [llvm_mc, "--disassemble", "-triple=aarch64", "-mattr=+all"]
-    done = subprocess.run(command, input="\n".join([*lines, ""]), capture_output=True, text=True)
-    invalid = {
-        int(line.split(":")[1]) - 1 for line in done.stderr.splitlines() if "invalid instruction encoding" in line
-    }
-    texts = [line.strip() for line in done.stdout.splitlines() if line.strip() and not line.strip().startswith(".")]
-    if len(texts) + len(invalid) != len(fresh):
-        raise _tool_failed(command, done.stderr)
-    valid = (word for index, word in enumerate(fresh) if index not in invalid)
-    return dict.fromkeys(fresh) | dict(zip(valid, texts, strict=True))
 
 
 def check_core(core: Core) -> None:
@@ -236,7 +222,7 @@ def _simulated(llvm_mca: str, core: Core, options: list[str], text: str) -> _Rep
     if "is not a recognized processor" in complaint:
         raise _no_model(llvm_mca, core, "it does not know that name")
     if done.returncode != 0:
-        raise _tool_failed(command, complaint)
+        raise tool_failed(command, complaint)
     report = msgspec.json.decode(done.stdout, type=_Report)
     units = report.target_info.resources
     if not all(unit.startswith(core.mca_units) for unit in units):
@@ -250,14 +236,8 @@ def _no_model(llvm_mca: str, core: Core, cause: str) -> ToolMissing:
     return ToolMissing(what, cause, f"{toolchain.find_llvm_mca().install}, or name another of {', '.join(CORES)}")
 
 
-def _run(command: list[str], text: str) -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
-        raise _tool_failed(command, done.stderr)
+        raise tool_failed(command, done.stderr)
     return done.stdout
-
-
-def _tool_failed(command: list[str], stderr: str) -> DeviceFailed:
-    last_lines = "; ".join(stderr.strip().splitlines()[-3:])
-    what = f"{os.path.basename(command[0])} failed: {last_lines}"
-    return DeviceFailed(what, "an LLVM version that was not tried", toolchain.find_llvm_mca().install)

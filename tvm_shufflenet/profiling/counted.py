@@ -11,8 +11,8 @@ from .. import toolchain
 from ..devices.attribution import Attributed, Portion, load_address
 from ..devices.counts import Block, Counts
 from ..devices.cycles import CycleModel, Traffic
+from ..devices.disassembly import disassembled
 from ..devices.instructions import is_fp32_multiply_add
-from ..devices.pipeline import disassembled
 from ..errors import DeviceFailed
 from ..library.package import OperatorEntry
 from ..library.symbols import LibraryCode
