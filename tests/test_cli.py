@@ -170,9 +170,24 @@ class TestLists:
         assert all(target["name"] in out for target in facts["targets"])
         assert {core["name"] for core in facts["cores"]} == set(CORES)
 
-    def test_a_json_file_that_cannot_be_written(self, run):
-        code, _, error = run("targets", "--json", "/nowhere/targets.json")
-        assert code == 2 and "cannot write /nowhere/targets.json" in error
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ("targets", "--json", "/nowhere/targets.json"),
+            ("targets", "--json", "."),
+            ("targets", "--json", ""),
+            ("targets", "--json", "/"),
+            ("compare", "--target", "local", "--html", ".."),
+            ("run", "nothing", "--output", "."),
+        ],
+    )
+    def test_a_file_that_cannot_be_written_is_named_at_once(self, run, words):
+        code, out, error = run(*words)
+        assert (code, out) == (2, "") and f"cannot write '{words[-1]}'" in error
+
+    def test_one_that_cannot_be_written_after_all_is_named_too(self, run):
+        code, _, error = run("targets", "--json", "x" * 5000)
+        assert code == 2 and "cannot write xxx" in error
 
 
 class TestUnknownNames:

@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     interrupted = INTERRUPTED.get(options.name, interrupts.MESSAGE)
     try:
         with interrupts.interruptible(interrupted):
+            _check_files(options)
             options.command(options)
         return 0
     except KeyboardInterrupt:
@@ -41,6 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
         return exc.exit_code
     except BrokenPipeError:
         return 0
+
+
+def _check_files(options) -> None:
+    """Raises BadInput, before hours are spent on what could not be kept."""
+    for option in ("json", "html", *(("output",) if options.name == "run" else ())):
+        name = getattr(options, option, None)
+        if name is None or name == "-":
+            continue
+        folder, file = os.path.split(name)
+        if not file or os.path.isdir(name) or not os.path.isdir(folder or "."):
+            cause = "its folder does not exist, or it is one"
+            raise BadInput(f"cannot write '{name}'", cause, f"name another --{option} file")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -432,7 +445,6 @@ def _compare(options) -> None:
 
     target, model = _target_and_model(options)
     device = _device(options, target)
-    _check_html(options)
     peers = _peers(options, device)
     baseline = _baseline(options, device, model)
     with device:
@@ -468,7 +480,6 @@ def _reproduce(options) -> None:
         find_target(chosen)  # raises, before anything heavy is imported
     experiment = find_experiment(options.table)
     experiment = experiment.at(_sizes(options.sizes, experiment))
-    _check_html(options)
     device = _device(options, known[chosen])
     target = find_target(chosen)
     console = _console(options)
@@ -518,13 +529,6 @@ def _sizes(text: str | None, experiment) -> list[tuple[int, int]]:
     if any(len(size) != 2 for size in sizes):
         raise BadInput(f"'{text}' is no list of sizes", "", "write HxW,HxW or all")
     return sizes
-
-
-def _check_html(options) -> None:
-    if options.html is not None:
-        from .report.page import check_writable
-
-        check_writable(options.html)
 
 
 def _write_page(page, options, console) -> None:

@@ -53,9 +53,3 @@ class Page:
 
 def csv_name(stem: str, section: Section) -> str:
     return f"{stem}-{section.name}.csv"
-
-
-def check_writable(path: Path) -> None:
-    """Raises BadInput, before hours are spent on what could not be kept."""
-    if not path.parent.is_dir() or path.is_dir():
-        raise BadInput(f"cannot write {path}", "its folder does not exist, or it is one", "name another --html file")
