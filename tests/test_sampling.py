@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tvm_shufflenet.devices.counts import Arrival, Block, Counts
@@ -82,7 +82,8 @@ def test_a_part_never_begins_in_the_middle_of_a_loop():
         assert first != (C, C) or set(sample.window) == {C}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=200, deadline=None)
+@example([(1, 3), (7, 8)], 3, 0)
 @given(
     st.lists(st.tuples(st.integers(1, 60), st.integers(1, 12)), min_size=1, max_size=6),
     st.integers(2, 60),

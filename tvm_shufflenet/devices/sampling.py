@@ -6,8 +6,8 @@ the run, in which other steps are seen as well. Simulating all of these would be
 
 They are chosen as in a survey. A step that was simulated for ``n`` instructions is known with a variance of GRAIN/n,
 one that was not, and is taken for average, with one of UNSEEN; a step counts with its share of the executed
-instructions. The stretch comes next that lowers the mean variance most for each instruction to be simulated, until the
-mean is 1: then every step is known as well as by GRAIN of its instructions.
+instructions. The part of a stretch comes next that lowers the mean variance most for each instruction to be simulated,
+until the mean is 1: then every step is known as well as by GRAIN of its instructions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .counts import Code, Counts
 COVERAGE = 0.98  # the hottest steps up to this share of executed instructions are surveyed
 LONGEST = 640  # instructions of a stretch, at most
 UNSEEN = 16.0
-GRAIN = 64
+GRAIN = 80
 AS_RARE = 1.15  # steps whose frequencies differ by less run once for each other
 
 Step = tuple[Code, Code]  # a block (empty: unknown) and the one that ran after it
@@ -77,7 +77,6 @@ def samples_of(steps: Mapping[Step, float], histories: Mapping[Step, Window], se
     weights, known = list(shares.values()), [1 / UNSEEN] * len(shares)
     queue = [(-stretch.best_part(weights, known).rate, order) for order, stretch in enumerate(stretches)]
     heapq.heapify(queue)
-    samples: list[Sample] = []
     variance = UNSEEN
     while queue and variance > 1:
         _, order = heapq.heappop(queue)
@@ -85,11 +84,13 @@ def samples_of(steps: Mapping[Step, float], histories: Mapping[Step, Window], se
         if queue and -part.rate > queue[0][0]:
             heapq.heappush(queue, (-part.rate, order))
             continue
-        samples.append(stretches[order].sample(part.first))
-        for run in stretches[order].runs_from(part.first):
+        if part.gain == 0:
+            break
+        for run in stretches[order].take(part.first):
             known[run.number] += run.length / GRAIN
         variance -= part.gain
-    return samples
+        heapq.heappush(queue, (-stretches[order].best_part(weights, known).rate, order))
+    return [stretch.sample() for stretch in stretches if stretch.taken]
 
 
 def _windows(shares: Iterable[Step], steps: Mapping[Step, float], histories: Mapping[Step, Window]) -> list[Window]:
@@ -117,7 +118,9 @@ class _Survey(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """The end of a stretch, from the block at ``first``: what it takes off the variance, in all and by instruction."""
+    """A stretch from its ``first`` run on, as far as that is not taken yet: what it takes off the mean variance, in all
+    and by instruction to be simulated.
+    """
 
     rate: float
     gain: float
@@ -125,7 +128,7 @@ class _Part(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A step in a stretch. If a part ``begins`` there, as it may or may not, so many ``instructions`` are simulated."""
+    """A step in a stretch. What is taken may or may not begin there; if so, that is so many ``instructions``."""
 
     index: int
     number: int
@@ -135,11 +138,11 @@ class _Run(NamedTuple):
 
 
 class _Stretch:
-    """A step and what ran before it, of which a part is simulated.
+    """A step and what ran before it, of which the end is taken to be simulated, as much as tells enough for its price.
 
-    Steps inside should be seen in their true proportions, wherever the plugin took its snapshot. So a part begins with
-    a step as rare as the rarest in it, never in the middle of a loop; and it ends with the rarest step that recurs, if
-    the stretch is long enough to hold whole periods.
+    Steps inside should be seen in their true proportions, wherever the plugin took its snapshot. So what is taken
+    begins with a step as rare as the rarest in it, never in the middle of a loop; and it ends with the rarest step that
+    recurs, if the stretch is long enough to hold whole periods.
     """
 
     def __init__(self, window: Window, survey: _Survey):
@@ -151,32 +154,48 @@ class _Stretch:
             for index in range(min(filled, len(window) - 1), len(window))
             if (number := survey.numbers.get(step_at(window, index))) is not None
         ]
+        own = ran[-1][1]
         ran = ran[: _whole_periods([number for _, number in ran], survey.counts)]
         self._window = window[: ran[-1][0] + 1]
         length = before[len(self._window)] + self._settled
         rarest = [*itertools.accumulate((survey.counts[number] for _, number in reversed(ran)), min)][::-1]
+        begins = [survey.counts[number] <= AS_RARE * least for (_, number), least in zip(ran, rarest, strict=True)]
+        if own not in (number for _, number in ran[begins.index(True) :]):
+            begins = [True] * len(ran)  # better a part of a period than nothing
         self._runs = [
-            _Run(index, number, len(window[index]), length - before[index], survey.counts[number] <= AS_RARE * least)
-            for (index, number), least in zip(ran, rarest, strict=True)
+            _Run(index, number, len(window[index]), length - before[index], may)
+            for (index, number), may in zip(ran, begins, strict=True)
         ]
+        self._first, self._paid = len(self._runs), 0
 
     def best_part(self, weights: Sequence[float], known: Sequence[float]) -> _Part:
-        """By what is ``known`` of each step, the reciprocal of its variance."""
-        gain, here, best = 0.0, {}, _Part(0.0, 0.0, len(self._window) - 1)
-        for index, number, length, instructions, begins in reversed(self._runs):
+        """What to take next, by what is ``known`` of each step: the reciprocal of its variance. What fills the pipeline
+        before it is paid for once."""
+        gain, here, best = 0.0, {}, _Part(0.0, 0.0, self._first)
+        for place in range(self._first - 1, -1, -1):
+            _, number, length, instructions, begins = self._runs[place]
             before = here.get(number) or known[number]
             here[number] = after = before + length / GRAIN
             gain += weights[number] * (1 / before - 1 / after)
-            if begins and gain > best.rate * instructions:
-                best = _Part(gain / instructions, gain, index)
+            if begins and gain > best.rate * (instructions - self._paid):
+                best = _Part(gain / (instructions - self._paid), gain, place)
         return best
 
-    def runs_from(self, first: int) -> list[_Run]:
-        return [run for run in self._runs if run.index >= first]
+    @property
+    def taken(self) -> bool:
+        return self._first < len(self._runs)
 
-    def sample(self, first: int) -> Sample:
+    def take(self, first: int) -> list[_Run]:
+        """The runs that this adds."""
+        fresh = self._runs[first : self._first]
+        self._first, self._paid = first, self._runs[first].instructions
+        return fresh
+
+    def sample(self) -> Sample:
+        first = self._runs[self._first].index
         lead = len(_last_blocks(self._window[:first], self._settled))
-        return Sample(self._window[first - lead :], tuple(run.index - first + lead for run in self.runs_from(first)))
+        indices = tuple(run.index - first + lead for run in self._runs[self._first :])
+        return Sample(self._window[first - lead :], indices)
 
 
 def _whole_periods(ran: Sequence[int], counts: Sequence[float]) -> int:
