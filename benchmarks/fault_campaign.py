@@ -39,7 +39,8 @@ from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
 def units():
     torch.manual_seed(0)
     made = torch.nn.Sequential(
-        ShuffleUnit(48, 48, 3, 1, 3), ShuffleUnit(48, 96, 3, 2, 3), ShuffleUnit(96, 96, 3, 1, 3)
+        ShuffleUnit(48, 48, 3, 1, 3), ShuffleUnit(48, 96, 3, 2, 3), ShuffleUnit(96, 96, 3, 1, 3),
+        ShuffleUnit(96, 192, 3, 2, 3), ShuffleUnit(192, 192, 3, 1, 3),
     )
     randomise_batch_norms(made)
     return made

@@ -23,10 +23,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", type=int, default=200)
-    parser.add_argument("--trials", type=int, help="trials of the run (five for every two faults, and twenty)")
+    parser.add_argument("--trials", type=int, help="trials of the run (three for every fault, and twenty)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where it fails, copy records and logs there")
     options = parser.parse_args()
-    trials = options.trials or 5 * options.faults // 2 + 20
+    trials = options.trials or 3 * options.faults + 20
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and tidy up
     started = time.monotonic()
     with fault_campaign.scratch() as folder:

@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from tvm_shufflenet import toolchain
-from tvm_shufflenet.devices import pipeline
+from tvm_shufflenet.devices import disassembly
 from tvm_shufflenet.devices.counts import (
     BEYOND_L2,
     HIDDEN,
@@ -26,6 +26,7 @@ from tvm_shufflenet.devices.counts import (
 )
 from tvm_shufflenet.devices.cycles import LAUNCH_US, OVERLAP_LOST, CycleModel, Traffic, traffic_of
 from tvm_shufflenet.devices.instructions import IMMEDIATES, accesses_memory, alike, loads
+from tvm_shufflenet.devices.mca import Mca
 from tvm_shufflenet.errors import DeviceFailed, ToolMissing, UnknownName
 from tvm_shufflenet.targets import CORES, find_core
 
@@ -461,7 +462,7 @@ class TestCost:
     def test_a_core_that_llvm_mca_lacks_is_not_priced_as_another(self, name, cause, tmp_path):
         core = replace(find_core("cortex-a76"), mca_cpu=name)
         for refused in (
-            lambda: pipeline.check_core(core),
+            Mca(core).check_core,
             lambda: CycleModel(core, tmp_path / "cache").price(executed((1, (NOP,)))),
         ):
             with pytest.raises(ToolMissing, match=rf"no model of {name}.*{cause}.*cortex-a53"):
@@ -471,26 +472,24 @@ class TestCost:
 class TestRuns:
     def test_a_dump_takes_one_run_of_each_tool_at_most(self, a72, monkeypatch):
         commands = []
-        monkeypatch.setattr(pipeline.subprocess, "run", _recording(commands, subprocess.run))
+        monkeypatch.setattr(disassembly.subprocess, "run", _recording(commands, subprocess.run))
         counts = executed(*[(100, loop(*map(fmla, range(n)))) for n in range(1, 9)])
         a72.price(counts)
         tools = [command[0].rpartition("/")[2] for command in commands if "--version" not in command]
-        *disassembler, simulator = tools
-        assert simulator.startswith("llvm-mca")
-        assert [name.startswith("llvm-mc-") for name in disassembler] in ([], [True])  # none with LLVM's library
+        assert [name.startswith("llvm-mc-") for name in tools] in ([], [True])  # none with LLVM's library
         before = len(commands)
         a72.price(counts)
-        assert (len(commands), a72.pipeline.mca_runs) == (before, 1)
+        assert (len(commands), a72.pipeline.mca.runs) == (before, 1)
 
     def test_known_blocks_outlive_the_process(self, a72, tmp_path):
         counts = executed((100, loop(fmla(0))), (100, (NOP, RET)))
         first = a72.price(counts)
         again = CycleModel(a72.core, tmp_path / "cache")
         assert again.price(counts) == first
-        assert (a72.pipeline.mca_runs, again.pipeline.mca_runs) == (1, 0)
+        assert (a72.pipeline.mca.runs, again.pipeline.mca.runs) == (1, 0)
         other_core = CycleModel(find_core("cortex-a53"), tmp_path / "cache")
         assert other_core.price(counts).core_cycles != first.core_cycles
-        assert other_core.pipeline.mca_runs == 1
+        assert other_core.pipeline.mca.runs == 1
 
     def test_a_damaged_cache_is_no_obstacle(self, tmp_path):
         (tmp_path / "cache").write_text("this is not a database, it is a text of some length" * 100)
@@ -558,7 +557,7 @@ class TestImmediates:
 
         first = a72.price(executed((100, block(1, 16))))
         assert a72.price(executed((100, block(7, 32)))).core_cycles == first.core_cycles
-        assert a72.pipeline.mca_runs == 1
+        assert a72.pipeline.mca.runs == 1
 
 
 def _recording(commands, run):

@@ -21,9 +21,9 @@ from ..targets import Core, find_core
 from .counts import Counts, read_counts
 from .cycles import Cost
 from .emulator import LAST_COST, LAST_COUNTS
+from .mca import Mca
 from .native.build import server_binary
-from .native.plugin_build import guest_heap_library, plugin_library, rehearsal_library
-from .pipeline import check_core
+from .native.plugin_build import fork_server_library, guest_heap_library, plugin_library, rehearsal_library
 
 PACKAGE_PARENT = str(Path(__file__).parents[2])  # the new process finds this package wherever it is started
 START_LIMIT_S = 60.0  # it takes half a second; a machine under load may need longer
@@ -178,8 +178,9 @@ def prepare(core: Core) -> None:
     """Checks and builds what an emulated core needs, so that starting one is quick. Raises ToolMissing, LinkFailed."""
     for tool in (toolchain.find_qemu(), toolchain.find_sysroot(), toolchain.find_llvm_mca(), toolchain.find_llvm_mc()):
         toolchain.require(tool)
-    check_core(core)
+    Mca(core).check_core()
     plugin_library()
+    fork_server_library()
     guest_heap_library()
     rehearsal_library()
     server_binary("aarch64")

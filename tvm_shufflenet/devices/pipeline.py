@@ -14,21 +14,19 @@ from __future__ import annotations
 import functools
 import hashlib
 import struct
-import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from pathlib import Path
 
-import msgspec
-
 from .. import toolchain
-from ..errors import ToolMissing
-from ..targets import CORES, Core
+from ..targets import Core
+from . import disassembly, mca
 from .block_cache import BlockCache
 from .counts import Code, Counts
-from .disassembly import texts_of, tool_failed
+from .disassembly import texts_of
 from .instructions import alike
+from .mca import Mca, Moments
 from .sampling import Step, Window, samples_of, step_at
 
 MARGIN = 32  # a sequence has settled this many instructions after the pipeline has filled once
@@ -37,39 +35,13 @@ MARGIN = 32  # a sequence has settled this many instructions after the pipeline 
 NOP, PLAIN = "nop", "mov\txzr, xzr"
 
 
-class _Moments(msgspec.Struct, rename="pascal"):
-    """When an instruction is issued and when it retires, in cycles; as llvm-mca's JSON has it, like what follows."""
-
-    cycle_issued: int
-    cycle_retired: int
-
-
-class _Timeline(msgspec.Struct, rename="pascal", frozen=True):
-    timeline_info: tuple[_Moments, ...] = ()
-
-
-class _Region(msgspec.Struct, rename="pascal"):
-    name: str
-    timeline_view: _Timeline = _Timeline()
-
-
-class _TargetInfo(msgspec.Struct, rename="pascal"):
-    resources: list[str]
-
-
-class _Report(msgspec.Struct, rename="pascal"):
-    target_info: _TargetInfo
-    code_regions: list[_Region]
-
-
 class Pipeline:
-    """Core cycles on one core; threads may share it. ``mca_runs`` counts llvm-mca runs: at most one a call."""
+    """Core cycles on one core; threads may share it. llvm-mca runs once a call at most."""
 
     def __init__(self, core: Core, cache: BlockCache):
         self.core = core
-        self.mca_runs = 0
+        self.mca = Mca(core)
         self._llvm_mc = toolchain.require(toolchain.find_llvm_mc())
-        self._llvm_mca = toolchain.require(toolchain.find_llvm_mca())
         self._cache = cache
         self._texts: dict[int, str | None] = {}
 
@@ -132,13 +104,11 @@ class Pipeline:
 
     @functools.cached_property
     def _identity(self) -> bytes:
-        """What a timeline depends on beside the code: this module, the core's model, llvm-mca's version."""
-        module = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-        return f"{module} {self.core.mca_cpu} {self.core.in_order} {self._llvm_version}".encode()
-
-    @functools.cached_property
-    def _llvm_version(self) -> str:
-        return _run([self._llvm_mca, "--version"])
+        """What a timeline depends on beside the code: these modules, the core's model, llvm-mca's version."""
+        modules = hashlib.sha256(
+            b"".join(Path(name).read_bytes() for name in (__file__, mca.__file__, disassembly.__file__))
+        )
+        return f"{modules.hexdigest()} {self.core.mca_cpu} {self.core.in_order} {self.mca.version}".encode()
 
     def _run_mca(self, windows: list[Window]) -> list[tuple[int, ...]]:
         regions = self._timelines([[word for code in window for word in code] for window in windows])
@@ -148,7 +118,7 @@ class Pipeline:
             regions = self._timelines([[word for code in window for word in code] for window in windows])
         return [self._block_ends(window, region) for window, region in zip(windows, regions, strict=True)]
 
-    def _block_ends(self, window: Window, timeline: Sequence[_Moments]) -> tuple[int, ...]:
+    def _block_ends(self, window: Window, timeline: Sequence[Moments]) -> tuple[int, ...]:
         moment = attrgetter("cycle_issued" if self.core.in_order else "cycle_retired")
         ends, seen, extra, last = [], 0, 0, 0
         for code in window:
@@ -159,21 +129,9 @@ class Pipeline:
             ends.append(last + extra)
         return tuple(ends)
 
-    def _timelines(self, sequences: list[list[int]]) -> list[Sequence[_Moments]]:
+    def _timelines(self, sequences: list[list[int]]) -> list[Sequence[Moments]]:
         """One simulation of every sequence: an entry for each instruction that llvm-mca knows."""
-        regions = ["// LLVM-MCA-BEGIN none", "nop", "// LLVM-MCA-END"]  # llvm-mca fails if all regions turn out empty
-        for index, words in enumerate(sequences):
-            lines = [self._texts[word] for word in words if self._texts[word]]
-            regions += [f"// LLVM-MCA-BEGIN {index}", *lines, "// LLVM-MCA-END"]
-        options = [
-            "-mattr=+all", "-timeline", "-timeline-max-cycles=0", "-resource-pressure=false", "-instruction-info=false",
-            "-skip-unsupported-instructions=any", "-call-latency=1",  # without it llvm-mca takes 100 cycles for a call
-        ]  # fmt: skip
-        self.mca_runs += 1
-        # The empty last line matters: llvm-mca fails on a comment that ends the file without a newline.
-        report = _simulated(self._llvm_mca, self.core, options, "\n".join([*regions, ""]))
-        found = {region.name: region.timeline_view.timeline_info for region in report.code_regions}
-        return [found.get(str(index), ()) for index in range(len(sequences))]
+        return self.mca.timelines([[text for word in words if (text := self._texts[word])] for words in sequences])
 
     def _drop_unsupported(self, words: set[int]) -> None:
         """Forget the text of instructions that the core's model does not have."""
@@ -199,7 +157,7 @@ class Pipeline:
         if not fresh:
             return
         texts = self._texts_on_disk(fresh)
-        unread = texts_of(fresh - texts.keys(), self._llvm_mc, self._llvm_version)
+        unread = texts_of(fresh - texts.keys(), self._llvm_mc, self.mca.version)
         self._cache.put((self._text_key(word), (text or "").encode()) for word, text in unread.items())
         texts |= unread
         if self.core.in_order:
@@ -207,37 +165,3 @@ class Pipeline:
         self._texts.update(texts)
         # Found out by an earlier process, whose timelines are in the cache.
         self._texts.update({word: None for word in fresh if self._cache.get(self._unsupported_key(word)) is not None})
-
-
-def check_core(core: Core) -> None:
-    """Raises ToolMissing where the llvm-mca that is found has no model of the core."""
-    _simulated(toolchain.require(toolchain.find_llvm_mca()), core, [], "nop\n")
-
-
-def _simulated(llvm_mca: str, core: Core, options: list[str], text: str) -> _Report:
-    """llvm-mca's report of one pass through the text, made with the model that the core's entry names."""
-    command = [llvm_mca, "-mtriple=aarch64", f"-mcpu={core.mca_cpu}", "-iterations=1", "-json", *options]
-    done = subprocess.run(command, input=text.encode(), capture_output=True)
-    complaint = done.stderr.decode(errors="replace")
-    if "is not a recognized processor" in complaint:
-        raise _no_model(llvm_mca, core, "it does not know that name")
-    if done.returncode != 0:
-        raise tool_failed(command, complaint)
-    report = msgspec.json.decode(done.stdout, type=_Report)
-    units = report.target_info.resources
-    if not all(unit.startswith(core.mca_units) for unit in units):
-        used = f"{units[0]} and the like" if units else "none"
-        raise _no_model(llvm_mca, core, f"it takes another core's units for it, {used}, where {core.mca_units}* belong")
-    return report
-
-
-def _no_model(llvm_mca: str, core: Core, cause: str) -> ToolMissing:
-    what = f"{llvm_mca} has no model of {core.mca_cpu}, by which {core.name} is priced"
-    return ToolMissing(what, cause, f"{toolchain.find_llvm_mca().install}, or name another of {', '.join(CORES)}")
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise tool_failed(command, done.stderr)
-    return done.stdout

@@ -1,4 +1,6 @@
-"""Helpers of the emulated device that are built at first use: the counting plugin, the guest's heap, its rehearsal."""
+"""Helpers of the emulated device that are built at first use: the counting plugin, the guest's heap, its rehearsal,
+what lets llvm-mca be forked.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +23,11 @@ NEWEST_QEMU = (10, 99)
 def plugin_library() -> Path:
     """The plugin as a shared library of this machine, for the plugin interface of the QEMU that will load it.
 
-    Built with the host's C compiler, or with zig where there is none. Raises ToolMissing, LinkFailed.
+    Raises ToolMissing, LinkFailed.
     """
     api = _plugin_api(toolchain.qemu_version())
-    host_cc, zig = toolchain.find_host_cc(), toolchain.find_zig()
-    command = [zig.path, "cc"] if host_cc.path is None and zig.path else [toolchain.require(host_cc)]
     # Symbols of the plugin interface stay open: they are in qemu's own executable.
-    return _shared_library("plugin", [*command, "-fvisibility=hidden", f"-DPLUGIN_API={api}"], host_cc.install)
+    return _host_library("plugin", "-fvisibility=hidden", f"-DPLUGIN_API={api}")
 
 
 def _plugin_api(version: tuple[int, int]) -> int:
@@ -41,6 +41,11 @@ def _plugin_api(version: tuple[int, int]) -> int:
     return known[-1]
 
 
+def fork_server_library() -> Path:
+    """What is preloaded into a program of this machine to fork it (devices/mca.py). Raises ToolMissing, LinkFailed."""
+    return _host_library("fork_server")
+
+
 def guest_heap_library() -> Path:
     """The heap that is preloaded into the device server, as an arm64 shared library. Raises ToolMissing, LinkFailed."""
     return _guest_library("guest_heap")
@@ -49,6 +54,13 @@ def guest_heap_library() -> Path:
 def rehearsal_library() -> Path:
     """What a rehearsal runs (devices/rehearsal.py), as an arm64 shared library. Raises ToolMissing, LinkFailed."""
     return _guest_library("rehearsal")
+
+
+def _host_library(name: str, *options: str) -> Path:
+    """Built with the host's C compiler, or with zig where there is none."""
+    host_cc, zig = toolchain.find_host_cc(), toolchain.find_zig()
+    command = [zig.path, "cc"] if host_cc.path is None and zig.path else [toolchain.require(host_cc)]
+    return _shared_library(name, [*command, *options], host_cc.install)
 
 
 def _guest_library(name: str) -> Path:

@@ -1,0 +1,173 @@
+"""llvm-mca: assembly -> when each instruction of it is issued and when it retires, on a named core.
+
+It takes 15 ms to come up, as long as it then takes for a thousand instructions. So it is loaded once and forked for
+each text (native/fork_server.c); where that cannot be, it is started for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import socket
+import struct
+import subprocess
+import weakref
+from collections.abc import Sequence
+
+import msgspec
+
+from .. import toolchain
+from ..errors import DeployError, ToolMissing
+from ..targets import CORES, Core
+from .disassembly import tool_failed
+from .native.plugin_build import fork_server_library
+
+TIMELINE = (
+    "-mattr=+all", "-timeline", "-timeline-max-cycles=0", "-resource-pressure=false", "-instruction-info=false",
+    "-skip-unsupported-instructions=any", "-call-latency=1",  # without it llvm-mca takes 100 cycles for a call
+)  # fmt: skip
+
+
+class Moments(msgspec.Struct, rename="pascal"):
+    """When an instruction is issued and when it retires, in cycles; as llvm-mca's JSON has it, like what follows."""
+
+    cycle_issued: int
+    cycle_retired: int
+
+
+class _Timeline(msgspec.Struct, rename="pascal", frozen=True):
+    timeline_info: tuple[Moments, ...] = ()
+
+
+class _Region(msgspec.Struct, rename="pascal"):
+    name: str
+    timeline_view: _Timeline = _Timeline()
+
+
+class _TargetInfo(msgspec.Struct, rename="pascal"):
+    resources: list[str]
+
+
+class _Report(msgspec.Struct, rename="pascal"):
+    target_info: _TargetInfo
+    code_regions: list[_Region]
+
+
+class Mca:
+    """llvm-mca with one core's model; threads may share it. ``runs`` counts how often it was asked for timelines."""
+
+    def __init__(self, core: Core):
+        self.core = core
+        self.runs = 0
+        self._path = toolchain.require(toolchain.find_llvm_mca())
+        self._loaded: list[_Loaded] = []  # those that are not at work; each serves one thread at a time
+        self._is_loadable = True
+
+    @functools.cached_property
+    def version(self) -> str:
+        command = [self._path, "--version"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise tool_failed(command, done.stderr)
+        return done.stdout
+
+    def timelines(self, sequences: Sequence[Sequence[str]]) -> list[Sequence[Moments]]:
+        """One simulation of every sequence of instructions: an entry for each that the core's model has.
+
+        Raises DeviceFailed where llvm-mca fails, ToolMissing where it has no model of the core.
+        """
+        regions = ["// LLVM-MCA-BEGIN none", "nop", "// LLVM-MCA-END"]  # llvm-mca fails if all regions turn out empty
+        for index, lines in enumerate(sequences):
+            regions += [f"// LLVM-MCA-BEGIN {index}", *lines, "// LLVM-MCA-END"]
+        self.runs += 1
+        # The empty last line matters: llvm-mca fails on a comment that ends the file without a newline.
+        report = self._report(TIMELINE, "\n".join([*regions, ""]))
+        found = {region.name: region.timeline_view.timeline_info for region in report.code_regions}
+        return [found.get(str(index), ()) for index in range(len(sequences))]
+
+    def check_core(self) -> None:
+        """Raises ToolMissing where it has no model of the core."""
+        self._report((), "nop\n")
+
+    def _report(self, options: Sequence[str], text: str) -> _Report:
+        """Of one pass through the text."""
+        command = [self._path, "-mtriple=aarch64", f"-mcpu={self.core.mca_cpu}", "-iterations=1", "-json", *options]
+        done = (options == TIMELINE and self._forked(command, text)) or _started(command, text)
+        complaint = done.stderr.decode(errors="replace")
+        if "is not a recognized processor" in complaint:
+            raise self._no_model("it does not know that name")
+        if done.returncode != 0:
+            raise tool_failed(command, complaint)
+        report = msgspec.json.decode(done.stdout, type=_Report)
+        units, right = report.target_info.resources, self.core.mca_units
+        if not all(unit.startswith(right) for unit in units):
+            used = f"{units[0]} and the like" if units else "none"
+            raise self._no_model(f"it takes another core's units for it, {used}, where {right}* belong")
+        return report
+
+    def _no_model(self, cause: str) -> ToolMissing:
+        what = f"{self._path} has no model of {self.core.mca_cpu}, by which {self.core.name} is priced"
+        return ToolMissing(what, cause, f"{toolchain.find_llvm_mca().install}, or name another of {', '.join(CORES)}")
+
+    def _forked(self, command: list[str], text: str) -> subprocess.CompletedProcess | None:
+        """None where the program cannot be loaded to be forked: it is linked statically, nothing may be preloaded."""
+        if not self._is_loadable:
+            return None
+        with contextlib.suppress(DeployError, OSError):
+            try:
+                loaded = self._loaded.pop()
+            except IndexError:
+                loaded = _Loaded(command)
+            done = loaded.run(text)
+            self._loaded.append(loaded)
+            return done
+        self._is_loadable = False
+        return None
+
+
+def _started(command: list[str], text: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command, input=text.encode(), capture_output=True)
+
+
+class _Loaded:
+    """A program that waits before its main(), to be forked. It ends with this object, or with this process.
+
+    Raises LinkFailed and ToolMissing where what is preloaded cannot be built, OSError where nothing can be started.
+    """
+
+    def __init__(self, command: list[str]):
+        preload = " ".join(filter(None, [str(fork_server_library()), os.getenv("LD_PRELOAD")]))
+        self._command = command
+        self._socket, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=os.environ | {"LD_PRELOAD": preload, "FORK_SERVER": str(theirs.fileno())},
+            )  # fmt: skip
+        weakref.finalize(self, _end, self._socket, self._process)
+
+    def run(self, text: str) -> subprocess.CompletedProcess:
+        """Raises OSError where it has ended."""
+        with contextlib.ExitStack() as stack:
+            files = [
+                stack.enter_context(os.fdopen(os.memfd_create(name), "wb+")) for name in ("stdin", "stdout", "stderr")
+            ]
+            files[0].write(text.encode())
+            files[0].seek(0)
+            socket.send_fds(self._socket, [b"?"], [file.fileno() for file in files])
+            answer = self._socket.recv(4)
+            if len(answer) != 4:
+                raise ConnectionResetError(f"{self._command[0]} has ended")
+            (status,) = struct.unpack("i", answer)
+            outputs = []
+            for file in files[1:]:
+                file.seek(0)
+                outputs.append(file.read())
+            return subprocess.CompletedProcess(self._command, os.waitstatus_to_exitcode(status), *outputs)
+
+
+def _end(connection: socket.socket, process: subprocess.Popen) -> None:
+    connection.close()
+    process.wait()
