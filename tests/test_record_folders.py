@@ -522,6 +522,20 @@ def test_without_locks_a_killed_run_is_named_not_overrun(tmp_path, no_locks, mon
         RecordStore(tmp_path, TARGET).prepare()
 
 
+def test_a_record_that_nobody_can_read_is_no_knowledge(tmp_path, monkeypatch):
+    put(RecordStore(tmp_path, TARGET), workload(8), search="this one")
+    store = RecordStore(tmp_path, TARGET)
+    store.hide("this one")
+
+    def unreadable(*_arguments):
+        raise ValueError("not what TVM wrote")
+
+    monkeypatch.setattr(RecordFolder, "record", unreadable)
+    ((trial, record),) = store.reveal()
+    assert trial.seconds == 0.5 and record is None
+    assert "not what TVM wrote" in str(store.skipped)
+
+
 # Size
 
 
@@ -542,7 +556,8 @@ def test_a_large_file_is_read_in_little_memory(tmp_path):
     assert (len(folder.entries), len(folder.skipped)) == (2, 1)
     assert peak_bytes < 5 * lines.LONGEST_BYTES < (tmp_path / RECORDS).stat().st_size
     tracemalloc.start()
-    assert len(upkeep.verify(folder)) == 1
+    steps = []
+    assert len(upkeep.verify(folder, lambda *step: steps.append(step))) == 1 and steps == [(0, 2), (1, 2)]
     changes = upkeep.prune(tmp_path)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()

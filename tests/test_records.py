@@ -48,6 +48,7 @@ def put(
     device=None,
     target=TARGET,
     threads=1,
+    search=None,
 ):
     """Append one trial as the tuner does: a record where it has ``seconds``, else a failure."""
     chosen = candidate(mod, decision)
@@ -62,6 +63,7 @@ def put(
         seconds=seconds,
         cause=cause,
         threads=threads,
+        search=search,
     )
     record = None
     if seconds is not None:

@@ -330,7 +330,8 @@ def _models(options) -> None:
     zoo = [name for name in options.models if name not in files]
     rows = []
     if zoo or not files:
-        with CountingProgress() as progress:
+        announcement = "counting multiply-adds of {} networks, once for this version"
+        with CountingProgress("counting, once for this version", announcement) as progress:
             counts = zoo_complexity(zoo or None, progress)
         rows = [_complexity_row(name, IMAGENET_SHAPE, *pair) for name, pair in counts.items()]
     rows += [_file_row(spec) for spec in files]
@@ -797,9 +798,13 @@ def _records_prune(options) -> None:
 
 
 def _records_verify(options) -> None:
+    from .report.progress import CountingProgress
     from .tuning import upkeep
 
-    bad = {str(folder): upkeep.verify(upkeep.open_folder(folder)) for folder in options.folders}
+    bad = {}
+    for folder in options.folders:
+        with CountingProgress("applying schedules") as progress:
+            bad[str(folder)] = upkeep.verify(upkeep.open_folder(folder), progress)
     facts = {"schema": 1, "folders": {folder: [line._asdict() for line in lines] for folder, lines in bad.items()}}
 
     def show(console) -> None:

@@ -81,12 +81,16 @@ def _clock(seconds: float) -> str:
 
 
 class CountingProgress:
-    """Called with networks counted and to count; on standard error, where it is in nobody's way."""
+    """Called with how many are done and how many there are; on standard error, where it is in nobody's way.
 
-    def __init__(self):
+    ``what`` stands before the bar. Where there is no terminal, the ``announcement``, if any, says how many there are.
+    """
+
+    def __init__(self, what: str, announcement: str = ""):
         from rich.console import Console
 
         self.console = Console(stderr=True, highlight=False)
+        self._what, self._announcement = what, announcement
         self._bar = self._task = None
 
     def __enter__(self) -> CountingProgress:
@@ -98,13 +102,13 @@ class CountingProgress:
 
     def __call__(self, done: int, total: int) -> None:
         if not self.console.is_terminal:
-            if done == 0:
-                self.console.print(f"counting multiply-adds of {total} networks, once for this version")
+            if done == 0 and self._announcement:
+                self.console.print(self._announcement.format(total))
             return
         if self._bar is None:
             from rich.progress import Progress
 
             self._bar = Progress(console=self.console, transient=True)
-            self._task = self._bar.add_task("counting, once for this version", total=total)
+            self._task = self._bar.add_task(self._what, total=total)
             self._bar.start()
         self._bar.update(self._task, completed=done)

@@ -328,8 +328,8 @@ class RecordStore:
         self._hidden.discard(trial)
 
     def reveal(self) -> list[tuple[Trial, ms.database.TuningRecord | None]]:
-        """Show the trials that were hidden and not recalled; returns them with their records."""
-        left = [(trial, entry and self._own.record(entry)) for trial, entry in self._recallable.values()]
+        """Show the trials that were hidden and not recalled; returns them with their records, if they are of use."""
+        left = [(trial, entry and self._own.usable(entry)) for trial, entry in self._recallable.values()]
         self._recallable = {}
         self._hidden.difference_update(trial for trial, _ in left)
         return left

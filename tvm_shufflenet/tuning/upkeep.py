@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -229,9 +229,13 @@ class _Mended:
         return (line.data if line.number - 1 in self._good else first for line in Stream(self._path).fresh())
 
 
-def verify(folder: RecordFolder) -> list[Skipped]:
-    """Every line that is damaged, and every record whose schedule this TVM cannot apply to its workload."""
-    for entry in folder.entries.values():
+def verify(folder: RecordFolder, on_progress: Callable[[int, int], None] = lambda done, total: None) -> list[Skipped]:
+    """Every line that is damaged, and every record whose schedule this TVM cannot apply to its workload.
+
+    ``on_progress`` is called with how many schedules were applied, of how many.
+    """
+    for done, entry in enumerate(folder.entries.values()):
+        on_progress(done, len(folder.entries))
         try:
             record = folder.record(entry)
             record.trace.apply_to_schedule(Schedule(record.workload.mod), remove_postproc=False)
