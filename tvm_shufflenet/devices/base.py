@@ -12,6 +12,10 @@ from .lending import borrow
 
 BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
 
+# What a session with a whole network may take: QEMU needs a minute for what the core that it counts for does in tenths
+# of a second.
+SESSION_SECONDS: dict[Kind, int] = {"measured": 600, "modelled": 7200}
+
 
 @dataclass(frozen=True)
 class Endpoint:

@@ -18,6 +18,7 @@ from pathlib import Path
 from .. import toolchain
 from ..errors import DeviceFailed, ToolMissing
 from ..targets import Core, find_core
+from .base import SESSION_SECONDS
 from .counts import Counts, read_counts
 from .cycles import Cost
 from .emulator import LAST_COST, LAST_COUNTS
@@ -41,14 +42,12 @@ class EmulatedCore:
     def __init__(
         self,
         core: str = "cortex-a72",
-        session_timeout_s: float = 600,
         cores: int = 1,
         traces: Path | None = None,
         server_options: Sequence[str] = (),
     ):
         self.core, self.cores, self.traces = find_core(core), cores, traces
         self.server_options = server_options
-        self.session_timeout_s = session_timeout_s
         self.host: str | None = None
         self.port: int | None = None
         self._folder: str | None = None
@@ -73,7 +72,7 @@ class EmulatedCore:
         self.stop()
         prepare(self.core)
         command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
-        command += ["--session-timeout", f"{self.session_timeout_s:g}", "--cores", str(self.cores)]
+        command += ["--session-timeout", str(SESSION_SECONDS["modelled"]), "--cores", str(self.cores)]
         command += ["--traces", str(self.traces)] if self.traces else []
         command += ["--", *self.server_options]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the emulator has ended)

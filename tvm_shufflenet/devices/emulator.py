@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(CORES)}")
     parser.add_argument("--cores", type=int, default=1, help="how many of them share a parallel region")
     parser.add_argument("--traces", type=Path, help="keep counts here, each with the trace of what was counted")
-    parser.add_argument("--session-timeout", type=float, default=600, help="seconds a session may take")
+    parser.add_argument("--session-timeout", type=float, required=True, help="seconds a session may take")
     parser.add_argument("server", nargs="*", help="after --, more options for the device server")
     options = parser.parse_args(arguments)
     core = find_core(options.core)

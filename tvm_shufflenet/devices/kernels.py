@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import DeviceFailed
 from ..latency import Latency
-from .base import Device
-from .network import SAMPLE_MS, SESSION_SECONDS, device_failed
+from .base import SESSION_SECONDS, Device
+from .network import SAMPLE_MS, device_failed
 from .operands import Operands
 
 # The symbol of what TVM embeds in a library: the network, as whose import the operators cannot be named in a session.
@@ -26,7 +26,7 @@ class Kernels:
 
     def __enter__(self) -> Kernels:
         try:
-            self._session = self.device.endpoint().connect(SESSION_SECONDS)
+            self._session = self.device.endpoint().connect(SESSION_SECONDS[self.device.kind])
             with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
                 bare = Path(folder) / "operators.so"
                 bare.write_bytes(without_network(self.library.read_bytes()))
