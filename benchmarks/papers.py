@@ -30,7 +30,7 @@ def percent(share: float) -> str:
 def speedups(rows: list[Row]) -> Iterator[list[str]]:
     yield ["network", "ours", "paper", "x ours", "x paper", "x by multiply-adds"]
     for row in rows:
-        times = (ms(row), str(row["paper_ms"]))
+        times = (ms(row), f"{row['paper_ms']:.1f}")
         ratios = map(ratio, (row["speedup"], row["paper_speedup"], row["theoretical_speedup"]))
         yield [row["label"], *times, *ratios]
 

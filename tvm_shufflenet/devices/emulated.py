@@ -18,7 +18,6 @@ from pathlib import Path
 from .. import toolchain
 from ..errors import DeviceFailed, ToolMissing
 from ..targets import Core, find_core
-from .base import SESSION_SECONDS
 from .counts import Counts, read_counts
 from .cycles import Cost
 from .emulator import LAST_COST, LAST_COUNTS
@@ -72,7 +71,7 @@ class EmulatedCore:
         self.stop()
         prepare(self.core)
         command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
-        command += ["--session-timeout", str(SESSION_SECONDS["modelled"]), "--cores", str(self.cores)]
+        command += ["--cores", str(self.cores)]
         command += ["--traces", str(self.traces)] if self.traces else []
         command += ["--", *self.server_options]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the emulator has ended)

@@ -30,6 +30,7 @@ from pathlib import Path
 from .. import toolchain
 from ..errors import DeployError
 from ..targets import CORES, Cache, Core, find_core
+from .base import SESSION_SECONDS
 from .counts import read_counts
 from .cycles import Cost, CycleModel
 from .native.build import server_binary
@@ -46,12 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(CORES)}")
     parser.add_argument("--cores", type=int, default=1, help="how many of them share a parallel region")
     parser.add_argument("--traces", type=Path, help="keep counts here, each with the trace of what was counted")
-    parser.add_argument("--session-timeout", type=float, required=True, help="seconds a session may take")
     parser.add_argument("server", nargs="*", help="after --, more options for the device server")
     options = parser.parse_args(arguments)
     core = find_core(options.core)
     try:
-        with Emulator(core, options.session_timeout, options.cores, options.traces, options.server) as emulator:
+        with Emulator(core, options.cores, options.traces, options.server) as emulator:
             return emulator.run()
     except DeployError as exc:
         print(exc, file=sys.stderr)
@@ -68,14 +68,12 @@ class Emulator:
     def __init__(
         self,
         core: Core,
-        session_timeout_s: float,
         cores: int = 1,
         traces: Path | None = None,
         server_options: Sequence[str] = (),
     ):
         self.core, self.cores, self.server_options = core, cores, server_options
         self.traces = traces and traces.resolve()
-        self.session_timeout_s = session_timeout_s
         self._events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
         self._qemu: subprocess.Popen | None = None
         self._owner = os.getppid()
@@ -136,7 +134,7 @@ class Emulator:
             "-E", "TVM_NUM_THREADS=1",
             "-plugin", plugin_argument(self.core, self.cores, self.traces is not None),
             f"./server/{server.name}", "--host", "127.0.0.1", "--port", "0", "--work-dir", "work",
-            "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", f"{self.session_timeout_s:g}",
+            "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", str(SESSION_SECONDS["modelled"]),
             "--modelled-cores", str(self.cores), "--allow-root", *self.server_options,
         ]  # fmt: skip
         self._qemu = subprocess.Popen(
