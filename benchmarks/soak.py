@@ -68,8 +68,12 @@ def sample(laboratory: Laboratory, tuner: Kept, records: Path, seconds: float) -
 
 
 def growth(samples: list[Sample], group: str, warm_up_s: float) -> dict[str, tuple[float, float]] | None:
-    """First and last median of each quantity; None where there are too few samples for medians."""
-    settled = [each.usage[group] for each in samples if each.seconds - samples[0].seconds >= warm_up_s]
+    """First and last median of each quantity while there are trials; None where there are too few samples for medians.
+
+    Without workers, the tuner has come to its end: it compiles and times whole networks, which takes more than a trial.
+    """
+    tuning = [each for each in samples if each.usage["workers"].processes]
+    settled = [each.usage[group] for each in tuning if each.seconds - samples[0].seconds >= warm_up_s]
     if len(settled) < LEAST_SAMPLES:
         return None
     count = max(LEAST_SAMPLES // 2, int(WINDOW * len(settled)))
