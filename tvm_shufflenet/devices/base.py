@@ -100,6 +100,10 @@ class Device(ABC):
     def endpoint(self) -> Endpoint:
         """Where sessions are to be had now."""
 
+    def session(self):
+        """A new RPCSession, long enough for a whole network. Raises DeviceFailed."""
+        return self.endpoint().connect(SESSION_SECONDS[self.kind])
+
     def devices(self) -> int:
         """How many devices there are behind the endpoint. Raises DeviceFailed."""
         return 1

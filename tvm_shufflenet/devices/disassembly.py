@@ -18,17 +18,20 @@ LONGEST_TEXT = 256
 # LLVM's parser tries each operand as everything that it is in any instruction of that name, SVE's and SME's included:
 # some aliases and forms take ten times as long as another of the same instruction.
 QUICK_FORMS = [
-    # fmla v0.4s, v1.4s, v2.s[3] -> fmla.4s v0, v1, v2[3]
-    (
-        r"(fml[as]|fmul|fadd|fsub|fmax(?:nm)?|fmin(?:nm)?)\t(v\d+)\.(\w+), (v\d+)\.\3, (v\d+)\.(?:\3|[hsd](\[\d+\]))",
-        r"\1.\3\t\2, \4, \5\6",
-    ),
-    (r"mov\t(v\d+\.\w+), (v\d+\.\w+)", r"orr\t\1, \2, \2"),
-    (r"mov\t(v\d+\.[bhsd]\[\d+\], .*)", r"ins\t\1"),
-    (r"mov\t([wx])(\d+), \1(\d+)", r"orr\t\1\2, \1zr, \1\3"),
-    (r"mov\t(sp|x\d+), (sp|x\d+)", r"add\t\1, \2, #0"),
+    (re.compile(pattern), form)
+    for pattern, form in (
+        # fmla v0.4s, v1.4s, v2.s[3] -> fmla.4s v0, v1, v2[3]
+        (
+            r"(fml[as]|fmul|fadd|fsub|fmax(?:nm)?|fmin(?:nm)?)\t"
+            r"(v\d+)\.(\w+), (v\d+)\.\3, (v\d+)\.(?:\3|[hsd](\[\d+\]))",
+            r"\1.\3\t\2, \4, \5\6",
+        ),
+        (r"mov\t(v\d+\.\w+), (v\d+\.\w+)", r"orr\t\1, \2, \2"),
+        (r"mov\t(v\d+\.[bhsd]\[\d+\], .*)", r"ins\t\1"),
+        (r"mov\t([wx])(\d+), \1(\d+)", r"orr\t\1\2, \1zr, \1\3"),
+        (r"mov\t(sp|x\d+), (sp|x\d+)", r"add\t\1, \2, #0"),
+    )
 ]
-_QUICK_FORMS = [(re.compile(pattern), form) for pattern, form in QUICK_FORMS]
 
 
 def texts_of(words: Collection[int], llvm_mc: str, version: str) -> dict[int, str | None]:
@@ -46,7 +49,7 @@ def texts_of(words: Collection[int], llvm_mc: str, version: str) -> dict[int, st
 
 def quick(text: str) -> str:
     """The same instruction as LLVM's parser reads it in less time."""
-    for pattern, form in _QUICK_FORMS:
+    for pattern, form in QUICK_FORMS:
         if found := pattern.fullmatch(text):
             return found.expand(form)
     return text

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DeviceFailed
 from ..latency import Latency
-from .base import SESSION_SECONDS, Device
+from .base import Device
 from .network import SAMPLE_MS, device_failed
 from .operands import Operands
 
@@ -26,7 +26,7 @@ class Kernels:
 
     def __enter__(self) -> Kernels:
         try:
-            self._session = self.device.endpoint().connect(SESSION_SECONDS[self.device.kind])
+            self._session = self.device.session()
             with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
                 bare = Path(folder) / "operators.so"
                 bare.write_bytes(without_network(self.library.read_bytes()))

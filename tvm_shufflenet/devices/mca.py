@@ -61,6 +61,7 @@ class Mca:
         self.core = core
         self.runs = 0
         self._path = toolchain.require(toolchain.find_llvm_mca())
+        self._command = [self._path, "-mtriple=aarch64", f"-mcpu={core.mca_cpu}", "-iterations=1", "-json"]
         self._loaded: list[_Loaded] = []  # those that are not at work; each serves one thread at a time
         self._is_loadable = True
 
@@ -82,23 +83,21 @@ class Mca:
             regions += [f"// LLVM-MCA-BEGIN {index}", *lines, "// LLVM-MCA-END"]
         self.runs += 1
         # The empty last line matters: llvm-mca fails on a comment that ends the file without a newline.
-        report = self._report(TIMELINE, "\n".join([*regions, ""]))
+        text = "\n".join([*regions, ""])
+        report = self._report(self._forked(text) or _started([*self._command, *TIMELINE], text))
         found = {region.name: region.timeline_view.timeline_info for region in report.code_regions}
         return [found.get(str(index), ()) for index in range(len(sequences))]
 
     def check_core(self) -> None:
         """Raises ToolMissing where it has no model of the core."""
-        self._report((), "nop\n")
+        self._report(_started(self._command, "nop\n"))
 
-    def _report(self, options: Sequence[str], text: str) -> _Report:
-        """Of one pass through the text."""
-        command = [self._path, "-mtriple=aarch64", f"-mcpu={self.core.mca_cpu}", "-iterations=1", "-json", *options]
-        done = (options == TIMELINE and self._forked(command, text)) or _started(command, text)
+    def _report(self, done: subprocess.CompletedProcess) -> _Report:
         complaint = done.stderr.decode(errors="replace")
         if "is not a recognized processor" in complaint:
             raise self._no_model("it does not know that name")
         if done.returncode != 0:
-            raise tool_failed(command, complaint)
+            raise tool_failed(done.args, complaint)
         report = msgspec.json.decode(done.stdout, type=_Report)
         units, right = report.target_info.resources, self.core.mca_units
         if not all(unit.startswith(right) for unit in units):
@@ -110,7 +109,7 @@ class Mca:
         what = f"{self._path} has no model of {self.core.mca_cpu}, by which {self.core.name} is priced"
         return ToolMissing(what, cause, f"{toolchain.find_llvm_mca().install}, or name another of {', '.join(CORES)}")
 
-    def _forked(self, command: list[str], text: str) -> subprocess.CompletedProcess | None:
+    def _forked(self, text: str) -> subprocess.CompletedProcess | None:
         """None where the program cannot be loaded to be forked: it is linked statically, nothing may be preloaded."""
         if not self._is_loadable:
             return None
@@ -118,7 +117,7 @@ class Mca:
             try:
                 loaded = self._loaded.pop()
             except IndexError:
-                loaded = _Loaded(command)
+                loaded = _Loaded([*self._command, *TIMELINE])
             done = loaded.run(text)
             self._loaded.append(loaded)
             return done

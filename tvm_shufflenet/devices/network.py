@@ -12,7 +12,7 @@ from tvm import relax
 
 from ..errors import DeviceFailed
 from ..latency import Latency
-from .base import SESSION_SECONDS, Device, first_line
+from .base import Device, first_line
 
 # A measured sample averages as many runs as fit in this time: short enough to see a disturbance, long enough to time.
 SAMPLE_MS = 20
@@ -26,7 +26,7 @@ class Network:
 
     def __enter__(self) -> Network:
         try:
-            session = self.device.endpoint().connect(SESSION_SECONDS[self.device.kind])
+            session = self.device.session()
             session.upload(str(self.library))
             module = session.load_module(self.library.name)
             self._cpu = session.cpu(0)
