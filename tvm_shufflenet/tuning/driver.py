@@ -8,13 +8,14 @@ buy time, keeps its workers, never measures the same schedule twice, and says wh
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import importlib
 import inspect
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from unittest import mock
 
@@ -42,13 +43,17 @@ BATCH = 8
 # few generations covers them.
 POPULATION = {"template": 24, "generated": 128}
 GENERATIONS = {"template": 2, "generated": 3}
+MEASURED_RATIO = 0.2  # of a population, the best that were measured
 # Strategy that a trial counts for: both search the generated space of an operator without a template.
 LABELS = {"template": "template", "generated": "ansor"}
 
 
 @dataclass
 class Task:
-    """One distinct operator of the network and the state of its search."""
+    """One distinct operator of the network and the state of its search.
+
+    ``parents`` are the times of the records that the search begins its next population with, in order.
+    """
 
     name: str
     weight: int
@@ -60,6 +65,7 @@ class Task:
     record_workload: ms.database.Workload
     seen: set[str] = field(default_factory=set)
     waiting: list[ms.MeasureCandidate] = field(default_factory=list)
+    parents: list[float] = field(default_factory=list)
     best_seconds: float = float("inf")
     trials: int = 0
     rounds: int = 0
@@ -170,6 +176,18 @@ def load_intrinsics() -> None:
         importlib.import_module("tvm.s_tir.tensor_intrin")
 
 
+@contextlib.contextmanager
+def _frozen_heap() -> Iterator[None]:
+    """Let the collector look through what is made from here on alone, and so do it often: garbage waits until it is a
+    quarter of all objects, and those of the modules that are loaded are 240 000."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 class Tuner:
     """Searches schedules for ``operators``, a network's or any others, each workload once.
 
@@ -249,7 +267,10 @@ class Tuner:
             target=self.tvm_target,
             space_generator=rules.space(mod, self.machine, self.strategy),
             search_strategy=ms.search_strategy.EvolutionarySearch(
-                population_size=POPULATION[space], init_min_unmeasured=2 * BATCH, genetic_num_iters=GENERATIONS[space]
+                population_size=POPULATION[space],
+                init_measured_ratio=MEASURED_RATIO,
+                init_min_unmeasured=2 * BATCH,
+                genetic_num_iters=GENERATIONS[space],
             ),
             task_name=extracted.name,
             num_threads=1,  # with more, which thread draws first decides what is searched, whatever the seed
@@ -279,7 +300,7 @@ class Tuner:
             self.store.prepare()
             try:
                 own = start_workers(self.device, self.measurer.trial_seconds)
-                with contextlib.nullcontext(workers) if workers else own as self.measurer.workers:
+                with contextlib.nullcontext(workers) if workers else own as self.measurer.workers, _frozen_heap():
                     self._search(started)
             except GivenUp as exc:
                 if self.measured + self.reused:
@@ -334,6 +355,8 @@ class Tuner:
             candidates = self._candidates(task, room)
             if not candidates:
                 task.exhausted = True
+                if task.searched:
+                    task.context.post_tuning()  # it keeps every module that it has proposed, some 30 KB each
             elif tries := self._tries(task, candidates, planned):
                 task.searching = True
                 return Batch(task, tries)
@@ -369,7 +392,7 @@ class Tuner:
             self.reused += 1
             if record is not None:
                 task.best_seconds = min(task.best_seconds, trial.seconds)
-                self.database.commit_tuning_record(record)
+                self._offer(task, record)
         return bool(left)
 
     def _next_task(self) -> Task | None:
@@ -495,8 +518,16 @@ class Tuner:
         record = ms.database.TuningRecord(
             candidate.sch.trace, task.record_workload, list(outcome.seconds), self.tvm_target, candidate.args_info
         )
-        self.database.commit_tuning_record(record)
+        self._offer(task, record)
         return record
+
+    def _offer(self, task: Task, record: ms.database.TuningRecord) -> None:
+        """Let the search have a record that may be a parent. A database keeps every trace that it is given, 20 KB."""
+        seconds = float(np.mean([float(each) for each in record.run_secs]))
+        most = int(MEASURED_RATIO * POPULATION[task.space])
+        if len(task.parents) < most or seconds < task.parents[-1]:
+            task.parents = sorted([*task.parents, seconds])[:most]
+            self.database.commit_tuning_record(record)
 
     def _learn(self, task: Task, candidates: list, outcomes: list[Outcome]) -> None:
         results = [
