@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -593,6 +594,33 @@ class TestInterrupts:
         swallowed = contextlib.suppress(KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt), interrupts.interruptible(), swallowed:
             signal.raise_signal(signal.SIGTERM)
+
+    def test_a_module_is_imported_whole(self, tmp_path, monkeypatch):
+        """Raised anywhere in the import of torch, it may find C++ that aborts the process."""
+        lines = ["import signal", "for _ in range(3):", "    signal.raise_signal(signal.SIGINT)", "whole = True"]
+        (tmp_path / "of_its_own.py").write_text("\n".join(lines))
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(KeyboardInterrupt), interrupts.interruptible():
+            import of_its_own
+
+            threading.Event().wait(5)
+            pytest.fail("it never came")
+        assert of_its_own.whole
+
+    def test_an_import_that_takes_too_long_is_ended(self, tmp_path):
+        (tmp_path / "endless.py").write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+        source = f"""
+            import sys
+            sys.path.insert(0, {str(tmp_path)!r})
+            from tvm_shufflenet import interrupts
+            with interrupts.interruptible():
+                import endless
+            """
+        process = _python(source)
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=10)
+        assert process.returncode == 130 and error == interrupts.MESSAGE + "\n"
 
     def test_other_errors_pass_and_handlers_come_back(self):
         before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM end a command, wherever they find it.
 
-An exception alone does not: raised inside a callback of TVM's or while a library is being imported, KeyboardInterrupt
-comes out as something else, or is swallowed and the command goes on.
+An exception alone does not: raised inside a callback of TVM's, KeyboardInterrupt comes out as something else, or is
+swallowed and the command goes on; raised while torch is being imported, it may find C++ that aborts the process.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 EXIT_CODE = 130
 MESSAGE = "interrupted"
 GRACE_S = 5.0  # closing devices and workers takes a fraction of a second
+IMPORT_GRACE_S, LOOK_AGAIN_S = 0.5, 0.02
 SHOW_CURSOR = "\x1b[?25h"
 
 _unbroken = 0
@@ -26,24 +28,29 @@ _held: list[Callable[[], None]] = []
 def interruptible(message: str = MESSAGE) -> Iterator[None]:
     """SIGINT and SIGTERM raise KeyboardInterrupt, and that is what leaves this block whatever it became on its way.
 
-    Where it was swallowed, the process says ``message`` and ends by force after a grace period. Further signals change
+    Where it was swallowed, the process says ``message`` and ends by force after a grace period; so it does after a
+    shorter one where modules are being imported all the time, since nothing is raised meanwhile. Further signals change
     nothing.
     """
-    timer = threading.Timer(GRACE_S, _end_by_force, (message,))
-    timer.daemon = True
-    interrupted = False
-
-    def interrupt(*_) -> None:
-        nonlocal interrupted
-        if _unbroken:
-            _held.append(interrupt)
-        elif not interrupted:
-            interrupted = True
-            timer.start()
-            raise KeyboardInterrupt
-
     # A signal that our parent had us ignore, as nohup and background jobs do, stays ignored.
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    end, again = _Alarm(_end_by_force, message), _Alarm(signal.raise_signal, *numbers[:1])
+    interrupted = raised = False
+
+    def interrupt(_number: int | None = None, frame: FrameType | None = None) -> None:
+        nonlocal interrupted, raised
+        if _unbroken:
+            _held.append(interrupt)
+        elif _imports(frame) and not raised:
+            if not interrupted:
+                end.set(IMPORT_GRACE_S)
+            interrupted = True
+            again.set(LOOK_AGAIN_S)
+        elif not raised:
+            interrupted = raised = True
+            end.set(GRACE_S)
+            raise KeyboardInterrupt
+
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
@@ -52,7 +59,8 @@ def interruptible(message: str = MESSAGE) -> Iterator[None]:
             raise KeyboardInterrupt from exc
         raise
     finally:
-        timer.cancel()
+        end.cancel()
+        again.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
     if interrupted:
@@ -72,6 +80,33 @@ def uninterrupted() -> Iterator[None]:
             interrupt = _held.pop()
             _held.clear()
             interrupt()
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported there."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+class _Alarm:
+    """Calls something when it goes off, once; setting it again puts that off."""
+
+    def __init__(self, call: Callable, *arguments):
+        self._call, self._arguments = call, arguments
+        self._timer: threading.Timer | None = None
+
+    def set(self, seconds: float) -> None:
+        self.cancel()
+        self._timer = threading.Timer(seconds, self._call, self._arguments)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _end_by_force(message: str) -> None:
