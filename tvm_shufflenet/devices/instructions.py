@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
-KNOWN_WORDS = 1 << 16  # of each kind of fact that are kept: most instructions recur, from block to block and for days
+KNOWN_WORDS = 1 << 13  # of each kind of fact that are kept: most instructions recur from block to block
 
 
 @functools.lru_cache(KNOWN_WORDS)
