@@ -3,11 +3,13 @@
     python benchmarks/soak.py --minutes 120
 
 A network is tuned at full rate on emulated devices at a tracker, each a process of its own (fault_campaign.py, without
-faults). Every few seconds it counts the open descriptors, processes and unshared megabytes of the tuner, its workers,
-the tracker and the devices with all below them. The medians of the first and the last tenth of the time after a warm-up
-are compared: growth of more than 5 % (and of more than one descriptor or process) is a leak, and exit code 1. A tuner
-that has tried its whole space is followed by one with another seed, and judged for as long as it lived; tracker and
-devices serve them all, and are warm when the first has ended: only then has a device served whole networks, too.
+faults). Every few seconds it counts the open descriptors, processes and megabytes of the tuner, its workers, the
+tracker and the devices with all below them: anonymous memory alone, each process's share of it, since which pages of a
+library count as one process's own depends on who else has it loaded. The medians of the first and the last tenth of the
+time after a warm-up are compared: growth of more than 5 % (and of more than one descriptor or process) is a leak, and
+exit code 1. A tuner that has tried its whole space is followed by one with another seed, and judged for as long as it
+lived; tracker and devices serve them all, and are warm when the first has ended: only then has a device served whole
+networks, too.
 """
 
 from __future__ import annotations
@@ -56,8 +58,16 @@ def usage_of(processes: Iterable[psutil.Process]) -> Usage:
     found = []
     for process in processes:
         with contextlib.suppress(psutil.Error):
-            found.append((process.num_fds(), process.memory_full_info().uss / 2**20))
+            found.append((process.num_fds(), megabytes_of(process.pid)))
     return Usage(sum(fds for fds, _ in found), len(found), sum(megabytes for _, megabytes in found))
+
+
+def megabytes_of(pid: int) -> float:
+    try:
+        fields = dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    except OSError as exc:
+        raise psutil.NoSuchProcess(pid) from exc
+    return sum(int(fields[name].split()[0]) for name in ("Pss_Anon", "Pss_Shmem")) / 1024
 
 
 def sample(laboratory: Laboratory, tuner: Kept, records: Path, seconds: float) -> Sample:
