@@ -18,6 +18,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import tvm
@@ -39,7 +40,7 @@ from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import find_target, host_machine
-from tvm_shufflenet.tuning.driver import Tuner
+from tvm_shufflenet.tuning.driver import MEASURED_RATIO, POPULATION, Tuner
 from tvm_shufflenet.tuning.measurer import Measurer
 from tvm_shufflenet.tuning.records import (
     JOURNAL,
@@ -49,7 +50,7 @@ from tvm_shufflenet.tuning.records import (
     workload_hash,
 )
 from tvm_shufflenet.tuning.shipped import write_best
-from tvm_shufflenet.tuning.trial import Cause, Job, run_trial
+from tvm_shufflenet.tuning.trial import Cause, Job, Outcome, run_trial
 from tvm_shufflenet.tuning.workers import Workers
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
@@ -205,6 +206,20 @@ def test_a_search_tries_what_is_shipped_for_a_cpu_like_it(unit, folder, tmp_path
     (task,) = [task for task in tuner.tasks if task.workload == shipped.trial.workload]
     assert shipped.trial.trace in [trace_hash(each.sch.trace) for each in tuner._proposed(task, 2)]
     assert not task.searched  # two guesses are two trials
+
+
+def test_a_search_keeps_the_records_that_may_be_parents_alone(unit, folder):
+    """A tuner that runs for days may not grow with every trial."""
+    tuner = Tuner(one_operator(unit), ARM64, find_device("emulated", ARM64), RecordStore(folder, ARM64.tvm()), trials=1)
+    (task,) = tuner.tasks
+    parents = int(MEASURED_RATIO * POPULATION[task.space])
+    candidate = rules.default_candidate(task.mod, tuner.machine)
+    times = [float(time) for time in np.random.default_rng(1).permutation(np.arange(1, 101)) * 1e-6]
+    for seconds in times:
+        tuner._commit(task, candidate, Outcome((seconds,)))
+    best = tuner.database.get_top_k(task.record_workload, parents)
+    assert [float(record.run_secs[0]) for record in best] == pytest.approx(sorted(times)[:parents])
+    assert parents >= 4 and len(tuner.database) < len(times) / 3
 
 
 @pytest.mark.usefixtures("kept_workers")
