@@ -34,14 +34,15 @@ def interruptible(message: str = MESSAGE) -> Iterator[None]:
     """
     # A signal that our parent had us ignore, as nohup and background jobs do, stays ignored.
     numbers = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-    end, again = _Alarm(_end_by_force, message), _Alarm(signal.raise_signal, *numbers[:1])
+    end, again = _Alarm(_end_by_force, message), _Alarm(_signal_main_thread, *numbers[:1])
+    outside = _imports(sys._getframe())  # the caller may itself be a module's own code
     interrupted = raised = False
 
     def interrupt(_number: int | None = None, frame: FrameType | None = None) -> None:
         nonlocal interrupted, raised
         if _unbroken:
             _held.append(interrupt)
-        elif _imports(frame) and not raised:
+        elif _imports(frame) > outside and not raised:
             if not interrupted:
                 end.set(IMPORT_GRACE_S)
             interrupted = True
@@ -82,13 +83,18 @@ def uninterrupted() -> Iterator[None]:
             interrupt()
 
 
-def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported there."""
+def _imports(frame: FrameType | None) -> int:
+    """How many calls there are of what imports modules."""
+    calls = 0
     while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
+        calls += frame.f_code.co_filename == "<frozen importlib._bootstrap>"
         frame = frame.f_back
-    return False
+    return calls
+
+
+def _signal_main_thread(number: int) -> None:
+    """Where it may be waiting for something, the main thread hears of a signal that is its own alone."""
+    signal.pthread_kill(threading.main_thread().ident, number)
 
 
 class _Alarm:
