@@ -29,6 +29,7 @@ from pathlib import Path
 
 from .. import toolchain
 from ..errors import DeployError
+from ..memory import release_freed
 from ..targets import CORES, Cache, Core, find_core
 from .base import SESSION_SECONDS
 from .counts import read_counts
@@ -196,7 +197,7 @@ class CostService:
             for request in lines:
                 lines.write(self.answer(request) + "\n")
                 lines.flush()
-        _libc.malloc_trim(0)  # a whole network's counts take tens of megabytes, an operator's none
+        release_freed()  # a whole network's counts take tens of megabytes
 
     def answer(self, request: str) -> str:
         if request.split() == ["core"]:

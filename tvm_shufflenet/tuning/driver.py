@@ -27,6 +27,7 @@ from tvm.s_tir import meta_schedule as ms
 from ..devices.base import Device
 from ..errors import NothingMeasured
 from ..graph.tasks import OperatorTask, argument_shapes
+from ..memory import release_freed
 from ..reproducer import keep_operator
 from ..schedules import rules
 from ..schedules.nearest import near_trace
@@ -346,6 +347,7 @@ class Tuner:
             batch = running.popleft()
             outcomes = [self._collect(batch.task, each) for each in batch.tries]
             self._learn(batch.task, [each.candidate for each in batch.tries], outcomes)
+            release_freed()  # a population's schedules are gone
             if any(isinstance(each.made, Attempt) for each in batch.tries):
                 self.on_progress(self.progress(batch.task.name, time.monotonic() - started))
 
