@@ -40,7 +40,7 @@ from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.targets import find_target, host_machine
-from tvm_shufflenet.tuning.driver import MEASURED_RATIO, POPULATION, Tuner
+from tvm_shufflenet.tuning.driver import PARENTS, Tuner
 from tvm_shufflenet.tuning.measurer import Measurer
 from tvm_shufflenet.tuning.records import (
     JOURNAL,
@@ -212,7 +212,7 @@ def test_a_search_keeps_the_records_that_may_be_parents_alone(unit, folder):
     """A tuner that runs for days may not grow with every trial."""
     tuner = Tuner(one_operator(unit), ARM64, find_device("emulated", ARM64), RecordStore(folder, ARM64.tvm()), trials=1)
     (task,) = tuner.tasks
-    parents = int(MEASURED_RATIO * POPULATION[task.space])
+    parents = PARENTS[task.space]
     candidate = rules.default_candidate(task.mod, tuner.machine)
     times = [float(time) for time in np.random.default_rng(1).permutation(np.arange(1, 101)) * 1e-6]
     for seconds in times:

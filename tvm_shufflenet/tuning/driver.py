@@ -44,17 +44,15 @@ BATCH = 8
 # few generations covers them.
 POPULATION = {"template": 24, "generated": 128}
 GENERATIONS = {"template": 2, "generated": 3}
-MEASURED_RATIO = 0.2  # of a population, the best that were measured
+MEASURED_RATIO = 0.2  # of a population, the best that were measured: its parents
+PARENTS = {space: int(MEASURED_RATIO * size) for space, size in POPULATION.items()}
 # Strategy that a trial counts for: both search the generated space of an operator without a template.
 LABELS = {"template": "template", "generated": "ansor"}
 
 
 @dataclass
 class Task:
-    """One distinct operator of the network and the state of its search.
-
-    ``parents`` are the times of the records that the search begins its next population with, in order.
-    """
+    """One distinct operator of the network and the state of its search."""
 
     name: str
     weight: int
@@ -66,7 +64,6 @@ class Task:
     record_workload: ms.database.Workload
     seen: set[str] = field(default_factory=set)
     waiting: list[ms.MeasureCandidate] = field(default_factory=list)
-    parents: list[float] = field(default_factory=list)
     best_seconds: float = float("inf")
     trials: int = 0
     rounds: int = 0
@@ -160,6 +157,11 @@ class TuneResult:
     @property
     def trials_per_minute(self) -> float:
         return 60 * (self.measured + self.failed) / self.wall_s if self.wall_s else 0.0
+
+
+def _mean_seconds(record: ms.database.TuningRecord) -> float:
+    """What a database orders its records by."""
+    return float(np.mean([float(each) for each in record.run_secs]))
 
 
 def _made_for(space: str, trials: Iterable[Trial]) -> int:
@@ -525,10 +527,8 @@ class Tuner:
 
     def _offer(self, task: Task, record: ms.database.TuningRecord) -> None:
         """Let the search have a record that may be a parent. A database keeps every trace that it is given, 20 KB."""
-        seconds = float(np.mean([float(each) for each in record.run_secs]))
-        most = int(MEASURED_RATIO * POPULATION[task.space])
-        if len(task.parents) < most or seconds < task.parents[-1]:
-            task.parents = sorted([*task.parents, seconds])[:most]
+        best = self.database.get_top_k(task.record_workload, PARENTS[task.space])
+        if len(best) < PARENTS[task.space] or _mean_seconds(record) < _mean_seconds(best[-1]):
             self.database.commit_tuning_record(record)
 
     def _learn(self, task: Task, candidates: list, outcomes: list[Outcome]) -> None:
