@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 LIMIT_BYTES = 64 << 20
+AT_ONCE = 500  # keys that are asked for in one query: older SQLite takes 999
 
 
 class BlockCache:
@@ -26,15 +27,17 @@ class BlockCache:
         except (sqlite3.Error, OSError):
             self._database = None
 
-    def get(self, key: bytes) -> bytes | None:
+    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        """The values of those keys that have one."""
         if self._database is None:
-            return None
-        try:
-            with self._lock:
-                row = self._database.execute("select value from result where key = ?", (key,)).fetchone()
-            return row[0] if row else None
-        except sqlite3.Error:
-            return None
+            return {}
+        found: dict[bytes, bytes] = {}
+        with contextlib.suppress(sqlite3.Error), self._lock:
+            for first in range(0, len(keys), AT_ONCE):
+                some = keys[first : first + AT_ONCE]
+                query = f"select key, value from result where key in ({','.join('?' * len(some))})"
+                found.update(self._database.execute(query, some))
+        return found
 
     def put(self, items: Iterable[tuple[bytes, bytes]]) -> None:
         if self._database is None:

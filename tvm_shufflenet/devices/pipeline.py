@@ -84,23 +84,22 @@ class Pipeline:
         """From disk, else from one run over all missing: a device that serves for days prices so many that they are not
         kept in memory.
         """
-        known, missing = {}, {}
-        for window in windows:
-            key = self._key(window)
-            if (value := self._cache.get(key)) is None:
-                missing[window] = key
-            else:
-                known[window] = struct.unpack(f"<{len(value) // 4}I", value)
-        self._disassemble({word for window in windows for code in window for word in code})
+        keys = {window: self._key(window) for window in windows}
+        values = self._cache.get([*keys.values()])
+        ends = {window: _unpacked(values[key]) for window, key in keys.items() if key in values}
+        self._disassemble({word for window in keys for code in window for word in code})
+        missing = [window for window in keys if window not in ends]
         if missing:
-            fresh = dict(zip(missing, self._run_mca(list(missing)), strict=True))
-            known.update(fresh)
-            self._cache.put((missing[window], struct.pack(f"<{len(ends)}I", *ends)) for window, ends in fresh.items())
-        return known
+            fresh = dict(zip(missing, self._run_mca(missing), strict=True))
+            ends.update(fresh)
+            self._cache.put((keys[window], _packed(moments)) for window, moments in fresh.items())
+        return ends
 
     def _key(self, window: Window) -> bytes:
-        words = [word for code in window for word in (len(code), *code)]
-        return hashlib.sha256(self._identity + struct.pack(f"<{len(words)}I", *words)).digest()[:16]
+        return self._key_of(b"window", [word for code in window for word in (len(code), *code)])
+
+    def _key_of(self, kind: bytes, words: Sequence[int]) -> bytes:
+        return hashlib.sha256(self._identity + kind + _packed(words)).digest()[:16]
 
     @functools.cached_property
     def _identity(self) -> bytes:
@@ -108,14 +107,15 @@ class Pipeline:
         modules = hashlib.sha256(
             b"".join(Path(name).read_bytes() for name in (__file__, mca.__file__, disassembly.__file__))
         )
-        return f"{modules.hexdigest()} {self.core.mca_cpu} {self.core.in_order} {self.mca.version}".encode()
+        depends = f"{modules.hexdigest()} {self.core.mca_cpu} {self.core.in_order} {self.mca.version}"
+        return hashlib.sha256(depends.encode()).digest()
 
     def _run_mca(self, windows: list[Window]) -> list[tuple[int, ...]]:
-        regions = self._timelines([[word for code in window for word in code] for window in windows])
+        regions = self._timelines(windows)
         lengths = [sum(self._texts[word] is not None for code in window for word in code) for window in windows]
         if any(len(region) != length for region, length in zip(regions, lengths, strict=True)):
             self._drop_unsupported({word for window in windows for code in window for word in code})
-            regions = self._timelines([[word for code in window for word in code] for window in windows])
+            regions = self._timelines(windows)
         return [self._block_ends(window, region) for window, region in zip(windows, regions, strict=True)]
 
     def _block_ends(self, window: Window, timeline: Sequence[Moments]) -> tuple[int, ...]:
@@ -129,39 +129,41 @@ class Pipeline:
             ends.append(last + extra)
         return tuple(ends)
 
-    def _timelines(self, sequences: list[list[int]]) -> list[Sequence[Moments]]:
-        """One simulation of every sequence: an entry for each instruction that llvm-mca knows."""
-        return self.mca.timelines([[text for word in words if (text := self._texts[word])] for words in sequences])
+    def _timelines(self, windows: Sequence[Window]) -> list[Sequence[Moments]]:
+        """One simulation of every window: an entry for each instruction that llvm-mca knows."""
+        texts = {code: "\n".join(filter(None, map(self._texts.get, code))) for window in windows for code in window}
+        return self.mca.timelines([[texts[code] for code in window] for window in windows])
 
     def _drop_unsupported(self, words: set[int]) -> None:
         """Forget the text of instructions that the core's model does not have."""
         candidates = sorted(word for word in words if self._texts[word] is not None)
-        timelines = self._timelines([[word] for word in candidates])
+        timelines = self._timelines([((word,),) for word in candidates])
         unknown = [word for word, timeline in zip(candidates, timelines, strict=True) if not timeline]
         self._texts.update(dict.fromkeys(unknown))
-        self._cache.put((self._unsupported_key(word), b"") for word in unknown)
-
-    def _unsupported_key(self, word: int) -> bytes:
-        return hashlib.sha256(self._identity + b"unsupported" + struct.pack("<I", word)).digest()[:16]
-
-    def _texts_on_disk(self, words: set[int]) -> dict[int, str | None]:
-        found = {word: self._cache.get(self._text_key(word)) for word in words}
-        return {word: text.decode() or None for word, text in found.items() if text is not None}
-
-    def _text_key(self, word: int) -> bytes:
-        return hashlib.sha256(self._identity + b"text" + struct.pack("<I", word)).digest()[:16]
+        self._cache.put((self._key_of(b"unsupported", [word]), b"") for word in unknown)
 
     def _disassemble(self, words: set[int]) -> None:
         """Learn the text of instruction words; None for what is no instruction."""
         fresh = words - self._texts.keys()
         if not fresh:
             return
-        texts = self._texts_on_disk(fresh)
+        keys = {word: self._key_of(b"text", [word]) for word in fresh}
+        # Those were found out by an earlier process, whose timelines are in the cache.
+        unsupported = {word: self._key_of(b"unsupported", [word]) for word in fresh}
+        values = self._cache.get([*keys.values(), *unsupported.values()])
+        texts = {word: values[key].decode() or None for word, key in keys.items() if key in values}
         unread = texts_of(fresh - texts.keys(), self._llvm_mc, self.mca.version)
-        self._cache.put((self._text_key(word), (text or "").encode()) for word, text in unread.items())
+        self._cache.put((keys[word], (text or "").encode()) for word, text in unread.items())
         texts |= unread
         if self.core.in_order:
             texts = {word: PLAIN if text == NOP else text for word, text in texts.items()}
         self._texts.update(texts)
-        # Found out by an earlier process, whose timelines are in the cache.
-        self._texts.update({word: None for word in fresh if self._cache.get(self._unsupported_key(word)) is not None})
+        self._texts.update({word: None for word, key in unsupported.items() if key in values})
+
+
+def _packed(numbers: Sequence[int]) -> bytes:
+    return struct.pack(f"<{len(numbers)}I", *numbers)
+
+
+def _unpacked(value: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(value) // 4}I", value)
