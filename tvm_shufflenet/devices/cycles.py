@@ -23,17 +23,20 @@ Same counts, same nanoseconds: nothing here depends on time, order or what was p
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from .. import toolchain
 from ..errors import DeviceFailed
 from ..targets import Core
 from .block_cache import BlockCache
-from .counts import BEYOND_L2, HIDDEN, MISS_KINDS, STORE, Block, Code, Counts, Share
+from .counts import BEYOND_L2, MISS_KINDS, Block, Code, Counts, Share
 from .instructions import accesses_memory, is_fp32_multiply_add, loads
 from .pipeline import Pipeline
 from .sampling import Step, steps_of
@@ -45,8 +48,7 @@ LAUNCH_US = 5.0
 SATURATED = 0.6  # a unit that is busy for this share of a loop's core cycles is what bounds it
 
 
-@dataclass(frozen=True)
-class Traffic:
+class Traffic(msgspec.Struct, frozen=True):
     """Cache lines that moved, and how many loads had to wait for L2 and for memory."""
 
     l1_misses: int = 0
@@ -77,15 +79,17 @@ class Traffic:
 
 
 def traffic_of(block: Block) -> Traffic:
-    kinds = range(MISS_KINDS)
     return Traffic(
         sum(block.misses),
-        sum(block.misses[kind] for kind in kinds if kind & BEYOND_L2),
+        sum(itertools.compress(block.misses, _BEYOND_L2)),
         block.l1_writebacks,
         block.l2_writebacks,
-        sum(block.misses[kind] for kind in kinds if not kind & (BEYOND_L2 | HIDDEN | STORE)),
-        sum(block.misses[kind] for kind in kinds if kind & BEYOND_L2 and not kind & (HIDDEN | STORE)),
+        block.misses[0],  # loads that nothing hides
+        block.misses[BEYOND_L2],
     )
+
+
+_BEYOND_L2 = [kind & BEYOND_L2 for kind in range(MISS_KINDS)]
 
 
 @dataclass(frozen=True)
