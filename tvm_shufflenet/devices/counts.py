@@ -149,16 +149,16 @@ class _Section:
         return words
 
     def arrivals(self, code: dict[str, Code]) -> tuple[Arrival, ...]:
-        # A block that ran before the first mark only is not in the dump: what came before it is as good as unknown.
-        return tuple(
-            Arrival(to, count, tuple(code[number] for number in _known_tail(history, code)))
-            for to, count, history in self.edges
-        )
+        return tuple(Arrival(to, count, _known_tail(history, code)) for to, count, history in self.edges)
 
     def share(self, code: dict[str, Code]) -> Share:
         return Share(self.region, self.core, self.launches, Counts(1, tuple(self.blocks), self.arrivals(code)))
 
 
-def _known_tail(history: list[str], known: dict[str, Code]) -> list[str]:
-    first = max((index + 1 for index, number in enumerate(history) if number not in known), default=0)
-    return history[first:]
+def _known_tail(history: list[str], known: dict[str, Code]) -> tuple[Code, ...]:
+    """A block that ran before the first mark only is not in the dump: what came before it is as good as unknown."""
+    try:
+        return tuple([known[number] for number in history])
+    except KeyError:
+        first = max(index + 1 for index, number in enumerate(history) if number not in known)
+        return tuple([known[number] for number in history[first:]])
