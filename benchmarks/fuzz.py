@@ -60,12 +60,10 @@ def server_harness() -> Path:
             CLANG,
         )
     libs = native.runtime_libs(native.HOST_ARCH)
-    sources = [name for name in native.SOURCES if name != "server.cc"]
     command = [
         compiler, "-std=c++17", "-g", "-O1", "-fsanitize=fuzzer,address", "-fno-omit-frame-pointer", "-pthread",
         *native.source_flags(), "-iquote", str(native.HERE),
-        str(FUZZ / "server_fuzzer.cc"), *(str(native.HERE / name) for name in sources),
-        *native.runtime_flags(libs), f"-Wl,-rpath,{libs}",
+        *native.one_unit(FUZZ / "server_fuzzer.cc"), *native.runtime_flags(libs), f"-Wl,-rpath,{libs}",
     ]  # fmt: skip
 
     def build(output: Path) -> None:
