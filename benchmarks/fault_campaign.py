@@ -29,6 +29,7 @@ import psutil
 
 from tvm_shufflenet import toolchain
 from tvm_shufflenet.tuning.folder import JOURNAL, RECORDS, WORKLOADS
+from tvm_shufflenet.tuning.workers import PROGRAM
 
 HERE = Path(__file__).parent
 MODEL = """
@@ -322,7 +323,7 @@ class Injector:
     def _parts(self, part: str) -> list[psutil.Process]:
         """The processes of a kind that live now."""
         if part == "worker":
-            return [each for each in self.tuner.tree()[1:] if "tvm.exec.popen_worker" in _words(each)]
+            return [each for each in self.tuner.tree()[1:] if PROGRAM in _words(each)]
         tops = [psutil.Process(kept.process.pid) for kept in self.laboratory.servers if kept.ended() is None]
         if part == "server":
             return tops

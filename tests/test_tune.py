@@ -51,7 +51,7 @@ from tvm_shufflenet.tuning.records import (
 )
 from tvm_shufflenet.tuning.shipped import write_best
 from tvm_shufflenet.tuning.trial import Cause, Job, Outcome, run_trial
-from tvm_shufflenet.tuning.workers import Workers
+from tvm_shufflenet.tuning.workers import PROGRAM, Workers
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -299,7 +299,7 @@ def trial_workers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children(recursive=True):
         try:
-            if "tvm.exec.popen_worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+            if PROGRAM in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
                 found.append(child)
         except psutil.Error:
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -13,10 +14,12 @@ from typing import NoReturn
 from . import interrupts
 from .devices import SERVER_PORT
 from .errors import BadInput, DeployError, WrongResult
+from .without_torch import without_torch
 
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
 # Eight or nine trials for each operator of ShuffleNet v1: some four minutes on two cores of a desktop.
 DEFAULT_TRIALS = 256
+NO_MODEL = {"bench", "deploy", "inspect", "profile", "records", "run", "serve"}  # they start a third sooner for it
 # What an interrupt leaves behind, where that is anything.
 INTERRUPTED = {"tune": "interrupted; finished trials are recorded, the same command goes on from them"}
 
@@ -30,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with interrupts.interruptible(interrupted):
             _check_files(options)
-            options.command(options)
+            with without_torch() if options.name in NO_MODEL else contextlib.nullcontext():
+                options.command(options)
         return 0
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

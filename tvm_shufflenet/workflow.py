@@ -19,7 +19,6 @@ from .devices.base import Device
 from .devices.cycles import Cost
 from .devices.network import Network
 from .errors import BadInput, DeployError, PackageInvalid, UnknownName
-from .graph.frontend import check_single_tensor
 from .graph.pipeline import fused
 from .graph.tasks import operator_tasks
 from .host import host_facts
@@ -144,6 +143,8 @@ class Comparison:
 
 def import_model(model: Model) -> Imported:
     """Relax module and reference of a model. Raises ImportFailed, BadInput for weights that are no numbers."""
+    from .graph.frontend import check_single_tensor  # imports PyTorch, with which a package has nothing to do
+
     with redirect_stdout(sys.stderr):  # where a forward() that prints belongs: standard output may be JSON
         module = model.to_relax()
         check_single_tensor(module)

@@ -27,7 +27,10 @@ class BlockCache:
         except (sqlite3.Error, OSError):
             self._database = None
 
-    def get(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    def get(self, key: bytes) -> bytes | None:
+        return self.get_many([key]).get(key)
+
+    def get_many(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """The values of those keys that have one."""
         if self._database is None:
             return {}

@@ -85,7 +85,7 @@ class Pipeline:
         kept in memory.
         """
         keys = {window: self._key(window) for window in windows}
-        values = self._cache.get([*keys.values()])
+        values = self._cache.get_many([*keys.values()])
         ends = {window: _unpacked(values[key]) for window, key in keys.items() if key in values}
         self._disassemble({word for window in keys for code in window for word in code})
         missing = [window for window in keys if window not in ends]
@@ -150,7 +150,7 @@ class Pipeline:
         keys = {word: self._key_of(b"text", [word]) for word in fresh}
         # Those were found out by an earlier process, whose timelines are in the cache.
         unsupported = {word: self._key_of(b"unsupported", [word]) for word in fresh}
-        values = self._cache.get([*keys.values(), *unsupported.values()])
+        values = self._cache.get_many([*keys.values(), *unsupported.values()])
         texts = {word: values[key].decode() or None for word, key in keys.items() if key in values}
         unread = texts_of(fresh - texts.keys(), self._llvm_mc, self.mca.version)
         self._cache.put((keys[word], (text or "").encode()) for word, text in unread.items())

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import queue
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +20,27 @@ from .trial import Cause, Job, Outcome, prepare_worker, run_trial
 
 # TVM's compiler grows a little with every module; a worker starts anew long before that matters.
 TRIALS_PER_PROCESS = 300
+PROGRAM = "tvm_shufflenet.tuning.worker_process"
 FOLDER_PREFIX, LOCK = "tvm-shufflenet-trials-", "owner"
+
+
+class _Worker(PopenWorker):
+    """TVM's, with a main program of our own."""
+
+    def _start(self) -> None:
+        if self._proc is not None:
+            return
+        our_end, answers = os.pipe()
+        requests, their_end = os.pipe()
+        self._proc = subprocess.Popen(
+            [sys.executable, "-m", PROGRAM, str(requests), str(answers)],
+            pass_fds=(requests, answers),
+            stdout=self._stdout,
+            stderr=self._stderr,
+        )
+        os.close(requests)
+        os.close(answers)
+        self._reader, self._writer = os.fdopen(our_end, "rb"), os.fdopen(their_end, "wb")
 
 
 class Workers:
@@ -33,7 +55,7 @@ class Workers:
         with contextlib.suppress(OSError):  # a file system without locks: what a killed run leaves there stays
             fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._all = [
-            PopenWorker(
+            _Worker(
                 prepare_worker,
                 (self._folder,),
                 maximum_uses=TRIALS_PER_PROCESS,
