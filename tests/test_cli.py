@@ -26,6 +26,7 @@ from tvm_shufflenet.targets import CORES, host_machine, targets
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
+SHIPPED = Path(__file__).parent.parent / "tuning_logs" / "cortex-a72"
 SHAPE = (1, 3, 32, 32)
 MODELS = """
 import torch
@@ -107,13 +108,16 @@ def refused(run):
     return refused
 
 
-def heavy_modules(*words: str) -> str:
-    """Those that a command imports in a new process: none, for a command that must be quick."""
+def heavy_modules(*words: str, then: str = "") -> str:
+    """Those that a command imports in a new process, which then does something more: none, for a command that must be
+    quick.
+    """
     source = f"""
         import contextlib, io, sys
         from tvm_shufflenet import cli
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
             cli.main({list(words)})
+        {then}
         print([name for name in ("tvm", "tvm_ffi", "torch", "numpy", "xgboost") if name in sys.modules])
         """
     return subprocess.run([sys.executable, "-c", textwrap.dedent(source)], stdout=subprocess.PIPE, text=True).stdout
@@ -123,6 +127,14 @@ class TestQuick:
     @pytest.mark.parametrize("words", [["--help"], ["tune", "--help"], ["targets"], ["tune", "--target", "nonsense"]])
     def test_nothing_heavy_is_imported(self, words):
         assert heavy_modules(*words) == "[]\n"
+
+    def test_records_are_looked_after_without_torch(self):
+        modules = heavy_modules("records", "list", str(SHIPPED))
+        assert "tvm" in modules and "torch" not in modules
+
+    def test_torch_can_be_had_afterwards(self, models):
+        then = f"assert cli.main(['models', '{models}:network', '--json', '{os.devnull}']) == 0"
+        assert "torch" in heavy_modules("records", "list", str(SHIPPED), then=then)
 
     def test_help_names_every_command(self, run):
         code, out, _ = run("--help")

@@ -416,6 +416,8 @@ class TestWorkers:
             good = workers.submit(job(Good, device.endpoint()))
             assert good.result().seconds
             (victim,) = new_workers()
+            loaded = {Path(each.path).name for each in victim.memory_maps()}
+            assert "libtvm_compiler.so" in loaded and "libtorch_cpu.so" not in loaded
             lost, good = (workers.submit(job(module, device.endpoint())) for module in (Endless, Good))
             time.sleep(0.3)
             victim.kill()
