@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 def overlaid(sequences: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
     """A sequence that has all of ``sequences`` in it, and where each begins; an item weighs what it has characters.
 
-    To find the shortest is NP-hard. Those that share most are joined first, which is never far from it (Tarhio and
-    Ukkonen, A greedy approximation algorithm for constructing shortest common superstrings, 1988).
+    To find the shortest is NP-hard. Those that share most are joined first, which shares at least half of what can be
+    shared (Tarhio and Ukkonen, A greedy approximation algorithm for constructing shortest common superstrings, 1988).
     """
     # As strings of one character an item, to be searched at the speed of C.
     characters: dict[str, str] = {}
