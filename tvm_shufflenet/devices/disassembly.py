@@ -18,7 +18,7 @@ LONGEST_TEXT = 256
 # LLVM's parser tries each operand as everything that it is in any instruction of that name, SVE's and SME's included:
 # some aliases and forms take ten times as long as another of the same instruction.
 QUICK_FORMS = [
-    (re.compile(pattern), form)
+    (re.compile(rf"\A{pattern}\Z"), form)
     for pattern, form in (
         # fmla v0.4s, v1.4s, v2.s[3] -> fmla.4s v0, v1, v2[3]
         (
@@ -51,8 +51,9 @@ def texts_of(words: Collection[int], llvm_mc: str, version: str) -> dict[int, st
 def quick(text: str) -> str:
     """The same instruction as LLVM's parser reads it in less time."""
     for pattern, form in QUICK_FORMS:
-        if found := pattern.fullmatch(text):
-            return found.expand(form)
+        quicker, found = pattern.subn(form, text)  # expand() would read the form anew each time
+        if found:
+            return quicker
     return text
 
 
