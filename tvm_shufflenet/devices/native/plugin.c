@@ -103,10 +103,17 @@ struct section {
 static struct section *sections[SECTIONS], *section;
 static unsigned section_count;
 
+/* Caches. A set is an array of entries, most recently used first; an entry is 2 * line number + 1 if it was written to.
+ * Entry 0 is free: the guest never maps line 0. */
+struct cache {
+    uint64_t *entries, set_mask;
+    unsigned ways;
+};
+
 /* What a core keeps from one share to the next. */
 enum { MAX_CORES = 16 };
 struct core {
-    struct cache *l1d;
+    struct cache l1d;
     struct stream *streams;
     uint32_t history[HISTORY], steps; /* the blocks that ran last, a ring */
     uint64_t instructions, waited[2]; /* executed so far, and when a load last had to wait for L2 and for memory */
@@ -115,13 +122,8 @@ static struct core cores[MAX_CORES], *core = cores;
 static unsigned core_count = 1;
 static uint64_t window; /* how many instructions a core has under way at once */
 
-/* Caches. A set is an array of entries, most recently used first; an entry is 2 * line number + 1 if it was written to.
- * Entry 0 is free: the guest never maps line 0. */
-struct cache {
-    uint64_t *entries, set_mask;
-    unsigned ways;
-};
 static struct cache l2; /* all cores share it */
+static struct cache l1d; /* of the core that runs */
 static unsigned line_bits;
 static uint64_t line_mask, straddle_offset; /* an access that starts above this offset may reach into the next line */
 
@@ -197,7 +199,7 @@ static void touch_line(uint64_t key)
 {
     uint64_t evicted, evicted_from_l2;
     now->accesses++;
-    if (touch(core->l1d, key, &evicted))
+    if (touch(&l1d, key, &evicted))
         return;
     unsigned kind = (key & 1 ? STORE : 0) | (touch(&l2, key & ~1ull, &evicted_from_l2) ? 0 : BEYOND_L2);
     now->misses[kind | (hidden(key >> 1, kind) ? HIDDEN : 0)]++;
@@ -224,7 +226,7 @@ static __attribute__((noinline)) void access_slowly(meminfo info, uint64_t addre
 static inline void access_memory(meminfo info, uint64_t address, uint64_t written)
 {
     uint64_t key = 2 * (address >> line_bits) + written;
-    uint64_t *set = set_of(core->l1d, key);
+    uint64_t *set = set_of(&l1d, key);
     if (__builtin_expect((set[0] ^ key) > 1 || (address & line_mask) > straddle_offset, 0)) {
         access_slowly(info, address, written);
         return;
@@ -313,6 +315,7 @@ static struct stats *stats_of(uint32_t block)
 static void enter(uint64_t region, uint64_t on)
 {
     core = &cores[on % core_count];
+    l1d = core->l1d;
     memset(core->history, 0, sizeof core->history);
     unsigned index = 0;
     while (index < section_count && (sections[index]->region != region || sections[index]->core != on))
@@ -465,7 +468,7 @@ static void empty_caches(void)
 {
     empty(&l2);
     for (unsigned i = 0; i < core_count; i++) {
-        empty(cores[i].l1d);
+        empty(&cores[i].l1d);
         memset(cores[i].streams, 0, STREAMS * sizeof *cores[i].streams);
     }
 }
@@ -521,20 +524,19 @@ static bool make_cache(struct cache *cache, const char *geometry)
 
 static bool make_core(struct core *made, const char *geometry)
 {
-    made->l1d = allocate(sizeof *made->l1d);
     made->streams = allocate(STREAMS * sizeof *made->streams);
-    return make_cache(made->l1d, geometry);
+    return make_cache(&made->l1d, geometry);
 }
 
 EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int argc, char **argv)
 {
-    const char *l1d = "";
+    const char *of_l1d = "";
     bool ok = true;
     for (int i = 0; i < argc; i++) {
         if (!strncmp(argv[i], "out=", 4))
             ok &= realpath(argv[i] + 4, out_folder) != NULL; /* absolute, because the guest may change its folder */
         else if (!strncmp(argv[i], "l1d=", 4))
-            l1d = argv[i] + 4;
+            of_l1d = argv[i] + 4;
         else if (!strncmp(argv[i], "l2=", 3))
             ok &= make_cache(&l2, argv[i] + 3);
         else if (!strncmp(argv[i], "window=", 7))
@@ -548,7 +550,7 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int
     }
     ok &= core_count > 0 && core_count <= MAX_CORES;
     for (unsigned i = 0; ok && i < core_count; i++)
-        ok = make_core(&cores[i], l1d);
+        ok = make_core(&cores[i], of_l1d);
     if (!ok || !out_folder[0] || !l2.entries) {
         fprintf(stderr, "counting plugin: needs out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE, powers of two and lines "
                         "of one length, and at most %d cores\n", MAX_CORES);
