@@ -16,7 +16,7 @@ def overlaid(sequences: Sequence[Sequence[str]]) -> tuple[list[str], list[int]]:
     characters: dict[str, str] = {}
     strings = ["".join(characters.setdefault(item, chr(len(characters))) for item in each) for each in sequences]
     items = {character: item for item, character in characters.items()}
-    whole = "".join(_joined(_not_within_another(strings), {character: len(item) for character, item in items.items()}))
+    whole = "".join(_joined(_not_within_another(strings), items))
     return [items[character] for character in whole], [whole.index(string) for string in strings]
 
 
@@ -28,12 +28,12 @@ def _not_within_another(strings: list[str]) -> list[str]:
     return kept
 
 
-def _joined(strings: list[str], weights: dict[str, int]) -> Iterator[str]:
+def _joined(strings: list[str], items: dict[str, str]) -> Iterator[str]:
     """The strings in chains, each without what the one before it ends with."""
     follower: dict[int, tuple[int, int]] = {}
     first_of, last_of = list(range(len(strings))), list(range(len(strings)))  # of a chain, by its other end
     preceded = set()
-    for _, left, right, shared in sorted(_overlaps(strings, weights), reverse=True):
+    for _, left, right, shared in sorted(_overlaps(strings, items), reverse=True):
         if left in follower or right in preceded or first_of[left] == right:
             continue
         follower[left] = right, shared
@@ -49,7 +49,7 @@ def _joined(strings: list[str], weights: dict[str, int]) -> Iterator[str]:
             yield strings[index][shared:]
 
 
-def _overlaps(strings: list[str], weights: dict[str, int]) -> Iterator[tuple[int, int, int, int]]:
+def _overlaps(strings: list[str], items: dict[str, str]) -> Iterator[tuple[int, int, int, int]]:
     """The weight of what one string ends with and another begins with, their numbers, and how many items that are."""
     holders = defaultdict(list)
     for number, string in enumerate(strings):
@@ -58,7 +58,7 @@ def _overlaps(strings: list[str], weights: dict[str, int]) -> Iterator[tuple[int
     for right, string in enumerate(strings):
         for left in holders[string[0]]:
             if left != right and (shared := _shared(strings[left], string)):
-                yield sum(weights[character] for character in string[:shared]), left, right, shared
+                yield sum(len(items[character]) for character in string[:shared]), left, right, shared
 
 
 def _shared(left: str, right: str) -> int:

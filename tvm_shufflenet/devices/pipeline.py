@@ -131,7 +131,8 @@ class Pipeline:
 
     def _timelines(self, windows: Sequence[Window]) -> list[Sequence[Moments]]:
         """One simulation of every window: an entry for each instruction that llvm-mca knows."""
-        texts = {code: "\n".join(filter(None, map(self._texts.get, code))) for window in windows for code in window}
+        codes = {code for window in windows for code in window}  # loops repeat theirs many times
+        texts = {code: "\n".join(filter(None, map(self._texts.get, code))) for code in codes}
         return self.mca.timelines([[texts[code] for code in window] for window in windows])
 
     def _drop_unsupported(self, words: set[int]) -> None:
@@ -148,7 +149,7 @@ class Pipeline:
         if not fresh:
             return
         keys = {word: self._key_of(b"text", [word]) for word in fresh}
-        # Those were found out by an earlier process, whose timelines are in the cache.
+        # Found out by an earlier process, whose timelines are in the cache.
         unsupported = {word: self._key_of(b"unsupported", [word]) for word in fresh}
         values = self._cache.get_many([*keys.values(), *unsupported.values()])
         texts = {word: values[key].decode() or None for word, key in keys.items() if key in values}
@@ -157,8 +158,7 @@ class Pipeline:
         texts |= unread
         if self.core.in_order:
             texts = {word: PLAIN if text == NOP else text for word, text in texts.items()}
-        self._texts.update(texts)
-        self._texts.update({word: None for word, key in unsupported.items() if key in values})
+        self._texts.update(texts | {word: None for word, key in unsupported.items() if key in values})
 
 
 def _packed(numbers: Sequence[int]) -> bytes:
