@@ -212,6 +212,11 @@ class TestPlugin:
         marks = run(compiled(TWO_THREADS, tmp_path), tmp_path / "out")
         assert {mark: counts.threads for mark, counts in marks.items()} == {1: 1, 2: 2, 3: 1}
 
+    def test_a_program_ends_with_the_status_it_chose(self, tmp_path):
+        with pytest.raises(subprocess.CalledProcessError) as ended:
+            run(compiled("int main(void) { return 3; }", tmp_path), tmp_path / "out")
+        assert ended.value.returncode == 3
+
     def test_refuses_a_geometry_it_cannot_simulate(self, program, tmp_path):
         from tvm_shufflenet.devices.native.plugin_build import plugin_library
 

@@ -65,7 +65,7 @@ unsigned qemu_plugin_mem_size_shift(meminfo);
 bool qemu_plugin_mem_is_store(meminfo);
 EXPORT int qemu_plugin_version = PLUGIN_API;
 
-enum { GETPRIORITY = 141, MARK = 0x7e57, SHARE = 0x7e58, EMPTY = 0x7e59 };
+enum { EXIT_GROUP = 94, GETPRIORITY = 141, MARK = 0x7e57, SHARE = 0x7e58, EMPTY = 0x7e59 };
 
 /* Translated blocks, numbered from 1 as QEMU translates them. */
 enum { BLOCKS = 1 << 18, EDGES = 6, HISTORY = 64, STREAMS = 16 };
@@ -77,10 +77,10 @@ struct block {
 static struct block *blocks;
 static uint32_t translated = 1;
 
-/* How a block was reached: from which block how often, and the blocks before it on one of these occasions. */
+/* How a block was reached: from which block how often, and where the blocks before it on one of these occasions are. */
 struct edge {
     uint64_t count;
-    uint32_t from, history[HISTORY];
+    uint32_t from, history;
 };
 
 /* What the accesses of a block did. A miss is of a load or a store, goes to L2 or beyond, hides behind others or not. */
@@ -88,17 +88,21 @@ enum { BEYOND_L2 = 1, HIDDEN = 2, STORE = 4, MISS_KINDS = 8 };
 struct stats {
     uint64_t count, accesses, misses[MISS_KINDS], l1_writebacks, l2_writebacks;
     struct edge edges[EDGES];
+    uint32_t block, next; /* where the statistics are of the block that ran first after this one, in the section */
 };
 static struct stats *now; /* of the block that runs, in the section that runs */
 
-/* Counts of the code that core 0 runs by itself, and of each core's share of each parallel region. Statistics are kept
- * in chunks, large sparse maps of which few pages are ever touched. */
-enum { SECTIONS = 4096, CHUNK = 1 << 12, CHUNKS = BLOCKS / CHUNK };
+/* Statistics and histories are taken in the order in which they are needed: a forked session, which gets a page of its
+ * own for each that it writes to, then writes to few. The first of either belongs to no block. */
+static struct stats *statistics;
+static uint32_t (*histories)[HISTORY], used_statistics, used_histories;
+
+/* Counts of the code that core 0 runs by itself, and of each core's share of each parallel region. */
+enum { SECTIONS = 4096 };
 struct section {
     uint64_t region, core, launches;
-    struct stats *chunks[CHUNKS];
-    uint32_t *executed; /* the blocks with a count, in the order of their first run */
-    uint32_t executed_blocks;
+    uint32_t *place; /* of a block's statistics, 0 for one that has not run */
+    uint32_t first, last; /* the places in the order of the blocks' first runs */
 };
 static struct section *sections[SECTIONS], *section;
 static unsigned section_count;
@@ -244,11 +248,13 @@ static void on_access(unsigned vcpu, meminfo info, uint64_t address, void *data)
 /* The blocks that ran before, oldest first. Taken ever more rarely: the last one stands for the whole. */
 static void remember_history(struct edge *edge)
 {
+    if (!edge->history)
+        edge->history = ++used_histories;
     for (unsigned i = 0; i < HISTORY; i++)
-        edge->history[i] = core->history[(core->steps + i) % HISTORY];
+        histories[edge->history][i] = core->history[(core->steps + i) % HISTORY];
 }
 
-static struct stats *stats_of(uint32_t block);
+static uint32_t first_run_of(uint32_t block);
 
 static bool traced;
 static FILE *trace; /* NULL unless it was asked for and counts are being taken */
@@ -260,9 +266,9 @@ static void on_execution(unsigned vcpu, void *data)
     if (!counting)
         return;
     uint32_t self = (uint32_t)(uintptr_t)data, from = core->history[(core->steps + HISTORY - 1) % HISTORY];
-    now = stats_of(self);
-    if (!now->count++)
-        section->executed[section->executed_blocks++] = self;
+    uint32_t place = section->place[self];
+    now = &statistics[place ? place : first_run_of(self)];
+    now->count++;
     for (struct edge *edge = now->edges; edge < now->edges + EDGES; edge++) {
         if (!edge->count)
             edge->from = from;
@@ -303,12 +309,16 @@ static void *sparse(size_t size)
     return memory;
 }
 
-static struct stats *stats_of(uint32_t block)
+/* A place for the statistics of a block that has not run in this section. */
+static uint32_t first_run_of(uint32_t block)
 {
-    struct stats **chunk = &section->chunks[block / CHUNK];
-    if (__builtin_expect(!*chunk, 0))
-        *chunk = sparse(CHUNK * sizeof **chunk);
-    return *chunk + block % CHUNK;
+    uint32_t place = ++used_statistics;
+    if (place == BLOCKS)
+        fail("the guest runs more code than the plugin has room for");
+    statistics[place].block = block;
+    *(section->first ? &statistics[section->last].next : &section->first) = place;
+    section->last = section->place[block] = place;
+    return place;
 }
 
 /* From now on, counts go to this section, and ``on`` is the core that runs. */
@@ -326,11 +336,11 @@ static void enter(uint64_t region, uint64_t on)
         sections[section_count++] = allocate(sizeof **sections);
         sections[index]->region = region;
         sections[index]->core = on;
-        sections[index]->executed = sparse(BLOCKS * sizeof(uint32_t));
+        sections[index]->place = sparse(BLOCKS * sizeof(uint32_t));
     }
     section = sections[index];
     section->launches++;
-    now = stats_of(0);
+    now = statistics;
 }
 
 static void copy_code(struct qemu_plugin_insn *insn, uint32_t *to)
@@ -404,11 +414,12 @@ static void start(unsigned vcpu)
         ran[thread] = used[thread] && !waits[thread];
     ran[thread_of(vcpu)] = true; /* it is in this very system call */
     for (unsigned i = 0; i < section_count; i++) {
-        sections[i]->launches = sections[i]->executed_blocks = 0;
-        for (unsigned k = 0; k < CHUNKS; k++)
-            if (sections[i]->chunks[k])
-                madvise(sections[i]->chunks[k], CHUNK * sizeof(struct stats), MADV_DONTNEED); /* reads as zero again */
+        for (uint32_t place = sections[i]->first; place; place = statistics[place].next)
+            sections[i]->place[statistics[place].block] = 0;
+        sections[i]->launches = sections[i]->first = 0;
     }
+    madvise(statistics, (used_statistics + 1) * sizeof *statistics, MADV_DONTNEED); /* reads as zero again */
+    used_statistics = used_histories = 0;
     for (unsigned i = 0; i < core_count; i++)
         cores[i].instructions += window; /* a first miss is in nobody's shadow */
     enter(0, 0);
@@ -416,9 +427,9 @@ static void start(unsigned vcpu)
 }
 
 /* Lines of text, ended by a line that holds the number of blocks, so that a reader can tell a whole dump. */
-static void dump_block(FILE *file, uint32_t self)
+static void dump_block(FILE *file, const struct stats *of)
 {
-    const struct stats *of = stats_of(self);
+    uint32_t self = of->block;
     fprintf(file, "block %u %lu %lx %lu", self, of->count, blocks[self].address, of->accesses);
     for (unsigned kind = 0; kind < MISS_KINDS; kind++)
         fprintf(file, " %lu", of->misses[kind]);
@@ -429,8 +440,8 @@ static void dump_block(FILE *file, uint32_t self)
     for (const struct edge *edge = of->edges; edge < of->edges + EDGES && edge->count; edge++) {
         fprintf(file, "edge %lu", edge->count);
         for (unsigned i = 0; i < HISTORY; i++)
-            if (edge->history[i])
-                fprintf(file, " %u", edge->history[i]);
+            if (histories[edge->history][i])
+                fprintf(file, " %u", histories[edge->history][i]);
         fputc('\n', file);
     }
 }
@@ -447,18 +458,16 @@ static void dump(unsigned long mark)
     if (!file)
         return; /* the reader reports the missing dump */
     fprintf(file, "threads %u\n", threads_that_ran());
-    uint32_t written = 0;
     for (unsigned i = 0; i < section_count; i++) {
         section = sections[i];
         if (section->launches)
             fprintf(file, "section %lx %lu %lu\n", section->region, section->core, section->launches);
-        for (uint32_t k = 0; k < section->executed_blocks; k++)
-            dump_block(file, section->executed[k]);
-        written += section->executed_blocks;
+        for (uint32_t place = section->first; place; place = statistics[place].next)
+            dump_block(file, &statistics[place]);
     }
     section = sections[0];
-    now = stats_of(0);
-    fprintf(file, "end %u\n", written);
+    now = statistics;
+    fprintf(file, "end %u\n", used_statistics);
     bool failed = ferror(file);
     if (fclose(file) || failed || rename(temporary, name))
         unlink(temporary);
@@ -477,6 +486,8 @@ static void on_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1,
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
     waits[thread_of(vcpu)] = true;
+    if (number == EXIT_GROUP)
+        _exit(a1); /* QEMU would take apart all translations first, and a forked session copy each page to do so */
     if (number == GETPRIORITY && a1 == SHARE)
         enter(a2 < core_count ? a3 : 0, a2 < core_count ? a2 : 0);
     if (number == GETPRIORITY && a1 == EMPTY)
@@ -559,6 +570,8 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int
     line_mask = (1ull << line_bits) - 1;
     straddle_offset = line_mask + 1 - 16; /* QEMU splits accesses wider than 16 bytes */
     blocks = sparse(BLOCKS * sizeof *blocks);
+    statistics = sparse(BLOCKS * sizeof *statistics);
+    histories = sparse(((size_t)BLOCKS * EDGES + 1) * sizeof *histories);
     enter(0, 0);
     qemu_plugin_register_vcpu_init_cb(id, on_thread);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
