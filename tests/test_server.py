@@ -247,6 +247,11 @@ def test_a_receipt_says_what_arrived_and_is_sealed(server, libraries, arch):
     assert seal == hashlib.sha256(f"{digest} {nanoseconds}".encode()).hexdigest()
 
 
+def test_there_is_no_receipt_for_what_did_not_arrive(server):
+    with pytest.raises(Exception, match=r"No such file.*lost\.so"):
+        server.connect().get_function("tvm_shufflenet.receipt")("lost.so")
+
+
 def test_a_rehearsal_is_an_ordinary_session_where_the_clock_is_real(server):
     session = rpc.connect("127.0.0.1", server.port, " -rehearsal")
     assert json.loads(session.get_function("tvm_shufflenet.server_info")())["pid"] in server.sessions()

@@ -19,7 +19,7 @@ SESSION_SECONDS = 60.0
 
 
 def rehearse(endpoint: Endpoint) -> None:
-    """Upload, load, fill, time, digest. Raises DeviceFailed where there is no session to be had."""
+    """Upload, load, fill, time, digest, receipt. Raises DeviceFailed where there is no session to be had."""
     library = rehearsal_library()
     session = replace(endpoint, rehearsal=True).connect(SESSION_SECONDS)
     session.upload(str(library))
@@ -27,3 +27,4 @@ def rehearse(endpoint: Endpoint) -> None:
     operands = Operands(session, device, [(SHAPE, "float32")])
     server_function(session, "time_once")(session.load_module(library.name), "main", *operands.tensors)
     operands.digests()
+    server_function(session, "receipt")(library.name)

@@ -12,7 +12,6 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <iterator>
 
 #include "features.h"
 #include "fill_digest.h"
@@ -159,7 +158,8 @@ std::string ServerInfo(bool modelled, int modelled_cores) {
 // checksum is weak, and proxies, adapters and memories on the way have none. The text ends with its own checksum.
 std::string Receipt(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
-  std::string content((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  std::string content(fs::file_size(file), '\0');
+  in.read(content.data(), content.size());
   std::string text = Hex(Sha256(content)) + " " + std::to_string(LatestNanoseconds());
   return text + " " + Hex(Sha256(text));
 }
