@@ -37,7 +37,7 @@ SERVER = "server"
 INPUT_SECONDS = 20  # one that takes longer is a finding
 MEMORY_MB = 4096
 OLDEST_CLANG = 15  # the first that has 16-bit floats on x86-64
-CLANG = toolchain.apt("clang-19", "libclang-rt-19-dev")
+CLANG = toolchain.apt("clang-22", "libclang-rt-22-dev")
 CORPUS_BYTES = 200_000  # of one target's, after it has grown
 
 

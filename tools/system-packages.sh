@@ -20,21 +20,26 @@ for package in qemu-user libc6-arm64-cross libstdc++6-arm64-cross gcc libc6-dev 
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
 
-# Any llvm-mca from 19 on models the Cortex-A cores; the newest models them best.
-have_llvm() {
-    for version in 24 23 22 21 20 19; do
-        command -v "llvm-mca-$version" >/dev/null 2>&1 && return 0
+# Any llvm-mca from 19 on models the Cortex-A cores; the newest models them best. Tests fuzz the device server by clang++.
+versions="24 23 22 21 20 19"
+installed() {
+    for version in $versions; do
+        command -v "$1-$version" >/dev/null 2>&1 && return 0
     done
     return 1
 }
-newest_llvm() {
-    for version in 24 23 22 21 20 19; do
-        apt-cache show "llvm-$version" >/dev/null 2>&1 && { echo "llvm-$version"; return 0; }
+offered() {
+    for version in $versions; do
+        apt-cache show "$1-$version" >/dev/null 2>&1 && { echo "$version"; return 0; }
     done
-    echo llvm-22 # let apt-get say what is wrong with it
+    echo 22 # let apt-get say what is wrong with it
+}
+missing_of_llvm() {
+    installed llvm-mca || echo "llvm-$(offered llvm)"
+    [ -z "$tests" ] || installed clang++ || { of=$(offered clang) && echo "clang-$of libclang-rt-$of-dev"; }
 }
 
-if [ -z "$missing" ] && have_llvm; then
+if [ -z "$missing" ] && installed llvm-mca && { [ -z "$tests" ] || installed clang++; }; then
     exit 0
 fi
 if ! command -v apt-get >/dev/null 2>&1; then
@@ -47,13 +52,12 @@ root=
 if [ "$(id -u)" -ne 0 ]; then
     root="sudo -n"
     if ! sudo -n true 2>/dev/null; then
-        have_llvm || missing="$missing $(newest_llvm)"
         echo "Missing system packages. Install them with:" >&2
-        echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing" >&2
+        # shellcheck disable=SC2046  # a list of words
+        echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing" $(missing_of_llvm) >&2
         exit 1
     fi
 fi
 $root apt-get update -qq
-have_llvm || missing="$missing $(newest_llvm)"
-# shellcheck disable=SC2086  # a list of words
-DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends $missing
+# shellcheck disable=SC2046,SC2086  # lists of words
+DEBIAN_FRONTEND=noninteractive $root apt-get install -y -qq --no-install-recommends $missing $(missing_of_llvm)
