@@ -26,7 +26,7 @@ demo: all
 # One process more than the two cores that a small machine has: tests wait for devices and for what they have started.
 test: all
 	-@sh tools/system-packages.sh tests
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .
