@@ -29,10 +29,13 @@ def linker_command(target: Target) -> list[str]:
 
 
 def trial_command(target: Target) -> list[str]:
-    """As ``linker_command``, but for one kernel that lives for one trial: zig's linker alone, 10 ms instead of 150."""
+    """As ``linker_command``, but for one kernel that lives for one trial: zig's linker alone, 10 ms instead of 150.
+
+    Without symbols and debug information, which are more than half of it: TVM's server takes long for each byte.
+    """
     if os.environ.get(CC_VARIABLE):
         return linker_command(target)
-    return [require(find_zig()), "ld.lld", "-shared"]
+    return [require(find_zig()), "ld.lld", "-shared", "--strip-all"]
 
 
 def link(objects: list[str], output: Path, command: list[str], machine: str) -> None:
