@@ -17,7 +17,7 @@ from .errors import BadInput, DeployError, WrongResult
 from .without_torch import without_torch
 
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
-# Eight or nine trials for each operator of ShuffleNet v1: some four minutes on two cores of a desktop.
+# Eight or nine trials for each operator of ShuffleNet v1: one to three minutes on two cores of a desktop.
 DEFAULT_TRIALS = 256
 NO_MODEL = {"bench", "deploy", "inspect", "profile", "records", "run", "serve"}  # they start a third sooner for it
 # What an interrupt leaves behind, where that is anything.
