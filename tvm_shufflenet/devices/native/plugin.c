@@ -88,12 +88,14 @@ enum { BEYOND_L2 = 1, HIDDEN = 2, STORE = 4, MISS_KINDS = 8 };
 struct stats {
     uint64_t count, accesses, misses[MISS_KINDS], l1_writebacks, l2_writebacks;
     struct edge edges[EDGES];
-    uint32_t block, next; /* where the statistics are of the block that ran first after this one, in the section */
+    uint32_t block;
+    struct section *section;
 };
 static struct stats *now; /* of the block that runs, in the section that runs */
 
 /* Statistics and histories are taken in the order in which they are needed: a forked session, which gets a page of its
  * own for each that it writes to, then writes to few. The first of either belongs to no block. */
+enum { STATISTICS = 1 << 20, HISTORIES = 1 << 21 };
 static struct stats *statistics;
 static uint32_t (*histories)[HISTORY], used_statistics, used_histories;
 
@@ -102,7 +104,7 @@ enum { SECTIONS = 4096 };
 struct section {
     uint64_t region, core, launches;
     uint32_t *place; /* of a block's statistics, 0 for one that has not run */
-    uint32_t first, last; /* the places in the order of the blocks' first runs */
+    uint32_t *executed, executed_blocks; /* the places in the order of the blocks' first runs */
 };
 static struct section *sections[SECTIONS], *section;
 static unsigned section_count;
@@ -245,16 +247,39 @@ static void on_access(unsigned vcpu, meminfo info, uint64_t address, void *data)
     access_memory(info, address, qemu_plugin_mem_is_store(info));
 }
 
+static void fail(const char *what)
+{
+    fprintf(stderr, "counting plugin: %s\n", what);
+    _exit(1);
+}
+
+/* A number that no other thread gets: nobody prices what several did, but it must not spoil what is counted after. */
+static uint32_t one_more(uint32_t *used, uint32_t limit)
+{
+    uint32_t number = __atomic_add_fetch(used, 1, __ATOMIC_RELAXED);
+    if (number >= limit)
+        fail("the guest runs more code than the plugin has room for");
+    return number;
+}
+
+/* A place for the statistics of a block that has not run in this section. */
+static uint32_t first_run_of(uint32_t block)
+{
+    uint32_t place = one_more(&used_statistics, STATISTICS);
+    statistics[place].block = block;
+    statistics[place].section = section;
+    section->executed[section->executed_blocks++] = place;
+    return section->place[block] = place;
+}
+
 /* The blocks that ran before, oldest first. Taken ever more rarely: the last one stands for the whole. */
 static void remember_history(struct edge *edge)
 {
     if (!edge->history)
-        edge->history = ++used_histories;
+        edge->history = one_more(&used_histories, HISTORIES);
     for (unsigned i = 0; i < HISTORY; i++)
         histories[edge->history][i] = core->history[(core->steps + i) % HISTORY];
 }
-
-static uint32_t first_run_of(uint32_t block);
 
 static bool traced;
 static FILE *trace; /* NULL unless it was asked for and counts are being taken */
@@ -287,12 +312,6 @@ static void on_execution(unsigned vcpu, void *data)
 
 static char out_folder[PATH_MAX];
 
-static void fail(const char *what)
-{
-    fprintf(stderr, "counting plugin: %s\n", what);
-    _exit(1);
-}
-
 static void *allocate(size_t size)
 {
     void *memory = calloc(1, size);
@@ -307,18 +326,6 @@ static void *sparse(size_t size)
     if (memory == MAP_FAILED)
         fail("no address space");
     return memory;
-}
-
-/* A place for the statistics of a block that has not run in this section. */
-static uint32_t first_run_of(uint32_t block)
-{
-    uint32_t place = ++used_statistics;
-    if (place == BLOCKS)
-        fail("the guest runs more code than the plugin has room for");
-    statistics[place].block = block;
-    *(section->first ? &statistics[section->last].next : &section->first) = place;
-    section->last = section->place[block] = place;
-    return place;
 }
 
 /* From now on, counts go to this section, and ``on`` is the core that runs. */
@@ -337,6 +344,7 @@ static void enter(uint64_t region, uint64_t on)
         sections[index]->region = region;
         sections[index]->core = on;
         sections[index]->place = sparse(BLOCKS * sizeof(uint32_t));
+        sections[index]->executed = sparse(BLOCKS * sizeof(uint32_t));
     }
     section = sections[index];
     section->launches++;
@@ -413,11 +421,10 @@ static void start(unsigned vcpu)
     for (unsigned thread = 0; thread < THREADS; thread++)
         ran[thread] = used[thread] && !waits[thread];
     ran[thread_of(vcpu)] = true; /* it is in this very system call */
-    for (unsigned i = 0; i < section_count; i++) {
-        for (uint32_t place = sections[i]->first; place; place = statistics[place].next)
-            sections[i]->place[statistics[place].block] = 0;
-        sections[i]->launches = sections[i]->first = 0;
-    }
+    for (unsigned i = 0; i < section_count; i++)
+        sections[i]->launches = sections[i]->executed_blocks = 0;
+    for (const struct stats *of = statistics + 1; of <= statistics + used_statistics; of++)
+        of->section->place[of->block] = 0;
     madvise(statistics, (used_statistics + 1) * sizeof *statistics, MADV_DONTNEED); /* reads as zero again */
     used_statistics = used_histories = 0;
     for (unsigned i = 0; i < core_count; i++)
@@ -458,16 +465,17 @@ static void dump(unsigned long mark)
     if (!file)
         return; /* the reader reports the missing dump */
     fprintf(file, "threads %u\n", threads_that_ran());
+    uint32_t written = 0;
     for (unsigned i = 0; i < section_count; i++) {
         section = sections[i];
         if (section->launches)
             fprintf(file, "section %lx %lu %lu\n", section->region, section->core, section->launches);
-        for (uint32_t place = section->first; place; place = statistics[place].next)
-            dump_block(file, &statistics[place]);
+        for (uint32_t k = 0; k < section->executed_blocks; k++, written++)
+            dump_block(file, &statistics[section->executed[k]]);
     }
     section = sections[0];
     now = statistics;
-    fprintf(file, "end %u\n", used_statistics);
+    fprintf(file, "end %u\n", written);
     bool failed = ferror(file);
     if (fclose(file) || failed || rename(temporary, name))
         unlink(temporary);
@@ -570,8 +578,8 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int
     line_mask = (1ull << line_bits) - 1;
     straddle_offset = line_mask + 1 - 16; /* QEMU splits accesses wider than 16 bytes */
     blocks = sparse(BLOCKS * sizeof *blocks);
-    statistics = sparse(BLOCKS * sizeof *statistics);
-    histories = sparse(((size_t)BLOCKS * EDGES + 1) * sizeof *histories);
+    statistics = sparse(STATISTICS * sizeof *statistics);
+    histories = sparse(HISTORIES * sizeof *histories);
     enter(0, 0);
     qemu_plugin_register_vcpu_init_cb(id, on_thread);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
