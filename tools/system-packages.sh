@@ -39,7 +39,7 @@ missing_of_llvm() {
     [ -z "$tests" ] || installed clang++ || { of=$(offered clang) && echo "clang-$of libclang-rt-$of-dev"; }
 }
 
-if [ -z "$missing" ] && installed llvm-mca && { [ -z "$tests" ] || installed clang++; }; then
+if [ -z "$missing$(missing_of_llvm)" ]; then
     exit 0
 fi
 if ! command -v apt-get >/dev/null 2>&1; then
