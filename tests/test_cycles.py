@@ -103,6 +103,49 @@ int main(void) {
 }
 """
 
+# Threads that run the same code for the first time since the mark, side by side, and before and after it one alone.
+THREADS_SIDE_BY_SIDE = r"""
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static volatile int ready;
+#define FEW(n) if (*x & 1 << (n)) __asm__ volatile("nop");
+#define MANY FEW(0) FEW(1) FEW(2) FEW(3) FEW(4) FEW(5) FEW(6) FEW(7)
+
+static void work(volatile int *x) { MANY MANY MANY MANY MANY MANY MANY MANY }
+static void mark(long k) { syscall(SYS_getpriority, 0x7e57, k); }
+
+static void *run(void *unused) {
+    int x = 0;
+    __sync_fetch_and_add(&ready, 1);
+    while (ready % 2) {}
+    work(&x);
+    return unused;
+}
+static __attribute__((noinline)) void alone(long k) {
+    int x = 0;
+    work(&x);
+    mark(0);
+    work(&x);
+    mark(k);
+}
+
+int main(void) {
+    alone(1);
+    for (long k = 2; k < 100; k++) {
+        pthread_t thread;
+        mark(0);
+        pthread_create(&thread, 0, run, 0);
+        run(0);
+        pthread_join(thread, 0);
+        mark(k);
+    }
+    alone(100);
+    return 0;
+}
+"""
+
 
 def compiled(source: str, folder, *options: str):
     (folder / "program.c").write_text(source)
@@ -211,6 +254,12 @@ class TestPlugin:
     def test_only_threads_that_ran_between_the_marks_are_counted(self, tmp_path):
         marks = run(compiled(TWO_THREADS, tmp_path), tmp_path / "out")
         assert {mark: counts.threads for mark, counts in marks.items()} == {1: 1, 2: 2, 3: 1}
+
+    def test_threads_spoil_no_dump_and_nothing_that_is_counted_after_them(self, tmp_path):
+        marks = run(compiled(THREADS_SIDE_BY_SIDE, tmp_path), tmp_path / "out")
+        assert Counter(counts.threads for counts in marks.values()) == {1: 2, 2: 98}
+        before, after = ({block.address: block.count for block in marks[mark].blocks} for mark in (1, 100))
+        assert before == after and len(before) > 64
 
     def test_a_program_ends_with_the_status_it_chose(self, tmp_path):
         with pytest.raises(subprocess.CalledProcessError) as ended:
