@@ -14,7 +14,7 @@ from torch import nn
 from tvm import relax
 
 from tvm_shufflenet.graph import frontend, pipeline
-from tvm_shufflenet.graph.views import Storage, View, shuffled, whole_view
+from tvm_shufflenet.graph.views import Memory, Storage, shuffled, view_of, whole_view
 from tvm_shufflenet.models.shufflenet_v1 import channel_shuffle
 from tvm_shufflenet.targets import find_target
 
@@ -52,12 +52,12 @@ def check(net: nn.Module, shape: tuple[int, ...]) -> list[str]:
 
 
 def test_a_view_of_a_view_is_a_view_of_the_tensor():
-    storage = Storage(relax.Var("x", relax.TensorType((1, 6, 2, 2), "float32")), (1, 6, 2, 2))
+    storage = Storage(relax.Var("x", relax.TensorType((1, 6, 2, 2), "float32")), (1, 6, 2, 2), frozenset([Memory()]))
     view = whole_view(storage).take(shuffled(6, 2))
     assert view.planes == (0, 3, 1, 4, 2, 5)
     assert view.permuted and not view.whole
     assert view.take([1, 2]).planes == (3, 1)
-    assert View(storage, (0, 0, 1, 2, 3, 4)).permuted is False
+    assert view_of(storage, (0, 0, 1, 2, 3, 4)).permuted is False
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(12, 3), (8, 2), (6, 1), (6, 6)])

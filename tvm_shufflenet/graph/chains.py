@@ -9,6 +9,7 @@ from tvm import relax
 
 from ..operators.pointwise import can_fuse_shuffle
 from .bindings import Bindings, constant, operator, shape_of
+from .fold_batch_norm import is_bias
 
 
 @dataclass
@@ -127,8 +128,7 @@ def _extend_by_add(chain: Chain, reader: relax.Var, add: relax.Call) -> bool:
         return False
     addend = constant(other)
     if addend is not None:
-        channels = len(chain.bias)
-        if addend.shape not in ((1, channels, 1, 1), (channels, 1, 1)) or addend.dtype != np.float32:
+        if not is_bias(addend.shape, len(chain.bias)) or addend.dtype != np.float32:
             return False
         return _take(chain, [reader], bias=chain.bias + addend.reshape(-1))
     if chain.kind != "pointwise" or shape_of(other) != shape_of(chain.last) or shape_of(reader) != shape_of(other):

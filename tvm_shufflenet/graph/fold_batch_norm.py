@@ -11,13 +11,18 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from .bindings import constant, operator
+from .bindings import constant, operator, shape_of
 
 
 def _constants(expressions: list[relax.Expr]) -> list[np.ndarray] | None:
     """The values of ``expressions`` in float64, None where one of them is no constant."""
     values = [constant(expr) for expr in expressions]
     return None if any(value is None for value in values) else [value.astype(np.float64) for value in values]
+
+
+def is_bias(shape: tuple[int, ...] | None, channels: int) -> bool:
+    """Whether a tensor of ``shape`` added to (N, channels, H, W) adds one number to each channel."""
+    return shape in ((1, channels, 1, 1), (channels, 1, 1))
 
 
 @mutator
@@ -40,10 +45,11 @@ class _Fold(PyExprMutator):
         if operator(expr) != "relax.add":
             return None, 0.0
         conv, addend = (self._bound(operand) for operand in expr.args)
+        shape = shape_of(expr.args[1])
         if operator(addend) == "relax.reshape":
             addend = self._bound(addend.args[0])
         values = _constants([addend])
-        if operator(conv) != "relax.nn.conv2d" or values is None or values[0].size != int(conv.args[1].ty.shape[0]):
+        if operator(conv) != "relax.nn.conv2d" or values is None or not is_bias(shape, int(conv.args[1].ty.shape[0])):
             return None, 0.0
         return conv, values[0].reshape(-1)
 

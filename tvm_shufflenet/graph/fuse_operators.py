@@ -4,6 +4,10 @@ It walks the network once, in order. Values are views (``views.py``), so splits,
 vanish: they permute planes, and the permutation ends in the weights or in the table of planes of the next operator.
 Results that are concatenated are written straight to their place in the concatenated tensor, in place where nobody
 needs what was there: ShuffleNet v2's branch overwrites the planes it has read, v1's unit its own input.
+
+Nobody needs a plane when no value that is still to be read may lie in it. Our operators' results lie where they were
+told to. What another operator returns may lie in any memory that it was made of, through any number of such operators:
+TVM takes whatever leaves the order of elements for a view, and computes what it fuses only when the last of it is due.
 """
 
 from __future__ import annotations
@@ -14,8 +18,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax
 
+from ..errors import DeployError
 from ..operators.convolution import Convolution
 from ..operators.copy import Copy
 from ..operators.dense import Dense
@@ -23,9 +29,12 @@ from ..operators.depthwise import Depthwise
 from ..operators.destination import Window, own
 from ..operators.pointwise import Pointwise
 from ..operators.pooling import Pooling
-from .bindings import Bindings, operands, operator, shape_of, substitute
+from .bindings import Bindings, constant, operands, operator, shape_of, substitute
 from .chains import Chain, Layer, chain_at, layer_at, shuffle_groups_of
-from .views import Storage, View, shuffled, whole_view
+from .views import Memory, Storage, View, shuffled, view_of, whole_view
+
+# A pass that raises it does so through TVM.
+tvm_ffi.register_error(DeployError)
 
 # FuseOps must not wrap these again: they are complete, and their schedules rely on their structure.
 OPAQUE = 8
@@ -64,6 +73,17 @@ class Pending:
     write: Callable[[Place], View]
 
 
+@dataclass(frozen=True)
+class Other:
+    """A value that is no image: ``expr``, which lies in one of ``memories``, or each of whose fields does."""
+
+    expr: relax.Expr
+    memories: frozenset[Memory]
+
+
+Value = View | Pending | Other | tuple[View, ...]
+
+
 class Fuser:
     """Rebuilds one straight-line function. ``values`` maps the old function's variables to what they have become."""
 
@@ -71,7 +91,7 @@ class Fuser:
         self.function = function
         self.bindings = Bindings(function)
         self.builder = relax.BlockBuilder()
-        self.values: dict[relax.Var, View | Pending | tuple[View, ...] | relax.Expr] = {}
+        self.values: dict[relax.Var, Value] = {}
         self.left = Counter(self.bindings.reads)  # readers that are still to come
         self.chains: dict[relax.Var, Chain] = {}
         self.layers: dict[relax.Var, Layer] = {}
@@ -82,7 +102,7 @@ class Fuser:
         """The function and the operators it calls as a module."""
         parameters = [relax.Var(param.name, param.ty) for param in self.function.params]
         for old, new in zip(self.function.params, parameters, strict=True):
-            self.values[old] = self._received(new, writable=False)
+            self.values[old] = self._received(new, frozenset([Memory(writable=False)]))
         for binding in self.bindings.list:
             self._claim(binding.var, binding.value)
         attributes = {key: value for key, value in (self.function.attrs or {}).items() if key != "global_symbol"}
@@ -133,54 +153,69 @@ class Fuser:
                 self._read(*operands(value))
             self.values[var] = found
 
-    def _other(self, value: relax.Expr):
+    def _other(self, value: relax.Expr) -> Value:
         """An expression that is not ours to compute, on tensors."""
         if isinstance(value, relax.Var):
             return self.values[value]
         if isinstance(value, relax.TupleGetItem) and isinstance(self.values.get(value.tuple_value), tuple):
             return self.values[value.tuple_value][int(value.index)]
-        for var in operands(value):
-            view = self._view(var)
-            if view is not None and operator(value) in _ALIASING:
-                view.storage.writable = False  # its result may be the same memory
-        return self._received(self.builder.emit(substitute(value, self._tensor)))
+        made_of = frozenset().union(*(_memories(self.values[var]) for var in operands(value)))
+        if any(_is_tensor_constant(leaf) for leaf in _leaves(value)):
+            made_of |= {Memory(writable=False)}  # which may be returned as it is
+        return self._received(self.builder.emit(substitute(value, self._tensor)), made_of | {Memory()})
 
     # What a variable of the old function has become
 
-    def _received(self, expr: relax.Expr, writable: bool = True) -> View | relax.Expr:
-        """A new variable as a view, if it is a 4-dimensional float32 tensor."""
+    def _received(self, expr: relax.Expr, memories: frozenset[Memory]) -> View | Other:
+        """A new variable or a constant as a view, if it is a 4-dimensional float32 tensor with elements."""
         shape = shape_of(expr)
-        images = shape is not None and len(shape) == 4 and str(expr.ty.dtype) == "float32"
-        return whole_view(Storage(expr, shape, writable)) if images else expr
+        images = shape is not None and len(shape) == 4 and 0 not in shape and str(expr.ty.dtype) == "float32"
+        return whole_view(Storage(expr, shape, memories)) if images else Other(expr, memories)
 
     def _view(self, var: relax.Var) -> View | None:
         """The value of ``var`` as a view, None where it is not a 4-dimensional tensor."""
         value = self.values.get(var)
         if isinstance(value, Pending):
             value = self.values[var] = value.write(fresh(value.channels))
-        return value if isinstance(value, View) else None
+        if not isinstance(value, View):
+            return None
+        _check_current(value, var.name)
+        return value
 
     def _tensor(self, var: relax.Var) -> relax.Expr:
         """The value of ``var`` as a tensor of its own, for an operator that is not ours."""
         view, value = self._view(var), self.values[var]
         if isinstance(value, tuple):
             return relax.Tuple([self._whole(each).storage.var for each in value])
-        return value if view is None else self._whole(view).storage.var
+        return value.expr if view is None else self._whole(view).storage.var
 
     def _whole(self, view: View) -> View:
         """The same value with its planes in order: copied, if they are not."""
         return view if view.whole else self._copy(view, fresh(len(view.planes)))
 
+    def _part(self, field: relax.Expr) -> Value:
+        """What a field of a tuple has become: a variable or a constant."""
+        if isinstance(field, relax.Var):
+            return self.values[field]
+        return self._received(field, frozenset([Memory(writable=False)]))
+
     def _read(self, *variables: relax.Var) -> None:
         self.left.subtract(variables)
 
     def _live(self, storage: Storage) -> set[int]:
-        """The planes that must not be overwritten: those somebody will still read, or all of what is not ours."""
+        """The planes that must not be overwritten: those that somebody will still read or may read under another name,
+        or all of what is not ours."""
+        everything = set(range(storage.planes))
         if not storage.writable:
-            return set(range(storage.planes))
+            return everything
         awaited = [value for var, value in self.values.items() if self.left[var] > 0]
-        views = [view for value in awaited for view in (value if isinstance(value, tuple) else (value,))]
-        return {plane for view in views if _lies_in(view, storage) for plane in view.planes}
+        live = set()
+        for value in (part for each in awaited for part in (each if isinstance(each, tuple) else (each,))):
+            if _lies_in(value, storage):
+                live.update(value.planes)
+            elif not storage.memories.isdisjoint(_memories(value)):
+                return everything
+        return live
 
     # Operators
 
@@ -206,13 +241,14 @@ class Fuser:
             weight = weight[:, np.argsort(data.planes)]  # the planes in order: the permutation goes into the weight
         elif data.planes != tuple(range(len(data.planes))):
             gather = np.array(data.planes, np.int32)
-        self._read(chain.data)
         addend = None
         if chain.residual is not None:
             addend = self._whole(self._view(chain.residual))
             self._read(chain.residual)
+            # The data is read until the last of the result is written, so it counts as awaited here.
             if self._live(addend.storage).isdisjoint(addend.planes):
                 place = replace(place, storage=addend.storage)
+        self._read(chain.data)
         batch, planes, height, width = data.storage.shape
         kernel = Pointwise(
             batch,
@@ -228,10 +264,10 @@ class Fuser:
             gathered=gather is not None,
             window=place.window,
         )
-        arguments = [data.storage.var, relax.const(kernel.pack_weight(weight)), relax.const(chain.bias)]
+        arguments = [relax.const(kernel.pack_weight(weight)), relax.const(chain.bias)]
         arguments += [relax.const(gather)] if gather is not None else []
         arguments += [addend.storage.var] if addend is not None else []
-        return self._emit("pointwise", kernel, arguments, place, kernel.relu)
+        return self._emit("pointwise", kernel, data, arguments, place, kernel.relu)
 
     def _in_order(self, var: relax.Var) -> tuple[View, np.ndarray]:
         """A view of every plane of a tensor, copied if need be, and which channel each plane is."""
@@ -245,8 +281,8 @@ class Fuser:
         data, order = self._in_order(chain.data)
         kernel = Depthwise(*data.shape, chain.weight.shape[2:], chain.stride, chain.padding, chain.relu)
         weight, bias = kernel.pack_weight(chain.weight[order]), chain.bias[order]
-        arguments = [data.storage.var, relax.const(weight), relax.const(bias)]
-        return self._emit("depthwise", kernel, arguments, fresh(len(order)), chain.relu).take(data.planes)
+        arguments = [relax.const(weight), relax.const(bias)]
+        return self._emit("depthwise", kernel, data, arguments, fresh(len(order)), chain.relu).take(data.planes)
 
     def _convolution(self, chain: Chain) -> View:
         weight = chain.weight
@@ -260,8 +296,8 @@ class Fuser:
         kernel = Convolution(
             *data.shape, channels, chain.groups, tuple(kernel_size), chain.stride, chain.padding, chain.relu
         )
-        arguments = [data.storage.var, relax.const(kernel.pack_weight(weight)), relax.const(chain.bias)]
-        return self._emit("convolution", kernel, arguments, fresh(channels), chain.relu)
+        arguments = [relax.const(kernel.pack_weight(weight)), relax.const(chain.bias)]
+        return self._emit("convolution", kernel, data, arguments, fresh(channels), chain.relu)
 
     def _pooling(self, call: relax.Call, place: Place) -> View:
         """Plane by plane, as they lie: where they are not in order, neither is the result."""
@@ -280,10 +316,10 @@ class Fuser:
             place.window,
             data.non_negative,
         )
-        written = self._emit("pooling", kernel, [data.storage.var], place, relu or data.non_negative)
+        written = self._emit("pooling", kernel, data, [], place, relu or data.non_negative)
         return written.take(data.planes)
 
-    def _dense(self, layer: Layer) -> relax.Expr:
+    def _dense(self, layer: Layer) -> Other:
         """A permutation of the planes that are averaged goes into the weight."""
         weight, plane = layer.weight, None
         if layer.pooled:
@@ -294,28 +330,33 @@ class Fuser:
             self._read(layer.data)
         kernel = Dense(shape_of(layer.data)[0], weight.shape[1], len(layer.bias), layer.relu, plane)
         arguments = [data, relax.const(kernel.pack_weight(weight)), relax.const(layer.bias)]
-        return self._call("dense", kernel, arguments)
+        return Other(self._call("dense", kernel, arguments), frozenset([Memory()]))
 
     def _copy(self, view: View, place: Place) -> View:
         """The fallback where a view must become a tensor or lie elsewhere."""
         batch, planes, height, width = view.storage.shape
         kernel = Copy(batch, planes, height, width, len(view.planes), place.relu, place.window)
-        arguments = [view.storage.var, relax.const(np.array(view.planes, np.int32))]
-        return self._emit("copy", kernel, arguments, place, place.relu or view.non_negative)
+        table = relax.const(np.array(view.planes, np.int32))
+        return self._emit("copy", kernel, view, [table], place, place.relu or view.non_negative)
 
-    def _emit(self, name: str, kernel, arguments: list[relax.Expr], place: Place, non_negative: bool) -> View:
-        """Call an operator that makes planes, in place where ``place`` names a tensor that exists."""
-        storage, window = place.storage, place.window
+    def _emit(self, name: str, kernel, data: View, others: list[relax.Expr], place: Place, non_negative: bool) -> View:
+        """Call an operator that makes planes of those of ``data``, in place where ``place`` names a tensor that exists.
+
+        What it writes there are other planes than those it reads.
+        """
+        storage, window, arguments = place.storage, place.window, [data.storage.var, *others]
         if window.scattered:
             arguments = [*arguments, relax.const(np.array(place.planes, np.int32))]
         if window.shared:
             arguments = [*arguments, storage.var]
         if storage is None:
-            storage = Storage(self._call(name, kernel, arguments), kernel.output_shape)
+            storage = Storage(self._call(name, kernel, arguments), kernel.output_shape, frozenset([Memory()]))
         else:
             # An addend that is overwritten is two operands that are one tensor.
             storage.var = self._call(name, kernel, arguments, storage.var, alone=window.shared)
-        return View(storage, place.planes, non_negative)
+            storage.written(place.planes)
+            _check_current(data, name)
+        return view_of(storage, place.planes, non_negative)
 
     def _call(
         self, name: str, kernel, arguments: list[relax.Expr], written: relax.Expr | None = None, alone: bool = True
@@ -347,10 +388,18 @@ def _pool(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | Pending | No
     plain = attrs.layout == attrs.out_layout == "NCHW" and all(int(d) == 1 for d in attrs.dilation)
     if view is None or not plain:
         return None
+    if _is_identity(attrs):
+        fuser._read(call.args[0])
+        return view  # as a copy it would be one that TVM takes for a view
     channels = len(view.planes)
     if fuser._concatenated(var):
         return Pending(channels, lambda place: fuser._pooling(call, place))
     return fuser._pooling(call, fresh(channels))
+
+
+def _is_identity(pooling) -> bool:
+    steps = {int(extent) for extent in (*pooling.pool_size, *pooling.strides)}
+    return steps == {1} and not any(int(pixels) for pixels in pooling.padding)
 
 
 def _split(fuser: Fuser, _var: relax.Var, call: relax.Call) -> tuple[View, ...] | None:
@@ -382,16 +431,18 @@ def _strided_slice(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | Non
 
 def _concat(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | None:
     """Views of one tensor stay where they are; what is still to be computed is computed into its place."""
-    variables = operands(call)
-    parts = [fuser.values[each] for each in variables]
-    if int(call.attrs.axis) != 1 or not all(isinstance(each, (View, Pending)) for each in parts):
+    if int(call.attrs.axis) != 1 or not isinstance(call.args[0], relax.Tuple):
+        return None
+    fields = [field for field in call.args[0].fields if 0 not in (shape_of(field) or ())]
+    parts = [fuser._part(field) for field in fields]
+    if not parts or not all(isinstance(each, (View, Pending)) for each in parts):
         return None
     relu = _only_a_relu_reads(fuser, var) and all(isinstance(each, Pending) or each.non_negative for each in parts)
     host = _host(fuser, parts)
     placed = _place_in(fuser, parts, *host, relu) if host else _place_afresh(fuser, parts, relu)
-    fuser._read(*variables)
+    fuser._read(*operands(call))
     planes = tuple(plane for view in placed for plane in view.planes)
-    return View(placed[0].storage, planes, all(view.non_negative for view in placed))
+    return view_of(placed[0].storage, planes, all(view.non_negative for view in placed))
 
 
 def _only_a_relu_reads(fuser: Fuser, var: relax.Var) -> bool:
@@ -403,7 +454,37 @@ def _channels(each: View | Pending) -> int:
     return len(each.planes) if isinstance(each, View) else each.channels
 
 
-def _lies_in(value, storage: Storage) -> bool:
+def _check_current(view: View, name: str) -> None:
+    if not view.current:
+        what = f"what {name} reads is overwritten while it is needed"
+        raise DeployError(what, "a fault of FuseOperators", "compile it --untuned, and report the model")
+
+
+def _memories(value: Value) -> frozenset[Memory]:
+    """The memories that a value may lie in; none for what is not computed yet."""
+    if isinstance(value, tuple):
+        return frozenset().union(*map(_memories, value))
+    if isinstance(value, View):
+        return value.storage.memories
+    return value.memories if isinstance(value, Other) else frozenset()
+
+
+def _leaves(expr: relax.Expr) -> list[relax.Expr]:
+    """The variables and constants that an expression is made of."""
+    if isinstance(expr, relax.Call):
+        return [leaf for arg in expr.args for leaf in _leaves(arg)]
+    if isinstance(expr, relax.Tuple):
+        return [leaf for field in expr.fields for leaf in _leaves(field)]
+    return [expr]
+
+
+def _is_tensor_constant(expr: relax.Expr) -> bool:
+    """Whether it is a constant of more than one element: a scalar is an operand of arithmetic."""
+    value = constant(expr)
+    return value is not None and value.size > 1
+
+
+def _lies_in(value: Value, storage: Storage) -> bool:
     return isinstance(value, View) and value.storage is storage
 
 
@@ -450,8 +531,6 @@ _HANDLERS = {
     "relax.strided_slice": _strided_slice,
     "relax.concat": _concat,
 }
-# Operators that TVM may compute without a copy.
-_ALIASING = {"relax.reshape", "relax.squeeze", "relax.expand_dims", "relax.flatten", "relax.memory.view"}
 
 
 @tvm.transform.module_pass(opt_level=0, name="FuseOperators")

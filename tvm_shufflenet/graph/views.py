@@ -7,37 +7,64 @@ such a view, they cost nothing: the permutation moves into the next operator's w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from tvm import relax
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """A block of memory that a value may lie in; not ``writable`` where the network does not own it: its inputs'."""
+
+    writable: bool = True
 
 
 @dataclass(eq=False)
 class Storage:
     """A tensor (N, planes, H, W) in memory. ``var`` is its newest name: each write in place gives it another.
 
-    ``writable`` is false for what the network does not own: its input.
+    It lies in one of ``memories``, which other values may share. ``versions[p]`` counts the writes to plane ``p``.
     """
 
     var: relax.Expr
     shape: tuple[int, int, int, int]
-    writable: bool = True
+    memories: frozenset[Memory]
+    versions: list[int] = field(init=False)
+
+    def __post_init__(self):
+        self.versions = [0] * self.planes
 
     @property
     def planes(self) -> int:
         return self.shape[1]
 
+    @property
+    def writable(self) -> bool:
+        return all(memory.writable for memory in self.memories)
+
+    def written(self, planes: Sequence[int]) -> None:
+        """Note a write to ``planes``: older views of them have lost their values."""
+        for plane in planes:
+            self.versions[plane] += 1
+
 
 @dataclass(frozen=True)
 class View:
-    """A value (N, C, H, W) whose channel ``c`` is plane ``planes[c]`` of ``storage``.
+    """A value (N, C, H, W) whose channel ``c`` is plane ``planes[c]`` of ``storage``, as it was after ``versions[c]``
+    writes.
 
     ``non_negative`` where no element can be below zero, so that a ReLU would change nothing.
     """
 
     storage: Storage
     planes: tuple[int, ...]
+    versions: tuple[int, ...]
     non_negative: bool = False
+
+    @property
+    def current(self) -> bool:
+        """Whether nothing has been written over it."""
+        return self.versions == tuple(self.storage.versions[plane] for plane in self.planes)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -56,12 +83,18 @@ class View:
 
     def take(self, channels: Sequence[int]) -> View:
         """The view of some of its channels."""
-        return View(self.storage, tuple(self.planes[c] for c in channels), self.non_negative)
+        planes, versions = (tuple(values[c] for c in channels) for values in (self.planes, self.versions))
+        return replace(self, planes=planes, versions=versions)
+
+
+def view_of(storage: Storage, planes: tuple[int, ...], non_negative: bool = False) -> View:
+    """The view of what ``planes`` hold now."""
+    return View(storage, planes, tuple(storage.versions[plane] for plane in planes), non_negative)
 
 
 def whole_view(storage: Storage) -> View:
     """The view of all planes in order."""
-    return View(storage, tuple(range(storage.planes)))
+    return view_of(storage, tuple(range(storage.planes)))
 
 
 def shuffled(channels: int, groups: int) -> list[int]:

@@ -141,7 +141,13 @@ def _of_task(task: OperatorTask, operator: Operator) -> Operator:
 def build(scheduled: Scheduled, target: Target, output: Path, linker: list[str]) -> Built:
     """Compile and link for TVM's runtime. Raises LinkFailed."""
     # Compiled, not interpreted: 0.2 us an operator instead of 0.5.
-    executable = relax.build(scheduled.module, target.tvm(), tir_pipeline=lowering.PIPELINE, exec_mode="compiled")
+    executable = relax.build(
+        scheduled.module,
+        target.tvm(),
+        relax_pipeline=lowering.relax_pipeline,
+        tir_pipeline=lowering.PIPELINE,
+        exec_mode="compiled",
+    )
 
     def link_objects(path, objects, **_options):
         link(objects, Path(path), linker, target.machine)
@@ -152,8 +158,6 @@ def build(scheduled: Scheduled, target: Target, output: Path, linker: list[str])
 
 def memory(module: tvm.IRModule) -> tuple[int, int]:
     """Bytes of the storages that the memory planner shares among activations, and bytes of the constants."""
-    passes = [transform.ToNonDataflow(), transform.RemovePurityChecking(), transform.CallTIRRewrite()]
-    planned = tvm.transform.Sequential([*passes, transform.StaticPlanBlockMemory()])(module)
     storages = weights = 0
 
     def visit(expr):
@@ -163,5 +167,5 @@ def memory(module: tvm.IRModule) -> tuple[int, int]:
         elif isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy"):
             weights += expr.value.numpy().nbytes
 
-    relax.analysis.post_order_visit(planned["main"], visit)
+    relax.analysis.post_order_visit(lowering.with_storages(module)["main"], visit)
     return storages, weights

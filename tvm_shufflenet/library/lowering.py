@@ -1,4 +1,7 @@
-"""How scheduled operators are lowered: TVM's own passes, and two of ours behind those that compute addresses."""
+"""How a scheduled network is lowered: TVM's own passes, with ours that check what is written in place.
+
+Operators likewise, with two of ours behind the passes that compute addresses.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import math
 
 import tvm
 import tvm_ffi
-from tvm import tirx
+from tvm import relax, tirx
+from tvm.relax import transform
 
 from .alternate import RunBackwards
+from .overwriting import check_storages, check_writes
 
 PIPELINE = "tvm_shufflenet"
 STACK_BYTES = 8192  # what is larger is no tile of registers; a thread's stack may be small
@@ -58,3 +63,41 @@ def _pipeline():
 
 
 tirx.register_tir_pipeline(PIPELINE, _pipeline)
+
+
+# TVM's default passes, in three parts between which the network is checked.
+_TO_KERNELS = (
+    relax.backend.DispatchSampling(),
+    relax.backend.DispatchSortScan(),
+    transform.LegalizeOps(),
+    transform.RewriteDataflowReshape(),
+)
+_TO_STORAGES = (
+    transform.ToNonDataflow(),
+    transform.RemovePurityChecking(),
+    transform.CallTIRRewrite(),
+    transform.StaticPlanBlockMemory(),
+)
+_TO_THE_MACHINE = (
+    transform.LowerAllocTensor(),
+    transform.KillAfterLastUse(),
+    transform.LowerRuntimeBuiltin(),
+    transform.ComputePrimValue(),
+    transform.VMShapeLower(),
+    transform.AttachGlobalSymbol(),
+)
+
+
+def with_storages(module: tvm.IRModule) -> tvm.IRModule:
+    """A network of scheduled operators with its memory planned, and proved to overwrite nothing that is needed. Raises
+    DeployError."""
+    kernels = tvm.transform.Sequential(_TO_KERNELS)(module)
+    check_writes(kernels)
+    planned = tvm.transform.Sequential(_TO_STORAGES)(kernels)
+    check_storages(planned)
+    return planned
+
+
+def relax_pipeline(module: tvm.IRModule) -> tvm.IRModule:
+    """A network of scheduled operators as TVM's virtual machine runs it: for ``relax.build``. Raises DeployError."""
+    return tvm.transform.Sequential(_TO_THE_MACHINE)(with_storages(module))

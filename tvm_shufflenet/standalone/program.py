@@ -18,6 +18,7 @@ from tvm import ir, relax
 
 from ..errors import ImportFailed
 from ..graph.bindings import operator
+from ..library.overwriting import check_writes
 from .arena import Range, aligned, place
 from .kernels import Kernel
 
@@ -228,7 +229,9 @@ class Planner:
 
 def plan(module: tvm.IRModule, kernels: Mapping[str, Kernel]) -> Program:
     """The program of ``main``, whose operators are calls of ``kernels``. Raises ImportFailed."""
-    return Planner(kernels).run(relax.transform.RewriteDataflowReshape()(module)["main"])
+    with_views = relax.transform.RewriteDataflowReshape()(module)
+    check_writes(with_views)
+    return Planner(kernels).run(with_views["main"])
 
 
 def element_bytes(dtype: str) -> int:
