@@ -21,6 +21,7 @@ from ..tracebacks import raised_at
 from .canonicalize_shuffles import CanonicalizeShuffles
 from .examine import examine, refused_operator, unknown_operators
 from .fold_batch_norm import FoldBatchNorm
+from .fold_empty import FoldEmpty
 
 
 def export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
@@ -88,8 +89,10 @@ def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:
 
 
 def fold(module: tvm.IRModule) -> tvm.IRModule:
-    """Batch norms into their convolutions, everything constant into constants, channel shuffles into one spelling."""
+    """Empty tensors into constants, batch norms into their convolutions, everything constant into constants, channel shuffles into one spelling."""
     passes = [
+        FoldEmpty(),
+        transform.CanonicalizeBindings(),
         FoldBatchNorm(),
         transform.DecomposeOpsForInference(),  # a batch norm without a convolution before it becomes arithmetic
         transform.CanonicalizeBindings(),
