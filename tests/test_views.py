@@ -133,6 +133,99 @@ def test_a_branch_that_reads_what_it_would_overwrite_gets_a_tensor_of_its_own():
     assert "pointwise*" not in check(Net(layers, body), (1, 3, 6, 6))[:2]
 
 
+def test_a_residual_around_one_pointwise_convolution_gets_a_tensor_of_its_own():
+    """In place, later output channels would be computed from what earlier ones have written."""
+    layers = {"stem": conv(3, 64), "mix": conv(64, 64)}
+
+    def body(layers, x):
+        stem = F.relu(layers["stem"](x))
+        return F.relu(layers["mix"](stem) + stem)
+
+    assert check(Net(layers, body), (1, 3, 28, 28)) == ["pointwise", "pointwise"]
+
+
+# What changes nothing is a view of its operand's memory in TVM, or may become one.
+NOTHING = {
+    "pad": lambda x: F.pad(x, (0, 0, 0, 0)),
+    "repeat": lambda x: x.repeat(1, 1, 1, 1),
+    "transpose of a unit axis": lambda x: x.transpose(0, 1),
+    "permute of a unit axis": lambda x: x.permute(1, 2, 0, 3),
+    "split into one part": lambda x: x.split(x.shape[1], 1)[0],
+    "flip of a unit axis": lambda x: x.flip(0),
+    "sum over a unit axis": lambda x: x.sum(0, keepdim=True),
+    "reshape and back": lambda x: x.flatten().reshape(x.shape),
+    "pooling of single pixels": lambda x: F.max_pool2d(x, 1),
+    # No view, but TVM computes it where its last reader stands.
+    "arithmetic": torch.sigmoid,
+}
+
+
+@pytest.mark.parametrize("nothing", NOTHING)
+def test_what_may_be_a_view_keeps_its_values(nothing):
+    """Of a tensor that a residual would be summed into, read after that; and of the network's input."""
+    layers = {"stem": conv(16, 16), "first": conv(16, 16), "last": conv(16, 16)}
+
+    def body(layers, x):
+        stem = F.relu(layers["stem"](x))
+        view = NOTHING[nothing](stem)
+        summed = F.relu(layers["last"](F.relu(layers["first"](stem))) + stem)
+        around = F.relu(layers["last"](summed) + NOTHING[nothing](x).reshape(x.shape))
+        return torch.cat([summed.flatten(), (view * 2.0).flatten(), around.flatten()])
+
+    check(Net(layers, body), (1, 16, 14, 14))
+
+
+# Constants and parts without elements
+
+
+class WithConstants(Net):
+    def __init__(self, layers, body, *shape: int):
+        super().__init__(layers, body)
+        torch.manual_seed(3)
+        self.layers["constant"] = nn.Module()
+        self.layers["constant"].register_buffer("value", torch.randn(shape))
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_constant_is_a_part_of_a_concatenation(place):
+    def body(layers, x):
+        stem = layers["stem"](x)
+        parts = [F.relu(stem), stem]
+        parts.insert(place, layers["constant"].value)
+        return layers["head"](torch.cat(parts, 1))
+
+    check(WithConstants({"stem": conv(3, 6), "head": conv(14, 4)}, body, 1, 2, 12, 12), (1, 3, 12, 12))
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (8,), (1, 8), (1, 1, 1, 8), (8, 8), (1, 1, 8, 1), (8, 1, 1), (1, 8, 1, 1)])
+def test_a_constant_is_a_bias_where_it_adds_one_number_to_each_channel(shape):
+    """The image's sides are as long as there are channels, so that every shape fits somewhere."""
+
+    def body(layers, x):
+        return F.relu(layers["norm"](layers["conv"](x) + layers["constant"].value))
+
+    norm = nn.BatchNorm2d(8).requires_grad_(False)
+    norm.running_var.uniform_(0.5, 2.0)
+    found = check(WithConstants({"conv": conv(3, 8, bias=False), "norm": norm}, body, *shape), (1, 3, 8, 8))
+    assert (found == ["pointwise"]) == (shape in ((8, 1, 1), (1, 8, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    {
+        "first in a concatenation": lambda layers, x: layers["head"](torch.cat([x[:, :0], layers["stem"](x)], 1)),
+        "nothing but such": lambda layers, x: torch.cat([x[:, :0], layers["stem"](x)[:, 8:]], 1),
+        "the answer": lambda layers, x: torch.relu(layers["stem"](x))[:, :, 2:2] * 2.0,
+        "of a split": lambda layers, x: torch.cat(layers["stem"](x).split([0, 3, 0, 5], 1)[::-1], 1),
+        "an empty batch": lambda layers, x: layers["head"](layers["stem"](x[:0])),
+        "a sum": lambda layers, x: layers["stem"](x)[:, :0].sum(1) + x.sum(),
+        "split into one": lambda layers, x: layers["head"](layers["stem"](x).chunk(1, 1)[0]),
+    }.values(),
+)
+def test_parts_without_elements_are_no_parts(body):
+    check(Net({"stem": conv(3, 8), "head": conv(8, 4)}, body), (1, 3, 6, 6))
+
+
 def test_a_relu_after_a_concatenation_moves_into_its_branches():
     layers = {"stem": conv(3, 6), "left": conv(6, 4), "right": conv(6, 5)}
 

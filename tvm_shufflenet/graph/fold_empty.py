@@ -1,4 +1,4 @@
-"""Pass: tensors without elements become constants, and nothing is split or concatenated into fewer than two parts.
+"""Passes: tensors without elements become constants, and nothing is split or concatenated into fewer than two parts.
 
 A slice that takes nothing is a right answer in PyTorch. TVM divides by its extents.
 """
@@ -60,6 +60,13 @@ class _Fold(PyExprMutator):
         return item if isinstance(item.tuple_value.ty, tvm.ir.TupleType) else item.tuple_value
 
 
+def _through(mutate: PyExprMutator, mod: tvm.IRModule) -> tvm.IRModule:
+    for name, function in mod.functions_items():
+        if isinstance(function, relax.Function):
+            mutate.builder_.update_func(name, mutate.visit_expr(function))
+    return mutate.builder_.get()
+
+
 def _shape(of_type: relax.TensorType) -> tuple[int, ...] | None:
     return shape_of(relax.Var("part", of_type))
 
@@ -69,8 +76,25 @@ class FoldEmpty:
     """Everything else is left alone."""
 
     def transform_module(self, mod: tvm.IRModule, _context) -> tvm.IRModule:
-        fold = _Fold(mod)
-        for name, function in mod.functions_items():
-            if isinstance(function, relax.Function):
-                fold.builder_.update_func(name, fold.visit_expr(function))
-        return fold.builder_.get()
+        return _through(_Fold(mod), mod)
+
+
+@mutator
+class _Load(PyExprMutator):
+    def visit_generic_const_(self, expr: tvm.ir.GenericConst) -> relax.Expr:
+        shape = shape_of(expr) or ()
+        if 0 not in shape or shape == (0,):
+            return expr
+        dtype = str(expr.ty.dtype)
+        return self.builder_.emit(relax.op.memory.view(relax.const(np.zeros(0, dtype), dtype), shape, dtype))
+
+
+@tvm.transform.module_pass(opt_level=0, name="LoadEmpty")
+class LoadEmpty:
+    """Constants without elements become views of one of shape (0,): TVM's runtime writes others and cannot read them.
+
+    Runs last: what folds constants would undo it.
+    """
+
+    def transform_module(self, mod: tvm.IRModule, _context) -> tvm.IRModule:
+        return _through(_Load(mod), mod)

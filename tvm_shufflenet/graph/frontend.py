@@ -89,7 +89,7 @@ def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:
 
 
 def fold(module: tvm.IRModule) -> tvm.IRModule:
-    """Empty tensors into constants, batch norms into their convolutions, everything constant into constants, channel shuffles into one spelling."""
+    """Batch norms into their convolutions, everything constant into constants, channel shuffles into one spelling."""
     passes = [
         FoldEmpty(),
         transform.CanonicalizeBindings(),

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import numpy as np
 import tvm
@@ -438,8 +439,10 @@ def _concat(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | None:
     if not parts or not all(isinstance(each, (View, Pending)) for each in parts):
         return None
     relu = _only_a_relu_reads(fuser, var) and all(isinstance(each, Pending) or each.non_negative for each in parts)
-    host = _host(fuser, parts)
-    placed = _place_in(fuser, parts, *host, relu) if host else _place_afresh(fuser, parts, relu)
+    host, own_first = _host(fuser, parts), sorted(range(len(parts)), key=lambda index: _is_constant(parts[index]))
+    if host is None and _is_constant(parts[own_first[0]]):
+        return None
+    placed = _place_in(fuser, parts, *host, relu) if host else _place_afresh(fuser, parts, own_first, relu)
     fuser._read(*operands(call))
     planes = tuple(plane for view in placed for plane in view.planes)
     return view_of(placed[0].storage, planes, all(view.non_negative for view in placed))
@@ -510,13 +513,20 @@ def _place_in(fuser: Fuser, parts: list[View | Pending], host: Storage, spare: l
     return placed
 
 
-def _place_afresh(fuser: Fuser, parts: list[View | Pending], relu: bool) -> list[View]:
-    total, first, placed, storage = sum(map(_channels, parts)), 0, [], None
-    for each in parts:
-        planes = tuple(range(first, first + _channels(each)))
-        placed.append(_write(fuser, each, part(storage, total, planes, relu)))
-        storage, first = placed[0].storage, first + len(planes)
+def _place_afresh(fuser: Fuser, parts: list[View | Pending], order: list[int], relu: bool) -> list[View]:
+    """The first in ``order`` makes the tensor."""
+    total, ends, storage = sum(map(_channels, parts)), list(accumulate(map(_channels, parts))), None
+    placed: list[View] = [None] * len(parts)
+    for index in order:
+        planes = tuple(range(ends[index] - _channels(parts[index]), ends[index]))
+        placed[index] = _write(fuser, parts[index], part(storage, total, planes, relu))
+        storage = placed[index].storage
     return placed
+
+
+def _is_constant(each: View | Pending) -> bool:
+    """Whether it is a constant's planes: TVM would make a constant of a tensor that is made of nothing else."""
+    return isinstance(each, View) and constant(each.storage.var) is not None
 
 
 def _write(fuser: Fuser, each: View | Pending, place: Place) -> View:

@@ -8,6 +8,7 @@ from tvm.relax import transform
 from tvm.s_tir import Schedule
 
 from ..targets import Target
+from .fold_empty import LoadEmpty
 from .fuse_operators import FuseOperators
 
 
@@ -39,6 +40,7 @@ def fused(module: tvm.IRModule, target: Target) -> tvm.IRModule:
         transform.FuseOps(),
         transform.FuseTIR(),
         DropRuleHints(),
+        LoadEmpty(),
     ]
     with target.tvm():
         return tvm.transform.Sequential(passes)(module)
@@ -47,4 +49,4 @@ def fused(module: tvm.IRModule, target: Target) -> tvm.IRModule:
 def stock(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     """What TVM does with the network by itself, untuned: the baseline."""
     with target.tvm():
-        return relax.get_pipeline("zero")(module)
+        return LoadEmpty()(relax.get_pipeline("zero")(module))
