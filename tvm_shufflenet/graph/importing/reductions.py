@@ -54,6 +54,8 @@ def variance(call: Call, value, dims, correction, keepdim) -> relax.Expr:
     divisor = max(0.0, count - (1 if correction is None else correction))
     deviation = call.emit(relax.op.subtract(value, call.emit(relax.op.mean(value, axes, True))))
     total = call.emit(relax.op.sum(relax.op.multiply(deviation, deviation), axes, keepdim))
+    if divisor == 0:  # TVM refuses to; infinity or, of zero, NaN
+        return call.emit(relax.op.multiply(total, relax.const(math.inf, call.dtype)))
     return call.emit(relax.op.divide(total, relax.const(divisor, call.dtype)))
 
 
@@ -135,13 +137,15 @@ def _place_of_extreme(call: Call, value, dim, keepdim, largest: bool) -> relax.E
 def _first_extreme(axis: int, largest: bool) -> Callable:
     """A TE function: the index along ``axis`` of the first element that no other one exceeds."""
 
-    def exceeds(value, best):
-        if not is_float(str(value.dtype)):
-            return value > best if largest else value < best
-        further = value > best if largest else value < best
-        return tirx.any(further, tirx.all(tirx.isnan(value), tirx.Not(tirx.isnan(best))))
-
     def compute(data: te.Tensor) -> te.Tensor:
+        floats = is_float(str(data.dtype))
+
+        def exceeds(value, best):
+            further = value > best if largest else value < best
+            if not floats:
+                return further
+            return tirx.any(further, tirx.all(tirx.isnan(value), tirx.Not(tirx.isnan(best))))
+
         def combine(so_far, new):
             # A lower index with the same value is the earlier one: reductions may be split and joined in any order.
             same = tirx.all(tirx.Not(exceeds(new[1], so_far[1])), tirx.Not(exceeds(so_far[1], new[1])))
