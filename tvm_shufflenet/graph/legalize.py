@@ -1,7 +1,8 @@
 """Operators whose TVM form loses NaN, as PrimFuncs that keep it.
 
 TVM compiles ``max(a, b)`` to ``a > b ? a : b``, which is ``b`` where one is NaN. Where only ``b`` can be NaN, the order
-of the operands is enough, and costs nothing: that is so for ReLU and clip. Elsewhere the other operand is asked.
+of the operands is enough, and costs nothing: that is so for ReLU and clip. Elsewhere the other operand is asked. Its
+simplifier also takes comparisons of floats for those of integers, of which one or the other is always true.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable
 import tvm
 from tvm import relax, te, tirx, topi
 from tvm.relax import transform
+
+from .bindings import constant
 
 
 def legalize() -> tvm.transform.Pass:
@@ -56,22 +59,46 @@ def _smaller(first, second):
     return tirx.Select(tirx.isnan(first), first, tirx.min(first, second))
 
 
+def _unequal(first, second):
+    """NaN is unequal to everything: TVM compares with "ordered and unequal"."""
+    return tirx.any(tirx.isnan(first), tirx.isnan(second), first != second)
+
+
+def _logical_not(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Of a number that is zero: TVM makes ``a >= b`` of ``not a < b``."""
+
+    def compute(data):
+        zero = tirx.const(0, "int8")
+        return _elementwise(lambda value: tirx.Cast("int8", value) == zero, data, "logical_not")
+
+    return builder.call_te(compute, call.args[0], primfunc_name_hint="logical_not")
+
+
 def _binary(function: Callable, name: str) -> Callable:
     def convert(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         def compute(first, second):
             shape = [tirx.IntImm("int64", int(dim)) for dim in call.ty.shape]
 
             def element(*at):
-                return function(_broadcast(first, at), _broadcast(second, at))
+                return function(broadcast(first, at), broadcast(second, at))
 
             return te.compute(shape, element, name=name, tag=topi.tag.BROADCAST)
 
-        return builder.call_te(compute, *call.args, primfunc_name_hint=name)
+        return builder.call_te(compute, *map(immediate, call.args), primfunc_name_hint=name)
 
     return convert
 
 
-def _broadcast(tensor: te.Tensor, place: tuple):
+def immediate(expr: relax.Expr) -> relax.Expr | tirx.Expr:
+    """A constant of one number as that number, so that it stands in the code; else ``expr``."""
+    value = constant(expr)
+    return expr if value is None or value.ndim else tirx.const(value.item(), str(expr.ty.dtype))
+
+
+def broadcast(tensor: te.Tensor | tirx.Expr, place: tuple) -> tirx.Expr:
+    """The element that stands at ``place`` of the broadcast tensor; a number is everywhere the same."""
+    if not isinstance(tensor, te.Tensor):
+        return tensor
     own = place[len(place) - len(tensor.shape) :]
     return tensor(*(0 if int(extent) == 1 else each for each, extent in zip(own, tensor.shape, strict=True)))
 
@@ -145,11 +172,12 @@ def _of_floats(name: str, convert: Callable) -> Callable:
     return legalized
 
 
-_KEEPING = {
+_KEEPING = {"relax.logical_not": _logical_not} | {
     name: _of_floats(name, convert)
     for name, convert in {
         "relax.nn.relu": _relu,
         "relax.clip": _clip,
+        "relax.not_equal": _binary(_unequal, "not_equal"),
         "relax.maximum": _binary(_larger, "maximum"),
         "relax.minimum": _binary(_smaller, "minimum"),
         "relax.max": _reduction(MAXIMUM, "max"),

@@ -9,6 +9,7 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from ..bindings import constant
+from ..legalize import broadcast, immediate
 from .call import Call, Unsupported, converts, is_dtype, is_float
 
 LARGEST_UNROLLED_POWER = 8
@@ -90,7 +91,15 @@ def remainder(call: Call, first, second) -> relax.Expr:
 
 @converts("fmod.Tensor", "fmod.Scalar")
 def fmod(call: Call, first, second) -> relax.Expr:
-    return _te_binary(call, tirx.fmod if is_float(call.dtype) else tirx.truncmod, first, second, "fmod")
+    return _te_binary(call, _fmod if is_float(call.dtype) else tirx.truncmod, first, second, "fmod")
+
+
+def _fmod(first, second):
+    """The C library's, which is exact. TIR has an operator of that name, for which LLVM has no rule."""
+    function = {"float32": "fmodf", "float64": "fmod"}.get(str(first.ty.dtype))
+    if function is None:
+        raise Unsupported(f"a remainder in {first.ty.dtype}")
+    return tirx.call_pure_extern(str(first.ty.dtype), function, first, second)
 
 
 def _te_binary(call: Call, operation: Callable, first, second, name: str) -> relax.Expr:
@@ -98,32 +107,30 @@ def _te_binary(call: Call, operation: Callable, first, second, name: str) -> rel
     shape = call.shape
 
     def compute(left: te.Tensor, right: te.Tensor) -> te.Tensor:
-        return te.compute(shape, lambda *at: operation(_broadcast(left, at), _broadcast(right, at)), name=name)
+        return te.compute(shape, lambda *at: operation(broadcast(left, at), broadcast(right, at)), name=name)
 
-    return call.te(compute, call.cast(first, call.dtype), call.cast(second, call.dtype), name=name)
-
-
-def _broadcast(tensor: te.Tensor, place: tuple):
-    """The element that stands at ``place`` of the broadcast tensor."""
-    own = place[len(place) - len(tensor.shape) :]
-    return tensor(*(0 if int(extent) == 1 else each for each, extent in zip(own, tensor.shape, strict=True)))
+    operands = (immediate(call.cast(each, call.dtype)) for each in (first, second))
+    return call.te(compute, *operands, name=name)
 
 
 def _remainder(first, second):
     """Of the divisor's sign, exactly: what fmod leaves, and one divisor more where the signs differ."""
-    rest = tirx.fmod(first, second)
+    rest = _fmod(first, second)
+    return tirx.Select(_opposite(rest, second), rest + second, rest)
+
+
+def _opposite(first, second):
+    """Whether one is above zero and the other below."""
     zero = tirx.const(0, first.ty)
-    differs = tirx.all(rest != zero, (second < zero) != (rest < zero))
-    return tirx.Select(differs, rest + second, rest)
+    return tirx.any(tirx.all(first < zero, second > zero), tirx.all(first > zero, second < zero))
 
 
 def _floor_division(first, second):
     """As PyTorch divides and rounds down: by what the remainder leaves, so that no quotient is rounded up before."""
     zero, half, one = (tirx.const(value, first.ty) for value in (0, 0.5, 1))
-    rest = tirx.fmod(first, second)
+    rest = _fmod(first, second)
     quotient = (first - rest) / second
-    below = tirx.all(rest != zero, (second < zero) != (rest < zero))
-    quotient = tirx.Select(below, quotient - one, quotient)
+    quotient = tirx.Select(_opposite(rest, second), quotient - one, quotient)
     floor = tirx.floor(quotient)
     floor = tirx.Select(quotient - floor > half, floor + one, floor)
     return tirx.Select(second == zero, first / second, floor)
@@ -165,7 +172,14 @@ def _product(call: Call, base: relax.Expr, exponent: int) -> relax.Expr:
 
 def _comparison(operation: Callable) -> Callable:
     def compare(call: Call, first, second) -> relax.Expr:
-        return binary(call, operation, first, second, call.common_dtype(0, 1))
+        if first is second and is_float(str(first.ty.dtype)):  # TVM knows the answer, but for NaN
+            number = call.emit(relax.op.logical_not(relax.op.isnan(first)))
+            equal = operation in (relax.op.equal, relax.op.less_equal, relax.op.greater_equal)
+            never = call.emit(relax.op.logical_and(number, relax.op.logical_not(number)))
+            unequal = relax.op.isnan(first) if operation is relax.op.not_equal else never
+            return number if equal else call.emit(unequal)
+        dtype = call.common_dtype(0, 1)
+        return binary(call, operation, first, second, "int8" if dtype == "bool" else dtype)
 
     return compare
 

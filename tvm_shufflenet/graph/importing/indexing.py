@@ -8,6 +8,7 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from ..bindings import constant
+from ..legalize import broadcast
 from .call import Call, Converted, Unsupported, axes_of, converts, integers, shape_of
 
 
@@ -109,17 +110,12 @@ def index(call: Call, value, places) -> relax.Expr:
         def element(*at):
             inner = at[front : front + len(picked)]
             outer = iter((*at[:front], *at[front + len(picked) :]))
-            by_axis = {axis: _broadcast(tensor, inner) for axis, tensor in zip(axes, tensors, strict=True)}
+            by_axis = {axis: broadcast(tensor, inner) for axis, tensor in zip(axes, tensors, strict=True)}
             return data(*(by_axis[axis] if axis in by_axis else next(outer) for axis in range(len(shape))))
 
         return te.compute(result, element, name="index")
 
     return call.te(compute, value, *chosen, name="index")
-
-
-def _broadcast(tensor: te.Tensor, place: tuple):
-    own = place[len(place) - len(tensor.shape) :]
-    return tensor(*(0 if int(extent) == 1 else each for each, extent in zip(own, tensor.shape, strict=True)))
 
 
 def _with_masks_as_indices(places: list) -> list:
