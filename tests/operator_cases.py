@@ -1,4 +1,4 @@
-"""One-operator networks as expressions of ``x``: what PyTorch writes, with every argument away from its default.
+"""One-operator networks as expressions of ``x``, with every argument away from its default.
 
 ``x`` is float32 of the case's shape; ``t(2, 3)`` is a constant float32 tensor of that shape, ``i(...)`` one of integers
 as written, ``b(2, 3)`` one of truth values. An expression may give integers or truth values: they are cast at the end.
@@ -18,8 +18,8 @@ IMAGE = (2, 4, 9, 11)
 
 @dataclass(frozen=True)
 class Case:
-    """``expression`` of an ``x`` of ``shape``; ``special`` are the values that are tried beside numbers: where PyTorch's
-    answer to them is that of an order of summation, there are none.
+    """``expression`` of an ``x`` of ``shape``; ``special`` are the values that are tried beside numbers: none where the
+    order of summation decides PyTorch's answer.
     """
 
     expression: str
@@ -75,7 +75,15 @@ class Expression(nn.Module):
 
     def forward(self, x):
         constants = self.constants
-        names = {"x": x, "torch": torch, "F": F, "t": constants.t, "b": constants.b, "i": constants.i, "inf": float("inf")}
+        names = {
+            "x": x,
+            "torch": torch,
+            "F": F,
+            "t": constants.t,
+            "b": constants.b,
+            "i": constants.i,
+            "inf": float("inf"),
+        }
         result = eval(self.code, names)
         return result.float() if result.dtype != torch.float32 else result
 
@@ -967,14 +975,14 @@ STATISTICS = cases("""
     x.topk(3, sorted=False)[0].sum(-1)
     x.topk(3)[0]
     x.topk(4, 1)[1]
-    x.round().topk(3)[1]
-    x.round().topk(3, largest=False)[1]
+    x.round().topk(3)[0]
+    x.round().topk(3, largest=False)[0]
     x.sort(1)[0]
     x.sort(-1, descending=True)[0]
     x.sort(-1, descending=True)[1]
     x.sort(-2)[1]
-    x.round().sort(-1, stable=True)[1]
-    x.round().sort(-1, stable=True, descending=True)[1]
+    torch.sort(x.round(), dim=-1, stable=True)[1]
+    torch.sort(x.round(), stable=True, dim=-1, descending=True)[1]
     x.round().sort(-1)[1]
     x.argsort(1)
     x.argsort(-1, descending=True)
@@ -988,7 +996,8 @@ STATISTICS = cases("""
     x.renorm(2, 1, 3.0)
 """)
 
-NORMS = cases("""
+NORMS = cases(
+    """
     F.scaled_dot_product_attention(x, x, x, is_causal=True)
     torch.std_mean(x, 1, keepdim=True)[1]
     F.conv_transpose2d(x, t(4, 6, 3, 2), None, 1, 0, 0, 1, 2)
@@ -1033,13 +1042,15 @@ NORMS = cases("""
     F.l1_loss(x, t(11).expand(2, 4, 9, 11), reduction='sum')
     F.smooth_l1_loss(x, t(11).expand(2, 4, 9, 11), beta=0.4)
     torch._C._nn.gelu(x, approximate='tanh')
-""", special=())
+""",
+    special=(),
+)
 
 RECURRENT = cases(
     """
-    torch.lstm(x, (t(1, 2, 6), t(1, 2, 6)), (t(24, 5), t(24, 6), t(24), t(24)), True, 1, 0.0, False, False, True)[0] @ 2,3,5
-    torch.lstm(x, (t(1, 2, 6), t(1, 2, 6)), (t(24, 5), t(24, 6), t(24), t(24)), True, 1, 0.0, False, False, True)[1] @ 2,1,5
-    torch.lstm(x, (t(1, 2, 6), t(1, 2, 6)), (t(24, 5), t(24, 6), t(24), t(24)), True, 1, 0.0, False, False, True)[2] @ 2,1,5
+    torch.lstm(x, [t(1, 2, 6)] * 2, [t(24, 5), t(24, 6), t(24), t(24)], True, 1, 0.0, False, False, True)[0] @ 2,3,5
+    torch.lstm(x, [t(1, 2, 6)] * 2, [t(24, 5), t(24, 6), t(24), t(24)], True, 1, 0.0, False, False, True)[1] @ 2,1,5
+    torch.lstm(x, [t(1, 2, 6)] * 2, [t(24, 5), t(24, 6), t(24), t(24)], True, 1, 0.0, False, False, True)[2] @ 2,1,5
     torch.gru(x, t(1, 2, 6), (t(18, 5), t(18, 6), t(18), t(18)), True, 1, 0.0, False, False, True)[0] @ 2,3,5
     torch.gru(x, t(1, 2, 6), (t(18, 5), t(18, 6), t(18), t(18)), True, 1, 0.0, False, False, False)[1] @ 3,2,5
     torch.rnn_tanh(x, t(1, 2, 6), (t(6, 5), t(6, 6), t(6), t(6)), True, 1, 0.0, False, False, True)[0] @ 2,3,5

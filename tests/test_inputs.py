@@ -50,7 +50,7 @@ def test_an_image_is_resized_and_cropped_as_torchvision_does(tmp_path, size, cro
     shorter = crop * 256 // 224
     longer = int(shorter * max(size) / min(size))
     whole = image.resize((shorter, longer) if size[0] <= size[1] else (longer, shorter), Image.Resampling.BILINEAR)
-    left, top = (int(round((extent - crop) / 2.0)) for extent in whole.size)
+    left, top = (round((extent - crop) / 2.0) for extent in whole.size)
     expected = np.asarray(whole.crop((left, top, left + crop, top + crop)), dtype=np.float32)
     data = read_input(str(tmp_path / "noise.png"), (1, 3, crop, crop))[0]
     np.testing.assert_allclose((data.transpose(1, 2, 0) * DEVIATION + MEAN) * 255, expected, atol=1e-3)

@@ -120,11 +120,12 @@ def _reduction(reducer: Callable, name: str) -> Callable:
         def compute(data):
             along = {axis: te.reduce_axis((0, data.shape[axis]), name=f"k{axis}") for axis in axes}
             kept = [axis for axis in range(rank) if axis not in along]
-            shape = [data.shape[axis] if axis in kept else 1 for axis in range(rank) if call.attrs.keepdims or axis in kept]
+            named = range(rank) if call.attrs.keepdims else kept
+            shape = [data.shape[axis] if axis in kept else 1 for axis in named]
 
             def element(*at):
-                places = dict(zip(range(rank) if call.attrs.keepdims else kept, at, strict=True))
-                return reducer(data(*(along.get(axis, places.get(axis)) for axis in range(rank))), axis=list(along.values()))
+                places = dict(zip(named, at, strict=True)) | along
+                return reducer(data(*(places[axis] for axis in range(rank))), axis=list(along.values()))
 
             return te.compute(shape, element, name=name, tag=topi.tag.COMM_REDUCE)
 
@@ -137,29 +138,40 @@ def _max_pool(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """Of any number of axes behind batch and channels."""
     attrs, results = call.attrs, [int(dim) for dim in call.ty.shape]
     spatial = len(results) - 2
-    kernel, stride, dilation = ([int(each) for each in values] for values in (attrs.pool_size, attrs.strides, attrs.dilation))
-    before = [int(each) for each in attrs.padding][:spatial]
+    kernel, stride, dilation = (_integers(each) for each in (attrs.pool_size, attrs.strides, attrs.dilation))
+    before = _integers(attrs.padding)[:spatial]
+    covered = [
+        (result - 1) * step + (size - 1) * hole + 1
+        for result, step, size, hole in zip(results[2:], stride, kernel, dilation, strict=True)
+    ]
 
     def compute(data):
+        source = _framed(data, before, covered)
         windows = [te.reduce_axis((0, size), name=f"r{axis}") for axis, size in enumerate(kernel)]
-        extents = [int(extent) for extent in data.shape[2:]]
-        lengths = [(result - 1) * step + (size - 1) * hole + 1 for result, step, size, hole in zip(results[2:], stride, kernel, dilation, strict=True)]
-        lowest = tirx.const(-math.inf, data.dtype)
-
-        def padded(n, c, *at):
-            places = [place - pad for place, pad in zip(at, before, strict=True)]
-            inside = [place >= 0 for place in places] + [place < extent for place, extent in zip(places, extents, strict=True)]
-            return tirx.if_then_else(tirx.all(*inside), data(n, c, *places), lowest)
-
-        source = te.compute([*results[:2], *(max(length, 1) for length in lengths)], padded, name="padded")
 
         def element(n, c, *at):
-            places = [place * step + window * hole for place, step, window, hole in zip(at, stride, windows, dilation, strict=True)]
-            return MAXIMUM(source(n, c, *places), axis=windows)
+            steps = zip(at, stride, windows, dilation, strict=True)
+            return MAXIMUM(source(n, c, *(place * step + w * hole for place, step, w, hole in steps)), axis=windows)
 
         return te.compute(results, element, name="max_pool", tag="pool_max")
 
     return builder.call_te(compute, call.args[0], primfunc_name_hint=f"max_pool{spatial}d")
+
+
+def _framed(data: te.Tensor, before: list[int], extents: list[int]) -> te.Tensor:
+    """(N, C, *extents): ``data`` from ``before`` places in front of it on, minus infinity around it."""
+    inner = [int(extent) for extent in data.shape[2:]]
+
+    def element(n, c, *at):
+        places = [place - pad for place, pad in zip(at, before, strict=True)]
+        inside = [tirx.all(place >= 0, place < extent) for place, extent in zip(places, inner, strict=True)]
+        return tirx.if_then_else(tirx.all(*inside), data(n, c, *places), tirx.const(-math.inf, data.dtype))
+
+    return te.compute([*data.shape[:2], *extents], element, name="framed")
+
+
+def _integers(values) -> list[int]:
+    return [int(value) for value in values]
 
 
 def _of_floats(name: str, convert: Callable) -> Callable:

@@ -1,7 +1,7 @@
 """Which of the operators in TVM's importer are imported, and by whom: data that a test compares with what is installed.
 
 ``benchmarks/importer_audit.py`` runs the operators with their arguments away from the defaults and compares them with
-PyTorch; an operator is here, or has a converter of our own, once its cases are right. Whatever is in neither is refused.
+PyTorch. An operator is here, or has a converter of our own, once its cases are right; any other is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ ACCEPTED: dict[str, tuple[str, ...]] = {
     "unsqueeze.default": (),
 }
 
+NUMBERS_ALONE = "of numbers alone: PyTorch computes it"
 # TVM's converters that are not used, by the reason: their operators are refused if ever they occur.
 UNUSED: dict[str, tuple[str, ...]] = {
     "torch.export decomposes it": (
@@ -42,7 +43,7 @@ UNUSED: dict[str, tuple[str, ...]] = {
         "leaky_relu_.default", "masked_fill_.Scalar", "mul_.Tensor", "relu6_.default", "relu_.default",
         "silu_.default", "zero_.default",
     ),
-    "of numbers alone: PyTorch computes it": (
+    NUMBERS_ALONE: (
         "arange.start_step", "empty.default", "empty.memory_format", "empty_permuted.default", "full.default",
         "hamming_window.default", "hamming_window.periodic", "hamming_window.periodic_alpha",
         "hamming_window.periodic_alpha_beta", "scalar_tensor.default",

@@ -206,17 +206,20 @@ converts("maximum.default")(_of_result_dtype(relax.op.maximum))
 converts("minimum.default")(_of_result_dtype(relax.op.minimum))
 converts("atan2.default")(_of_result_dtype(relax.op.atan2))
 converts("bitwise_left_shift.Tensor", "__lshift__.Scalar", "__lshift__.Tensor")(_of_result_dtype(relax.op.left_shift))
-converts("bitwise_right_shift.Tensor", "__rshift__.Scalar", "__rshift__.Tensor")(
-    _of_result_dtype(relax.op.right_shift)
-)
+converts("bitwise_right_shift.Tensor", "__rshift__.Scalar", "__rshift__.Tensor")(_of_result_dtype(relax.op.right_shift))
+
+
+def _bitwise(logical: Callable, bits: Callable) -> Callable:
+    def convert(call: Call, first, second) -> relax.Expr:
+        return binary(call, logical if call.dtype == "bool" else bits, first, second)
+
+    return convert
+
+
 for _name in ("and", "or", "xor"):
     _names = [f"bitwise_{_name}.Tensor", f"bitwise_{_name}.Scalar", f"__{_name}__.Tensor", f"__{_name}__.Scalar"]
     _logical = getattr(relax.op, f"logical_{_name}")
-
-    def _bitwise(call: Call, first, second, logical=_logical, bits=getattr(relax.op, f"bitwise_{_name}")) -> relax.Expr:
-        return binary(call, logical if call.dtype == "bool" else bits, first, second)
-
-    converts(*_names)(_bitwise)
+    converts(*_names)(_bitwise(_logical, getattr(relax.op, f"bitwise_{_name}")))
     converts(f"logical_{_name}.default")(_of_result_dtype(_logical))  # of operands that are not zero
 
 

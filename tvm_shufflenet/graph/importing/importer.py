@@ -12,18 +12,21 @@ from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from . import elementwise, indexing, linear, reductions, resizing, windows  # noqa: F401  they register their converters
-from .accepted import ACCEPTED
+from .accepted import ACCEPTED, NUMBERS_ALONE, UNUSED
 from .arguments import away_from_default, bound, schema_of, write_out
 from .call import CONVERTERS, Call, Unsupported, dtype_name
 
-# Their values are not those of the next run, or nobody knows them.
-UNDEFINED = ("empty", "new_empty", "empty_permuted", "empty_strided", "new_empty_strided")
+# What PyTorch computes where it depends on constants alone: nothing that reads a file, say.
+COMPUTABLE = {*CONVERTERS, *ACCEPTED, *UNUSED[NUMBERS_ALONE]}
+# Nobody knows their elements.
+UNDEFINED = ("empty", "empty_permuted")
+MOST_CONSTANT_BYTES = 1 << 30
 
 
 class Importer(ExportedProgramImporter):
     """``node`` is the one that is being converted: TVM's own errors do not say which.
 
-    What depends on constants alone is computed by PyTorch. ``accepted`` are the operators with a converter.
+    PyTorch computes what depends on constants alone. ``accepted`` are the operators with a converter.
     """
 
     node: Node | None = None
@@ -57,16 +60,13 @@ class Importer(ExportedProgramImporter):
 
         def convert(node: Node):
             self.node = node
-            constant = self._constant(node)
-            if constant is not None:
-                return constant
-            if name in ACCEPTED and name not in CONVERTERS and schema_of(node) is not None:
-                ignored = [argument for argument in away_from_default(node) if argument not in ACCEPTED[name]]
-                if ignored:
-                    raise Unsupported(f"its argument {', '.join(ignored)} is not deployed")
-            if schema_of(node) is not None:
+            made = self._constant(node)
+            if made is None and schema_of(node) is not None:
+                _check_arguments(name, node)
                 write_out(node)
-            made = converter(node)
+                made = self._without_elements(node)
+            if made is None:
+                made = converter(node)
             if isinstance(made, relax.Call | relax.TupleGetItem):
                 made = self.block_builder.emit(made)
             self._compare(node, made)
@@ -75,13 +75,7 @@ class Importer(ExportedProgramImporter):
         return convert
 
     def from_exported_program(self, program: torch.export.ExportedProgram, *options) -> tvm.IRModule:
-        held = {**program.constants, **program.state_dict}
-        names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target in held}
-        self.known = {
-            node: held[names[node.name]]
-            for node in program.graph.nodes
-            if node.op == "placeholder" and isinstance(held.get(names.get(node.name)), torch.Tensor)
-        }
+        self.known = _held(program)
         for node in self.computed(program):
             self.convert_map.setdefault(node.target.__name__, self._checked("", self._constant))
         return super().from_exported_program(program, *options)
@@ -89,10 +83,7 @@ class Importer(ExportedProgramImporter):
     @staticmethod
     def computed(program: torch.export.ExportedProgram) -> set[Node]:
         """The calls that depend on constants alone."""
-        held = {**program.constants, **program.state_dict}
-        names = {spec.arg.name for spec in program.graph_signature.input_specs if spec.target in held}
-        constant = {node for node in program.graph.nodes if node.op == "placeholder" and node.name in names}
-        found = set()
+        constant, found = set(_held(program)), set()
         for node in program.graph.nodes:
             if node.op == "call_function" and _is_computed(node, constant):
                 found.add(node)
@@ -103,6 +94,9 @@ class Importer(ExportedProgramImporter):
         """The value of a call of constants alone, which PyTorch computes; None for other calls."""
         if not _is_computed(node, self.known):
             return None
+        size = node.meta["val"].numel() * node.meta["val"].element_size()
+        if size > MOST_CONSTANT_BYTES:
+            raise Unsupported(f"a constant of {size >> 20} MB")
         if node.target._schema.name.removeprefix("aten::") in UNDEFINED:
             value = torch.zeros(node.meta["val"].shape, dtype=node.meta["val"].dtype)
         else:
@@ -111,6 +105,14 @@ class Importer(ExportedProgramImporter):
                 value = node.target(*arguments[0], **arguments[1])
         self.known[node] = value
         return relax.const(np.ascontiguousarray(value.numpy()), dtype_name(value.dtype))
+
+    @staticmethod
+    def _without_elements(node: Node) -> relax.Expr | None:
+        """The value of a call whose result has no elements, whatever it computes; None for others."""
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or 0 not in value.shape:
+            return None
+        return relax.const(np.zeros(value.shape, dtype_name(value.dtype)), dtype_name(value.dtype))
 
     def _compare(self, node: Node, made: object) -> None:
         """Raise Unsupported where a tensor has not the shape and dtype that PyTorch gives it."""
@@ -124,10 +126,29 @@ class Importer(ExportedProgramImporter):
             raise Unsupported(f"TVM gives a tensor of shape {_text(found.shape)} for {_text(wanted.shape)}")
 
 
+def _check_arguments(name: str, node: Node) -> None:
+    """Raise Unsupported where TVM's converter ignores an argument that is set. Our own converters take all of them."""
+    if name in CONVERTERS:
+        return
+    ignored = [argument for argument in away_from_default(node) if argument not in ACCEPTED.get(name, ())]
+    if ignored:
+        raise Unsupported(f"its argument {', '.join(ignored)} is not deployed")
+
+
+def _held(program: torch.export.ExportedProgram) -> dict[Node, torch.Tensor]:
+    """Parameters, buffers and constants by the nodes that stand for them."""
+    held = {**program.constants, **program.state_dict}
+    names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target in held}
+    found = {node: held[names[node.name]] for node in program.graph.nodes if node.name in names}
+    return {node: value.detach() for node, value in found.items() if isinstance(value, torch.Tensor)}
+
+
 def _is_computed(node: Node, constant: Container[Node]) -> bool:
     """Whether an operator makes one tensor of the nodes ``constant``, or of numbers."""
-    tensor = schema_of(node) is not None and isinstance(node.meta.get("val"), torch.Tensor)
-    return tensor and all(each in constant for each in node.all_input_nodes)
+    known = isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "aten"
+    if not known or node.target.__name__ not in COMPUTABLE or not isinstance(node.meta.get("val"), torch.Tensor):
+        return False
+    return all(each in constant for each in node.all_input_nodes)
 
 
 def _same_shape(found: relax.TensorType, wanted: torch.Tensor) -> bool:
@@ -139,4 +160,4 @@ def _same_shape(found: relax.TensorType, wanted: torch.Tensor) -> bool:
 
 
 def _text(shape) -> str:
-    return f"({', '.join(str(dim) for dim in shape or ())})"
+    return f"({', '.join(str(getattr(dim, 'value', dim)) for dim in shape or ())})"

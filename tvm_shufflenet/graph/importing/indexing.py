@@ -196,7 +196,9 @@ def index_put(call: Call, value, places, values, accumulate) -> relax.Expr:
     count = math.prod(whole)
     flat = call.emit(relax.op.reshape(relax.op.broadcast_to(flat, whole), [count]))
     values = call.emit(relax.op.broadcast_to(call.cast(values, call.dtype), whole))
-    updates, target = (relax.op.reshape(each, [extent]) for each, extent in ((values, count), (value, math.prod(shape))))
+    updates, target = (
+        relax.op.reshape(each, [extent]) for each, extent in ((values, count), (value, math.prod(shape)))
+    )
     put = relax.op.scatter_elements(target, flat, updates, 0, "add" if accumulate else "update")
     return call.emit(relax.op.reshape(call.emit(put), shape))
 

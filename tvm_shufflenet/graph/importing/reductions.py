@@ -289,9 +289,10 @@ def _sort_keys(data: te.Tensor) -> te.Tensor:
     """int32 numbers in the order of the float32 elements, zeros of both signs equal, every NaN above infinity."""
 
     def key(*at):
-        value = data(*at) + tirx.const(0.0, "float32")  # -0.0 becomes 0.0
+        value = data(*at)
         bits = tirx.reinterpret("int32", value)
         ordered = tirx.Select(bits < 0, bits ^ tirx.const(0x7FFFFFFF, "int32"), bits)
+        ordered = tirx.Select(value == tirx.const(0, "float32"), tirx.const(0, "int32"), ordered)
         return tirx.Select(tirx.isnan(value), tirx.const(0x7FFFFFFF, "int32"), ordered)
 
     return te.compute(data.shape, key, name="sort_keys")

@@ -91,7 +91,9 @@ def _along(call: Call, value: relax.Expr, axis: int, each: Taps) -> relax.Expr:
 
     def compute(data: te.Tensor, places: te.Tensor, weights: te.Tensor) -> te.Tensor:
         def element(*at):
-            terms = [data(*at[:axis], places(at[axis], k), *at[axis + 1 :]) * weights(at[axis], k) for k in range(count)]
+            terms = [
+                data(*at[:axis], places(at[axis], k), *at[axis + 1 :]) * weights(at[axis], k) for k in range(count)
+            ]
             total = terms[0]
             for term in terms[1:]:
                 total = total + term
@@ -102,7 +104,9 @@ def _along(call: Call, value: relax.Expr, axis: int, each: Taps) -> relax.Expr:
     return call.te(compute, value, relax.const(each.places), relax.const(each.weights), name="resize")
 
 
-def _interpolation(operator: Callable, call: Call, value: relax.Expr, corners: bool | None, scales: Sequence) -> relax.Expr:
+def _interpolation(
+    operator: Callable, call: Call, value: relax.Expr, corners: bool | None, scales: Sequence
+) -> relax.Expr:
     """Resize by one of PyTorch's operators; ``scales`` are those that were given, one an axis, or None."""
     spatial = len(scales)
     shape = shape_of(value)
@@ -115,8 +119,12 @@ def _interpolation(operator: Callable, call: Call, value: relax.Expr, corners: b
     if spatial == 2 and len(shape) == 4 and all(plain) and max(plain) > 1:
         return call.emit(  # whole factors: TVM's own operator, which has schedules
             relax.op.image.resize2d(
-                value, call.shape[2:], layout="NCHW", method="nearest_neighbor",
-                coordinate_transformation_mode="asymmetric", rounding_method="floor",
+                value,
+                call.shape[2:],
+                layout="NCHW",
+                method="nearest_neighbor",
+                coordinate_transformation_mode="asymmetric",
+                rounding_method="floor",
             )
         )
     return _resized(call, value, along)

@@ -82,7 +82,9 @@ def _mean_pool(
     value = _in_batch(call, value, spatial)
     layout = LAYOUTS[spatial]
     if divisor is None:
-        pooled = MEAN_POOLS[spatial](value, kernel, stride, padding, [1] * spatial, ceil_mode, count_include_pad, layout)
+        pooled = MEAN_POOLS[spatial](
+            value, kernel, stride, padding, [1] * spatial, ceil_mode, count_include_pad, layout
+        )
         return _as_result(call, call.emit(pooled))
     # The mean of whole windows of a padded tensor, times their size: the sum, which has one divisor everywhere.
     extents, results = shape_of(value)[2:], call.shape[-spatial:]
@@ -161,7 +163,9 @@ def adaptive_max_pool2d(call: Call, value, size) -> Converted:
     """The maxima alone of windows that cover the input evenly, which may overlap and differ in size."""
     del size
     leading, results, extents = call.shape[:-2], call.shape[-2:], shape_of(value)[-2:]
-    longest = [max(-(-(at + 1) * n // m) - at * n // m for at in range(m)) for n, m in zip(extents, results, strict=True)]
+    longest = [
+        max(-(-(at + 1) * n // m) - at * n // m for at in range(m)) for n, m in zip(extents, results, strict=True)
+    ]
 
     def compute(data: te.Tensor) -> te.Tensor:
         within = [te.reduce_axis((0, length), name=f"r{axis}") for axis, length in enumerate(longest)]
