@@ -37,6 +37,25 @@ def test_a_plain_image_of_any_size_becomes_its_normalised_colour(tmp_path, size,
     np.testing.assert_allclose(data, expected, atol=1e-6)
 
 
+AWKWARD = [(301, 257), (257, 301), (333, 500), (1000, 667), (255, 1023), (31, 47), (1, 300), (500, 375), (225, 224)]
+
+
+@pytest.mark.parametrize("crop", [224, 32, 97])
+@pytest.mark.parametrize("size", AWKWARD)
+def test_an_image_is_resized_and_cropped_as_torchvision_does(tmp_path, size, crop):
+    """Its ``Resize(int)`` and ``CenterCrop``: the longer side is cut off to whole pixels, the corner is rounded."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "noise.png")
+    shorter = crop * 256 // 224
+    longer = int(shorter * max(size) / min(size))
+    whole = image.resize((shorter, longer) if size[0] <= size[1] else (longer, shorter), Image.Resampling.BILINEAR)
+    left, top = (round((extent - crop) / 2.0) for extent in whole.size)
+    expected = np.asarray(whole.crop((left, top, left + crop, top + crop)), dtype=np.float32)
+    data = read_input(str(tmp_path / "noise.png"), (1, 3, crop, crop))[0]
+    np.testing.assert_allclose((data.transpose(1, 2, 0) * DEVIATION + MEAN) * 255, expected, atol=1e-3)
+
+
 def test_the_centre_is_kept_upright(tmp_path):
     """Left half red, right half blue, a green band on top: the crop sees all three where they were."""
     pixels = np.zeros((224, 448, 3), dtype=np.uint8)
@@ -142,9 +161,12 @@ def test_the_crop_is_that_of_the_whole_image_resized(tmp_path, size, crop):
     pixels = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     image.save(tmp_path / "image.png")
-    (width, height), scale = size, 256 / 224 * max(crop[0] / size[1], crop[1] / size[0])
-    width, height = max(crop[1], round(width * scale)), max(crop[0], round(height * scale))
-    left, top = (width - crop[1]) // 2, (height - crop[0]) // 2
+    width, height = size
+    if width * crop[0] <= height * crop[1]:
+        width, height = crop[1] * 256 // 224, int(crop[1] * 256 // 224 * height / width)
+    else:
+        width, height = int(crop[0] * 256 // 224 * width / height), crop[0] * 256 // 224
+    left, top = round((width - crop[1]) / 2), round((height - crop[0]) / 2)
     whole = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR), dtype=np.float32)
     expected = (whole[top : top + crop[0], left : left + crop[1]] / 255 - MEAN) / DEVIATION
     data = read_input(str(tmp_path / "image.png"), (1, 3, *crop))[0]

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 # Mean and deviation that ImageNet models of PyTorch are trained with.
 MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
-RESIZE = 256 / 224
+RESIZE = 256, 224  # so many pixels of the shorter side for so many of the crop
+MOST_PIXELS = 1 << 24
 # What turns a picture upright, by the value of this EXIF tag.
 ORIENTATION = 0x0112
 TURNS = {
@@ -100,15 +101,32 @@ def _eight_bits(image: Image.Image, path: str) -> Image.Image:
 
 
 def _cropped(image: Image.Image, height: int, width: int) -> Image.Image:
-    """The centre of ``image``, resized. The rest of it is never resized: of a long thin one it may be gigabytes."""
+    """The centre of ``image``, resized; to the pixel what torchvision's presets make of it where the crop is a square.
+
+    The rest of a very long thin one is not resized, it may be gigabytes: its pixels may then be off by one level.
+    """
     from PIL import Image
 
-    scale = RESIZE * max(height / image.height, width / image.width)
-    full = max(width, round(image.width * scale)), max(height, round(image.height * scale))
-    left, top = (full[0] - width) // 2, (full[1] - height) // 2
-    across, down = image.width / full[0], image.height / full[1]
-    box = left * across, top * down, min(image.width, (left + width) * across), min(image.height, (top + height) * down)
+    across, down = _resized(image.width, image.height, height, width)
+    left, top = round((across - width) / 2), round((down - height) / 2)  # of two as near the even one, as torchvision
+    if across * down <= MOST_PIXELS:
+        whole = image.resize((across, down), Image.Resampling.BILINEAR)
+        return whole.crop((left, top, left + width, top + height))
+    ratios = image.width / across, image.height / down
+    box = left * ratios[0], top * ratios[1], (left + width) * ratios[0], (top + height) * ratios[1]
+    box = *box[:2], min(image.width, box[2]), min(image.height, box[3])
     return image.resize((width, height), Image.Resampling.BILINEAR, box=box)
+
+
+def _resized(across: int, down: int, height: int, width: int) -> tuple[int, int]:
+    """Width and height of the whole image after the resize: the side that bounds it is 256/224 of the crop's, and the
+    other one keeps the ratio, cut off to whole pixels as torchvision cuts it.
+    """
+    if across * height <= down * width:
+        side = width * RESIZE[0] // RESIZE[1]
+        return side, max(height, int(side * down / across))
+    side = height * RESIZE[0] // RESIZE[1]
+    return max(width, int(side * across / down)), side
 
 
 def write_array(path: Path, data: np.ndarray) -> None:

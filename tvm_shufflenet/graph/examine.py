@@ -37,7 +37,16 @@ def decomposed(program: ExportedProgram) -> ExportedProgram:
         raise ImportFailed("the model has sparse tensors", "", "make them dense in the model")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch deprecates its own habits here
-        return program.run_decompositions()
+        return program.run_decompositions(_decompositions())
+
+
+def _decompositions() -> dict:
+    """torch's, without those of operators whose own converters are better: a resize is no indexing."""
+    table = torch.export.default_decompositions()
+    for operator in list(table):
+        if "upsample" in operator.name():
+            del table[operator]
+    return table
 
 
 def _check_interface(program: ExportedProgram) -> None:
@@ -152,10 +161,13 @@ def _calls(program: ExportedProgram) -> list[Node]:
     return [node for node in program.graph.nodes if node.op == "call_function"]
 
 
-def unknown_operators(program: ExportedProgram, known: Iterable[str]) -> ImportFailed | None:
-    """The refusal that names every operator outside ``known``, with its lines; None where there is none."""
-    known = set(known)
-    unknown = [node for node in _calls(program) if node.target.__name__ not in known]
+def unknown_operators(program: ExportedProgram, known: Iterable[str], computed: Iterable[Node]) -> ImportFailed | None:
+    """The refusal that names every operator outside ``known``, with its lines; None where there is none.
+
+    The calls ``computed`` depend on constants alone: their values are what is imported.
+    """
+    known, computed = set(known), set(computed)
+    unknown = [node for node in _calls(program) if node.target.__name__ not in known and node not in computed]
     if not unknown:
         return None
     return ImportFailed(

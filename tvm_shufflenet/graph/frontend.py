@@ -6,7 +6,6 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Callable
 from contextlib import redirect_stderr
 
 import torch
@@ -14,7 +13,6 @@ import tvm
 from torch import nn
 from tvm import relax
 from tvm.relax import transform
-from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
 from ..errors import ImportFailed, lines_of
 from ..tracebacks import raised_at
@@ -22,6 +20,7 @@ from .canonicalize_shuffles import CanonicalizeShuffles
 from .examine import examine, refused_operator, unknown_operators
 from .fold_batch_norm import FoldBatchNorm
 from .fold_empty import FoldEmpty
+from .importing.importer import Importer
 
 
 def export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
@@ -57,26 +56,10 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expor
     return program
 
 
-class _Importer(ExportedProgramImporter):
-    """TVM's importer, which keeps the ``node`` that it converts: its own errors do not say which one it was."""
-
-    node: torch.fx.Node | None = None
-
-    def create_convert_map(self) -> dict[str, Callable]:
-        return {name: self._noting(convert) for name, convert in super().create_convert_map().items()}
-
-    def _noting(self, convert: Callable) -> Callable:
-        def noting(node: torch.fx.Node) -> relax.Expr:
-            self.node = node
-            return convert(node)
-
-        return noting
-
-
 def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:
     """The exported program as Relax, weights as constants, folded. Raises ImportFailed."""
-    program, importer = examine(program), _Importer()
-    refusal = unknown_operators(program, importer.convert_map)
+    program, importer = examine(program), Importer()
+    refusal = unknown_operators(program, importer.accepted, importer.computed(program))
     if refusal is not None:
         raise refusal
     try:

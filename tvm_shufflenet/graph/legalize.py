@@ -1,0 +1,201 @@
+"""Operators whose TVM form loses NaN, as PrimFuncs that keep it.
+
+TVM compiles ``max(a, b)`` to ``a > b ? a : b``, which is ``b`` where one is NaN. Where only ``b`` can be NaN, the order
+of the operands is enough, and costs nothing: that is so for ReLU and clip. Elsewhere the other operand is asked. Its
+simplifier also takes comparisons of floats for those of integers, of which one or the other is always true.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import tvm
+from tvm import relax, te, tirx, topi
+from tvm.relax import transform
+
+from .bindings import constant
+
+
+def legalize() -> tvm.transform.Pass:
+    """``LegalizeOps`` with the operators of this module as they are here."""
+    return transform.LegalizeOps(dict(_KEEPING))
+
+
+def _float(call: relax.Call) -> bool:
+    return "float" in str(call.args[0].ty.dtype)
+
+
+def _elementwise(function: Callable, data: te.Tensor, name: str) -> te.Tensor:
+    return te.compute(data.shape, lambda *at: function(data(*at)), name=name, tag=topi.tag.ELEMWISE)
+
+
+def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    def compute(data):
+        return _elementwise(lambda value: tirx.max(tirx.const(0, data.dtype), value), data, "relu")
+
+    return builder.call_te(compute, call.args[0], primfunc_name_hint="relu")
+
+
+def _clip(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    lower, upper = (float(bound.value) for bound in call.args[1:])
+
+    def clipped(value):
+        if lower > -math.inf:
+            value = tirx.max(tirx.const(lower, value.ty), value)
+        return tirx.min(tirx.const(upper, value.ty), value) if upper < math.inf else value
+
+    def compute(data):
+        return _elementwise(clipped, data, "clip")
+
+    return builder.call_te(compute, call.args[0], primfunc_name_hint="clip")
+
+
+def _larger(first, second):
+    return tirx.Select(tirx.isnan(first), first, tirx.max(first, second))
+
+
+def _smaller(first, second):
+    return tirx.Select(tirx.isnan(first), first, tirx.min(first, second))
+
+
+def _unequal(first, second):
+    """NaN is unequal to everything: TVM compares with "ordered and unequal"."""
+    return tirx.any(tirx.isnan(first), tirx.isnan(second), first != second)
+
+
+def _logical_not(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Of a number that is zero: TVM makes ``a >= b`` of ``not a < b``."""
+
+    def compute(data):
+        zero = tirx.const(0, "int8")
+        return _elementwise(lambda value: tirx.Cast("int8", value) == zero, data, "logical_not")
+
+    return builder.call_te(compute, call.args[0], primfunc_name_hint="logical_not")
+
+
+def _binary(function: Callable, name: str) -> Callable:
+    def convert(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        def compute(first, second):
+            shape = [tirx.IntImm("int64", int(dim)) for dim in call.ty.shape]
+
+            def element(*at):
+                return function(broadcast(first, at), broadcast(second, at))
+
+            return te.compute(shape, element, name=name, tag=topi.tag.BROADCAST)
+
+        return builder.call_te(compute, *map(immediate, call.args), primfunc_name_hint=name)
+
+    return convert
+
+
+def immediate(expr: relax.Expr) -> relax.Expr | tirx.Expr:
+    """A constant of one number as that number, so that it stands in the code; else ``expr``."""
+    value = constant(expr)
+    return expr if value is None or value.ndim else tirx.const(value.item(), str(expr.ty.dtype))
+
+
+def broadcast(tensor: te.Tensor | tirx.Expr, place: tuple) -> tirx.Expr:
+    """The element that stands at ``place`` of the broadcast tensor; a number is everywhere the same."""
+    if not isinstance(tensor, te.Tensor):
+        return tensor
+    own = place[len(place) - len(tensor.shape) :]
+    return tensor(*(0 if int(extent) == 1 else each for each, extent in zip(own, tensor.shape, strict=True)))
+
+
+def _reducer(function: Callable, start: float, name: str) -> Callable:
+    return te.comm_reducer(function, lambda dtype: tirx.const(start, dtype), name=name)
+
+
+MAXIMUM = _reducer(_larger, -math.inf, "maximum")
+MINIMUM = _reducer(_smaller, math.inf, "minimum")
+
+
+def _reduction(reducer: Callable, name: str) -> Callable:
+    def convert(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        rank = call.args[0].ty.ndim
+        axes = range(rank) if call.attrs.axis is None else [int(axis) % rank for axis in call.attrs.axis]
+        axes = sorted(axes)
+
+        def compute(data):
+            along = {axis: te.reduce_axis((0, data.shape[axis]), name=f"k{axis}") for axis in axes}
+            kept = [axis for axis in range(rank) if axis not in along]
+            named = range(rank) if call.attrs.keepdims else kept
+            shape = [data.shape[axis] if axis in kept else 1 for axis in named]
+
+            def element(*at):
+                places = dict(zip(named, at, strict=True)) | along
+                return reducer(data(*(places[axis] for axis in range(rank))), axis=list(along.values()))
+
+            return te.compute(shape, element, name=name, tag=topi.tag.COMM_REDUCE)
+
+        return builder.call_te(compute, call.args[0], primfunc_name_hint=name)
+
+    return convert
+
+
+def _max_pool(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Of any number of axes behind batch and channels."""
+    attrs, results = call.attrs, [int(dim) for dim in call.ty.shape]
+    spatial = len(results) - 2
+    kernel, stride, dilation = (_integers(each) for each in (attrs.pool_size, attrs.strides, attrs.dilation))
+    before = _integers(attrs.padding)[:spatial]
+    covered = [
+        (result - 1) * step + (size - 1) * hole + 1
+        for result, step, size, hole in zip(results[2:], stride, kernel, dilation, strict=True)
+    ]
+
+    def compute(data):
+        source = _framed(data, before, covered)
+        windows = [te.reduce_axis((0, size), name=f"r{axis}") for axis, size in enumerate(kernel)]
+
+        def element(n, c, *at):
+            steps = zip(at, stride, windows, dilation, strict=True)
+            return MAXIMUM(source(n, c, *(place * step + w * hole for place, step, w, hole in steps)), axis=windows)
+
+        return te.compute(results, element, name="max_pool", tag="pool_max")
+
+    return builder.call_te(compute, call.args[0], primfunc_name_hint=f"max_pool{spatial}d")
+
+
+def _framed(data: te.Tensor, before: list[int], extents: list[int]) -> te.Tensor:
+    """(N, C, *extents): ``data`` from ``before`` places in front of it on, minus infinity around it."""
+    inner = [int(extent) for extent in data.shape[2:]]
+
+    def element(n, c, *at):
+        places = [place - pad for place, pad in zip(at, before, strict=True)]
+        inside = [tirx.all(place >= 0, place < extent) for place, extent in zip(places, inner, strict=True)]
+        return tirx.if_then_else(tirx.all(*inside), data(n, c, *places), tirx.const(-math.inf, data.dtype))
+
+    return te.compute([*data.shape[:2], *extents], element, name="framed")
+
+
+def _integers(values) -> list[int]:
+    return [int(value) for value in values]
+
+
+def _of_floats(name: str, convert: Callable) -> Callable:
+    """``convert`` where the operands are floats; TVM's own form of the operator elsewhere."""
+    theirs = tvm.ir.Op.get(name).get_attr("FLegalize")
+
+    def legalized(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        return (convert if _float(call) else theirs)(builder, call)
+
+    return legalized
+
+
+_KEEPING = {"relax.logical_not": _logical_not} | {
+    name: _of_floats(name, convert)
+    for name, convert in {
+        "relax.nn.relu": _relu,
+        "relax.clip": _clip,
+        "relax.not_equal": _binary(_unequal, "not_equal"),
+        "relax.maximum": _binary(_larger, "maximum"),
+        "relax.minimum": _binary(_smaller, "minimum"),
+        "relax.max": _reduction(MAXIMUM, "max"),
+        "relax.min": _reduction(MINIMUM, "min"),
+        "relax.nn.max_pool1d": _max_pool,
+        "relax.nn.max_pool2d": _max_pool,
+        "relax.nn.max_pool3d": _max_pool,
+    }.items()
+}
