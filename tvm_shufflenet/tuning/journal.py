@@ -9,6 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..latency import Kind, clock_name
+from ..text import clean
 
 # 1: a trial alone. 2: with the target and the checksums of its record and of the line.
 SCHEMA = 2
@@ -100,6 +101,7 @@ def decode(data: bytes) -> Trial:
         raise Newer(f"written by a newer version (schema {schema}, this one knows {SCHEMA}): update tvm-shufflenet")
     if expected is not None and checksum({"schema": schema, **value}) != expected:
         raise Damaged("its checksum is another: damaged, or edited by hand (then remove its crc32)")
+    value = {name: clean(each) if isinstance(each, str) else each for name, each in value.items()}
     try:
         return msgspec.convert(value, Trial)
     except msgspec.ValidationError as exc:
