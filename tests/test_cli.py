@@ -467,9 +467,9 @@ def _forge(package: Path, name: str) -> None:
     """Make the manifest agree with a changed file."""
     path = package / "manifest.json"
     manifest = json.loads(path.read_text())
-    from tvm_shufflenet.library.package import sha256
+    from tvm_shufflenet.files import sha256_of
 
-    manifest["hashes"][name] = sha256(package / name)
+    manifest["hashes"][name] = sha256_of(package / name)
     path.write_text(json.dumps(manifest))
 
 

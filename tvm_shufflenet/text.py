@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 
-# Control sequences (colours, cursor), strings (titles, clipboard, links) with what they hold, and the short ones.
+# Control sequences (colours, cursor), strings (titles, clipboard, links) with what they hold, and the short ones. Of a
+# string without an end only the beginning goes, so that nobody can hide the rest of a message.
 _ESCAPES = re.compile(
     "(?:\x1b\\[|\x9b)[0-?]*[ -/]*[@-~]?"
-    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\\\|\x9c)?"
+    "|(?:\x1b[\\]PX^_]|[\x90\x98\x9d\x9e\x9f])(?:[^\x00-\x1f\x7f-\x9f]*(?:\x07|\x1b\\\\|\x9c))?"
     "|\x1b[ -/]*[0-~]?"
 )
 _KEPT = "\n\t"

@@ -20,7 +20,8 @@ from pathlib import Path
 import msgspec
 
 from ..errors import BadInput, DeviceFailed, PackageInvalid, WrongResult
-from ..library.package import MANIFEST, OperatorTime, Package, Timing, sha256
+from ..files import sha256_of
+from ..library.package import MANIFEST, OperatorTime, Package, Timing
 from .remote import FULL, ConnectionLost, Remote, disk_full
 
 ATTEMPTS = 3  # in a row that bring nothing further
@@ -119,7 +120,7 @@ def deploy(
         bare = Path(folder) / MANIFEST
         bare.write_bytes(_without_timings(package))
         files = {name: package.folder / name for name in sorted(package.manifest.hashes)} | {MANIFEST: bare}
-        copy = Copy(remote, files, package.manifest.hashes | {MANIFEST: sha256(bare)}, say)
+        copy = Copy(remote, files, package.manifest.hashes | {MANIFEST: sha256_of(bare)}, say)
         copy.prepare(package)
         copied = copy.run()
     say(f"measuring on {remote.name}")

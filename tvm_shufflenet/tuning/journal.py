@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..files import JSON_DEPTH, nests_deeper
 from ..latency import Kind, clock_name
 from ..text import clean
 
@@ -112,6 +113,8 @@ def parse(data: bytes | None):
     """A line's JSON value. Raises Damaged; NaN and infinity, which Python's parser takes, are no JSON."""
     if data is None:
         raise Damaged("too long to be one of ours")
+    if nests_deeper(data, JSON_DEPTH):
+        raise Damaged("nests deeper than anything of ours")
     try:
         value = json.loads(data, parse_constant=_refuse)
         if b"\\u" in data:  # half a pair of surrogates, which JSON can name, is no text: nothing could print it
