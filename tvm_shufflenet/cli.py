@@ -929,7 +929,9 @@ def _console(options):
     """Where people's text goes: standard error when standard output carries JSON."""
     from rich.console import Console
 
-    return Console(stderr=getattr(options, "json", None) == "-", highlight=False, soft_wrap=not sys.stdout.isatty())
+    # No markup: names of files, devices and operators may hold brackets.
+    to_stderr, wraps = getattr(options, "json", None) == "-", not sys.stdout.isatty()
+    return Console(stderr=to_stderr, highlight=False, markup=False, emoji=False, soft_wrap=wraps)
 
 
 def _announcer(console):
