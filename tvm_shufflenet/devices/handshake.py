@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import DeviceFailed
 from ..files import parse_json
-from ..targets import Target
+from ..targets import Target, features_of
 from ..text import clean
 from ..toolchain import FFI_VERSION, TVM_VERSION
 from .base import Device, first_line
@@ -80,12 +80,3 @@ def _check_features(device: Device, target: Target, facts: dict) -> None:
             "the target is of a newer CPU than the device",
             "choose a --target of this CPU, see tvm-shufflenet targets",
         )
-
-
-def features_of(target: Target) -> set[str]:
-    """What code for the target may use, in LLVM's names; nothing is known of a CPU that is yet to be detected."""
-    import tvm
-
-    if target.mcpu == "native":
-        return set()
-    return {str(name) for name in tvm.get_global_func("target.llvm_get_cpu_features")(target.tvm())}
