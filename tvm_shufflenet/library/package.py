@@ -2,6 +2,7 @@
 
 <model>.so        the library
 reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
+licences/         the licence and notice texts of what is in it (licences.py)
 sbom.cdx.json     what it is made of and with, for tools that keep inventories (sbom.py)
 manifest.json     everything else; written last, so that a folder without one is no package
 
@@ -23,11 +24,13 @@ import msgspec
 import numpy as np
 
 from ..errors import PackageInvalid
-from ..files import Malformed, open_file, parse_json, read_file, replacing, sha256_of
+from ..files import Malformed, open_file, parse_json, read_file, replacing
+from ..files import sha256_of as sha256
 from ..text import clean
 from .archive import HEAD_BYTES, LARGEST_BYTES, MANIFEST_BYTES, is_archive, pack, safe_name, survey, unpack
-from .licences import Licence, licences_of
+from .licences import Licence, licences_of, texts_for, write_texts
 from .link import elf_machine_of
+from .linked import without_folders
 from .sbom import SBOM, bill
 
 MANIFEST = "manifest.json"
@@ -198,7 +201,7 @@ class Package:
                     if left_bytes < 0:
                         raise PackageInvalid(f"{self.path} is larger than {LARGEST_BYTES >> 20} MB")
                     head = file.read(HEAD_BYTES)
-                return sha256_of(path), head
+                return sha256(path), head
             except (OSError, RuntimeError):  # RuntimeError: links in a circle
                 return None
 
@@ -296,11 +299,14 @@ def write_package(
             shutil.copyfile(source, draft / name)
             os.chmod(draft / name, 0o755 if _is_elf(source) or os.access(source, os.X_OK) else 0o644)
         np.save(draft / REFERENCE, reference)
-        hashes = {name: sha256_of(draft / name) for name in (*files, REFERENCE)}
-        licences = licences_of(sorted([*hashes, SBOM]), manifest.linker)
+        texts = texts_for(files, manifest.linker)
+        write_texts(draft, texts)
+        hashes = {name: sha256(draft / name) for name in (*files, REFERENCE, *texts)}
+        licences = licences_of(sorted([*files, REFERENCE, SBOM]), manifest.linker, texts)
         (draft / SBOM).write_bytes(bill(manifest.model, hashes, licences, manifest.tvm, manifest.ffi, manifest.linker))
-        hashes[SBOM] = sha256_of(draft / SBOM)
-        _write_manifest(draft, msgspec.structs.replace(manifest, hashes=hashes, licences=licences))
+        hashes[SBOM] = sha256(draft / SBOM)
+        anywhere = {"linker": without_folders(manifest.linker), "hashes": hashes, "licences": licences}
+        _write_manifest(draft, msgspec.structs.replace(manifest, **anywhere))
         os.chmod(draft, 0o755)
         if is_archive(path):
             pack(draft, (MANIFEST, *sorted(hashes)), path)
