@@ -20,10 +20,12 @@ from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tvm_shufflenet import toolchain
 from tvm_shufflenet.cli import main
 from tvm_shufflenet.errors import PackageInvalid
 from tvm_shufflenet.library.archive import pack, safe_name
-from tvm_shufflenet.library.licences import WEIGHTS, licences_of
+from tvm_shufflenet.library.licences import FOLDER, WEIGHTS, licences_of, texts_for
+from tvm_shufflenet.library.linked import linked_by, without_folders
 from tvm_shufflenet.library.package import MANIFEST, REFERENCE, SCHEMA, Manifest, Package, Timing, write_package
 from tvm_shufflenet.library.sbom import SBOM
 
@@ -107,7 +109,8 @@ def test_an_archive_holds_what_the_folder_holds(tmp_path, library, archive):
     for name in (*folder.manifest.hashes, MANIFEST):
         assert (packed.folder / name).read_bytes() == (folder.folder / name).read_bytes()
         assert os.access(packed.folder / name, os.X_OK) == os.access(folder.folder / name, os.X_OK)
-    assert set(folder.manifest.hashes) == {"tiny.so", REFERENCE, SBOM, "tiny_bench", "examples/run.c"}
+    texts = {name for name in folder.manifest.hashes if name.startswith(f"{FOLDER}/")}
+    assert set(folder.manifest.hashes) == {"tiny.so", REFERENCE, SBOM, "tiny_bench", "examples/run.c", *texts}
     np.testing.assert_array_equal(packed.reference, folder.reference)
 
 
@@ -287,6 +290,48 @@ def test_every_file_has_a_licence():
     assert not [part for part in licences_of(names, ("aarch64-linux-gnu-gcc",)) if part.part == "compiler runtime"]
 
 
+ZIG = toolchain.find_zig().path
+
+
+@pytest.mark.skipif(ZIG is None, reason="missing: zig")
+def test_the_licence_texts_are_those_of_what_is_inside():
+    texts = {name.split("/")[1]: text.decode() for name, text in texts_for(["m.so", "m_bench"], (ZIG, "cc")).items()}
+    for name, words in {
+        "tvm-shufflenet-LICENSE.txt": "Apache License",
+        "apache-tvm-LICENSE.txt": "Apache License",
+        "apache-tvm-NOTICE.txt": "Apache TVM",
+        "zig-LICENSE.txt": "Zig contributors",
+        "musl-COPYRIGHT.txt": "Rich Felker",
+        "llvm-LICENSE.txt": "LLVM Exceptions to the Apache 2.0 License",
+    }.items():
+        assert words in texts[name]
+    assert "musl-COPYRIGHT.txt" not in texts_for(["m.so"], ("aarch64-linux-gnu-gcc",))
+    found = licences_of(["m.so", "m_bench"], (ZIG, "cc"), [f"{FOLDER}/{name}" for name in texts])
+    versions = {part.part: part.version for part in found if part.version}
+    done = subprocess.run([ZIG, "version"], capture_output=True, text=True)
+    assert versions == {"compiler runtime": done.stdout.strip(), "C library": linked_by(ZIG).musl}
+    assert {text.split("/")[1] for part in found for text in part.texts} == set(texts)
+
+
+@pytest.mark.skipif(ZIG is None, reason="missing: zig")
+def test_musl_and_llvm_are_of_the_versions_that_zig_brings(tmp_path):
+    """As a program that zig has linked says itself."""
+    (tmp_path / "m.c").write_text(
+        "#include <stdio.h>\nextern const char __libc_version[];\nint main(void) { puts(__libc_version); }\n"
+    )
+    machine = os.uname().machine
+    command = [ZIG, "cc", "-target", f"{machine}-linux-musl", "-static", "m.c", "-o", "m"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    assert subprocess.run([tmp_path / "m"], capture_output=True, text=True).stdout.strip() == linked_by(ZIG).musl
+    done = subprocess.run([ZIG, "cc", "--version"], capture_output=True, text=True)
+    assert f"clang version {linked_by(ZIG).llvm}" in done.stdout
+
+
+def test_a_command_without_folders():
+    words = ("/opt/zig/zig", "cc", "--sysroot=/opt/a/root", "-L/opt/lib", "-Wl,-rpath,/x/y", "-target", "a-b")
+    assert without_folders(words) == ("zig", "cc", "--sysroot=root", "-Llib", "-Wl,-rpath,y", "-target", "a-b")
+
+
 @pytest.mark.parametrize("name", ["tiny", "tiny.tar.zst"])
 def test_inspect(capsys, tmp_path, library, name):
     package = written(tmp_path / name, library)
@@ -315,6 +360,19 @@ def test_the_bill_of_materials_is_cyclonedx_and_lists_every_file(archive):
     assert all(part["licenses"] for part in bill["components"])
     tools = {tool["name"]: tool.get("version") for tool in bill["metadata"]["tools"]["components"]}
     assert tools["apache-tvm"] == package.manifest.tvm and tools["ziglang"]
+
+
+@pytest.mark.skipif(ZIG is None, reason="missing: zig")
+def test_the_bill_has_the_versions_of_what_is_linked_in(tmp_path, library):
+    bench = library.with_name("tiny_bench")
+    bench.write_bytes(b"#!/bin/sh\n")
+    facts = manifest(linker=(ZIG, "cc"))
+    package = write_package(tmp_path / "tiny", library, np.ones((1, 2), "float32"), facts, {"tiny_bench": bench})
+    text = (package.folder / SBOM).read_text()
+    assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
+    versions = {part["name"]: part.get("version") for part in json.loads(text)["components"]}
+    assert versions["musl"] == linked_by(ZIG).musl and versions["compiler-rt"] == linked_by(ZIG).zig
+    assert package.manifest.linker == ("zig", "cc") and str(ZIG) not in text
 
 
 def test_inspect_refuses_what_is_no_package(capsys, tmp_path, archive):

@@ -58,10 +58,11 @@ def benches(tmp_path_factory):
     tiny = workflow.import_model(Model("tiny", (1, 2, 4, 4), module=Tiny().eval()))
     scheduled = workflow.schedule_untuned(tiny.module, host).module
     answers = {True: tiny.reference, False: tiny.reference + 1}
-    return {
+    built = {
         ok: build_standalone(scheduled, host, "tiny", [tiny.input], [answer], tiny.tolerance, folder / str(ok)).bench
         for ok, answer in answers.items()
     }
+    return built | {"reference": tiny.reference}
 
 
 @pytest.fixture
@@ -73,7 +74,9 @@ def make_package(benches, tmp_path):
         header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, ELF_CODES[machine])
         library.write_bytes(header + np.random.default_rng(0).bytes(size))
         more = {"tiny_bench": benches[ok], "examples/run.c": HERE / "standalone_check.c"}
-        return write_package(tmp_path / name, library, np.ones((1, 2), "float32"), manifest(machine=machine), more)
+        reference = benches["reference"]
+        facts = manifest(machine=machine, output_shape=reference.shape)
+        return write_package(tmp_path / name, library, reference, facts, more)
 
     return make
 

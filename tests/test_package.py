@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import struct
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.library import link as linking
 from tvm_shufflenet.library import package as packages
+from tvm_shufflenet.library.licences import FOLDER
 from tvm_shufflenet.library.link import CC_VARIABLE, elf_machine, link, linker_command, trial_command
 from tvm_shufflenet.library.package import (
     MANIFEST,
@@ -117,8 +119,8 @@ def test_every_command_takes_an_archive(imported, local, tmp_path):
     assert timing.latency_us == bench.latency.to_json()
 
 
-def test_a_package_is_four_files(compiled):
-    assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, REFERENCE, SBOM, "tiny.so"])
+def test_a_package_is_four_files_and_the_licences(compiled):
+    assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, REFERENCE, SBOM, "tiny.so", FOLDER])
     assert os.access(compiled.library, os.X_OK)
     assert oct(compiled.folder.stat().st_mode & 0o777) == "0o755", "not as private as a temporary folder"
 
@@ -130,6 +132,10 @@ def test_the_same_model_makes_the_same_bytes_in_another_folder(compiled, importe
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     again = workflow.compile_package(imported, local, RecordStore(Path("records"), local.tvm()), Path("tiny"))
     assert again.manifest.hashes == compiled.manifest.hashes
+    for name in (MANIFEST, *again.manifest.hashes):
+        assert (again.folder / name).read_bytes() == (compiled.folder / name).read_bytes(), name
+    for path in (str(tmp_path), str(compiled.folder), sys.prefix, str(Path(toolchain.find_zig().path).parent)):
+        assert path not in (again.folder / MANIFEST).read_text() + (compiled.folder / MANIFEST).read_text()
 
 
 def test_the_manifest_says_what_was_compiled_for_what(compiled, local):
@@ -139,7 +145,7 @@ def test_the_manifest_says_what_was_compiled_for_what(compiled, local):
     assert (manifest["target"], manifest["machine"], manifest["tuned"]) == ("local", local.machine, True)
     assert manifest["target_config"] == local.tvm_config
     assert (manifest["tvm"], manifest["ffi"]) == (toolchain.TVM_VERSION, toolchain.FFI_VERSION)
-    assert manifest["linker"] == linker_command(local)
+    assert manifest["linker"] == ["zig", *linker_command(local)[1:]]
     assert 0 < manifest["tolerance"] < 1e-2 and manifest["timings"] == []
     for name in (REFERENCE, "tiny.so"):
         assert manifest["hashes"][name] == hashlib.sha256((compiled.folder / name).read_bytes()).hexdigest()
@@ -190,7 +196,7 @@ def test_a_timing_replaces_that_of_the_same_device_and_threads(copy):
     package.add_timing(Timing(board, 2, {"median": 1.0}))
     timings = Package(copy).manifest.timings
     assert [(t.threads, t.latency_us["median"]) for t in timings] == [(1, 2.0), (2, 1.0)]
-    assert sorted(os.listdir(copy)) == sorted([MANIFEST, REFERENCE, SBOM, "tiny.so"])
+    assert sorted(os.listdir(copy)) == sorted([MANIFEST, REFERENCE, SBOM, "tiny.so", FOLDER])
 
 
 def test_a_manifest_of_a_later_version_may_say_more(copy):
@@ -315,7 +321,7 @@ def test_a_package_is_written_over_an_older_one(compiled, tmp_path):
     write_package(tmp_path / "made" / "here", library, reference, manifest)
     renamed = msgspec.structs.replace(manifest, library="renamed.so")
     package = write_package(tmp_path / "made" / "here", library, reference + 1, renamed)
-    assert sorted(os.listdir(package.folder)) == sorted([MANIFEST, REFERENCE, SBOM, "renamed.so"]), (
+    assert sorted(os.listdir(package.folder)) == sorted([MANIFEST, REFERENCE, SBOM, "renamed.so", FOLDER]), (
         "nothing of the older one"
     )
     np.testing.assert_array_equal(package.reference, reference + 1)

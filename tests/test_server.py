@@ -660,7 +660,7 @@ def test_cost_service_that_is_gone(modelled):
 
 def test_bundle_runs_from_anywhere(tmp_path, arch, monkeypatch):
     program = build.server_bundle(arch, tmp_path / "board")
-    assert sorted(path.name for path in program.parent.iterdir()) == sorted([build.SERVER, *build.LIBS])
+    assert sorted(path.name for path in program.parent.iterdir()) == sorted([build.SERVER, *build.LIBS, "licences"])
     monkeypatch.setattr(build, "server_binary", lambda _: program)
     server = RunningServer(arch, tmp_path / "log")
     assert json.loads(server.connect().get_function("tvm_shufflenet.server_info")())["arch"] == arch

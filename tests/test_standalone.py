@@ -744,3 +744,66 @@ def test_what_is_no_kernel_is_refused():
 @pytest.mark.parametrize("name", ["a-b.c", "1st", "class", "", "naïve"])
 def test_any_name_becomes_an_identifier(name):
     assert source.identifier(name).isidentifier() and source.identifier(name).isascii()
+
+
+# A CPU that lacks what the library was compiled for
+
+
+LACKS = r"this CPU cannot execute [\w.]+, which the library was compiled for"
+needs_qemu_x86 = pytest.mark.skipif(
+    shutil.which("qemu-x86_64") is None or os.uname().machine != "x86_64", reason="missing: qemu-user, on x86-64"
+)
+
+
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory):
+    """Packages for CPUs that are newer than the baseline, by their targets."""
+    network, targets = imported(nn.Sequential(nn.Conv2d(6, 8, 1), nn.ReLU())), ("cortex-a76", "x86-64")
+    return {name: compiled(network, tmp_path_factory.mktemp("newer"), target=find_target(name)) for name in targets}
+
+
+@pytest.mark.parametrize(
+    ("target", "emulator", "cpus"),
+    [
+        pytest.param(
+            "cortex-a76",
+            toolchain.find_qemu().path or "",
+            {"cortex-a53": False, "cortex-a72": False, "cortex-a76": True},
+            marks=pytest.mark.skipif(toolchain.find_qemu().path is None, reason="no qemu"),
+        ),
+        pytest.param(
+            "x86-64", "qemu-x86_64", {"qemu64": False, "SandyBridge": False, "max": True}, marks=needs_qemu_x86
+        ),
+    ],
+)
+def test_the_benchmark_asks_the_cpu_first(newer, target, emulator, cpus):
+    for cpu, able in cpus.items():
+        command = [emulator, "-cpu", cpu, newer[target].folder / "small_bench", "--repeat", "1", "--warmup", "0"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == (0 if able else 4), (cpu, done)
+        assert able or re.search(f"^small: {LACKS}\n$", done.stderr, re.MULTILINE), done.stderr
+        assert able or done.stdout == ""
+
+
+@needs_qemu_x86
+@needs_gcc
+def test_create_asks_the_cpu_first(newer, tmp_path):
+    """The library in a program that is linked with it, and in C++, whose wrapper says the same."""
+    folder = newer["x86-64"].folder
+    example = folder / "examples" / "example.c"
+    app = tmp_path / "app"
+    command = [GCC, example, f"-I{folder}", f"-L{folder}", "-lsmall", f"-Wl,-rpath,{folder}", "-o", app]
+    subprocess.run(command, check=True)
+    done = subprocess.run(["qemu-x86_64", "-cpu", "qemu64", app], capture_output=True, text=True)
+    assert done.returncode == 1 and re.search(f"^{LACKS}\n$", done.stderr, re.MULTILINE), done
+    assert subprocess.run(["qemu-x86_64", "-cpu", "max", app], capture_output=True).returncode == 0
+
+
+def test_what_the_kernel_does_not_say_is_not_missing(newer):
+    """Without /proc, as in some sandboxes, nothing is known of an arm64 CPU and nothing is refused."""
+    text = (NATIVE / "cpu.h").read_text()
+    assert "if (!found.known) return NULL;" in text
+    names = re.findall(r'FEATURE\("([^"]+)"', text)
+    assert len(names) == len(set(names)) and {"dotprod", "fullfp16", "avx2", "avx512f"} <= set(names)
+    assert building.checked_features(find_target("cortex-a72")) == ["neon"]
+    assert building.checked_features(find_target("cortex-a76")) == ["neon", "lse", "fullfp16", "rdm", "dotprod"]

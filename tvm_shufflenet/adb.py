@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from . import toolchain
-from .deploy.remote import Completed, run_program
+from .deploy.remote import ANSWER_BYTES, Completed, run_program
 from .errors import BadInput, DeviceFailed
+from .text import clean, shortened
+
+SERIAL_CHARACTERS = 100
 
 # What adb says of a phone that it has no way to: cause and next step.
 UNREACHABLE = {
@@ -32,12 +35,12 @@ class AdbClient:
     def name(self) -> str:
         if self._serial is None:
             done = self.run("get-serialno")
-            self._serial = done.output.strip() if done.exit_code == 0 else None
+            self._serial = shortened(clean(done.output.strip()), SERIAL_CHARACTERS) if done.exit_code == 0 else None
         return f"adb:{self._serial}" if self._serial else "adb"
 
-    def run(self, *words: str, limit_s: float = 60) -> Completed:
-        """Raises ConnectionLost where adb takes longer than ``limit_s``."""
-        return run_program([*self._command, *words], limit_s)
+    def run(self, *words: str, limit_s: float = 60, limit_bytes: int = ANSWER_BYTES) -> Completed:
+        """Raises ConnectionLost where adb takes longer than ``limit_s``, DeviceFailed for more than ``limit_bytes``."""
+        return run_program([*self._command, *words], limit_s, limit_bytes=limit_bytes)
 
     def unreachable(self, done: Completed) -> DeviceFailed | None:
         """What keeps this computer from the phone, if that is what adb failed by."""
@@ -45,5 +48,5 @@ class AdbClient:
         for words, (cause, step) in UNREACHABLE.items():
             if words in said:
                 line = next(line.strip() for line in said.splitlines() if words in line)
-                return DeviceFailed(f"no way to {self._serial or 'a phone'}: {line}", cause, step)
+                return DeviceFailed(f"no way to {self._serial or 'a phone'}: {shortened(line, 300)}", cause, step)
         return None

@@ -14,6 +14,7 @@ from typing import NoReturn
 from . import interrupts
 from .devices import SERVER_PORT
 from .errors import BadInput, DeployError, WrongResult
+from .files import write_output
 from .without_torch import without_torch
 
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
@@ -928,7 +929,9 @@ def _console(options):
     """Where people's text goes: standard error when standard output carries JSON."""
     from rich.console import Console
 
-    return Console(stderr=getattr(options, "json", None) == "-", highlight=False, soft_wrap=not sys.stdout.isatty())
+    # No markup: names of files, devices and operators may hold brackets.
+    to_stderr, wraps = getattr(options, "json", None) == "-", not sys.stdout.isatty()
+    return Console(stderr=to_stderr, highlight=False, markup=False, emoji=False, soft_wrap=wraps)
 
 
 def _announcer(console):
@@ -949,13 +952,10 @@ def _write_json(options, facts: dict, last: bool = False) -> None:
             json.dump(facts, sys.stdout, indent=2)
             print()
     elif options.json is not None:
-        path = Path(options.json)
-        temporary = path.with_name(path.name + ".new")
         try:
-            temporary.write_text(json.dumps(facts, indent=2) + "\n")
-            temporary.replace(path)
+            write_output(options.json, (json.dumps(facts, indent=2) + "\n").encode())
         except OSError as exc:
-            raise BadInput(f"cannot write {path}", str(exc), "name another --json file") from exc
+            raise BadInput(f"cannot write {options.json}", str(exc), "name another --json file") from exc
 
 
 def entry() -> NoReturn:

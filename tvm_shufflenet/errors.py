@@ -16,13 +16,16 @@
       ScheduleRejected          1   a schedule template that does not apply to an operator
 
 Every message says what happened, the likely cause and the next command, and prints as one short paragraph. What a
-library raised is quoted in it by one of its ``lines_of``.
+library raised is quoted in it by one of its ``lines_of``. Files and devices have their say in messages too, so these
+are cleaned of what a terminal would obey.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+from .text import clean
 
 
 class DeployError(Exception):
@@ -31,8 +34,8 @@ class DeployError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, cause: str = "", next_step: str = ""):
-        self.what, self.cause, self.next_step = what, cause, next_step
-        super().__init__(what)
+        self.what, self.cause, self.next_step = clean(what), clean(cause), clean(next_step)
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         parts = [self.what.rstrip(".")]

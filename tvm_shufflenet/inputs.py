@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .errors import BadInput
+from .files import open_file, write_output
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -40,7 +42,7 @@ def read_input(path: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def _read_array(path: str) -> np.ndarray:
     try:
-        with open(path, "rb") as file:  # numpy.load would also open archives
+        with open_file(path) as file:  # numpy.load would also open archives
             data = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError) as exc:
         raise BadInput(f"{path} is no .npy tensor", str(exc), "save it with numpy.save") from exc
@@ -73,7 +75,7 @@ def _decoded(path: str) -> Image.Image:
     if Path(path).stat().st_size == 0:
         raise BadInput(f"{path} is no image that can be read", "it is empty", "give a PNG or JPEG file")
     try:
-        with warnings.catch_warnings(), Image.open(path) as opened:
+        with open_file(path) as file, warnings.catch_warnings(), Image.open(file) as opened:
             warnings.simplefilter("ignore")  # Pillow warns of large images
             image = _eight_bits(opened, path).convert("RGB")
             turn = TURNS.get(opened.getexif().get(ORIENTATION))
@@ -131,10 +133,9 @@ def _resized(across: int, down: int, height: int, width: int) -> tuple[int, int]
 
 def write_array(path: Path, data: np.ndarray) -> None:
     """Write a .npy file whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
+    content = io.BytesIO()
+    np.save(content, data)
     try:
-        with open(temporary, "wb") as file:
-            np.save(file, data)
-        temporary.replace(path)
+        write_output(path, content.getvalue())
     except OSError as exc:
         raise BadInput(f"cannot write {path}", str(exc), "name another --output") from exc

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import BadInput
+from .files import JSON_DEPTH, nests_deeper, read_file
+from .text import clean
 
 # What TensorFlow's ImageNet files put in front of the thousand.
 BACKGROUND = ("background", "dummy")
+LARGEST_BYTES = 16 << 20  # a thousand names take 30 KB
 
 
 def read_labels(path: Path, classes: int) -> list[str]:
@@ -21,8 +24,11 @@ def read_labels(path: Path, classes: int) -> list[str]:
     A file of 1001 names for 1000 classes may start with "background" or "dummy", which is dropped.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig").strip("\r\n")
-    except (OSError, UnicodeDecodeError) as exc:
+        content = read_file(path, LARGEST_BYTES)
+        text = content.decode("utf-8-sig").replace("\r\n", "\n").strip("\r\n")
+        if nests_deeper(content, JSON_DEPTH):
+            raise ValueError(f"it nests more than {JSON_DEPTH} deep")
+    except (OSError, ValueError) as exc:
         raise BadInput(f"cannot read labels from {path}", str(exc), "give a text file, one class name a line") from exc
     labels = _from_literal(text, path) if text.lstrip().startswith(("{", "[")) else [*map(str.strip, text.splitlines())]
     if len(labels) == classes + 1 and labels[0].lower() in BACKGROUND:
@@ -33,7 +39,7 @@ def read_labels(path: Path, classes: int) -> list[str]:
             "labels of another data set",
             "give a file with one name for each class",
         )
-    return labels
+    return [*map(clean, labels)]
 
 
 def _from_literal(text: str, path: Path) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .library.linked import without_folders
 from .targets import Target
 
 
@@ -23,6 +24,11 @@ class CompilePlan:
     def tuned(self) -> bool:
         return self.records is not None
 
+    def anywhere(self) -> CompilePlan:
+        """The plan as another folder's or computer's would be: without where records and programs are here."""
+        records = self.records and ",".join(_last_part(each) for each in self.records.split(","))
+        return replace(self, records=records, linker=without_folders(self.linker))
+
     def describe(self) -> str:
         shape = "x".join(map(str, self.input_shape))
         code = f"our operators, scheduled by {self.records}" if self.tuned else "TVM's own operators, untuned"
@@ -34,3 +40,9 @@ class CompilePlan:
             f"tvm     {self.tvm_version} (ffi {self.ffi_version})",
         ]
         return "\n".join(lines)
+
+
+def _last_part(words: str) -> str:
+    """``the/folder/name else`` as ``name else``."""
+    _, slash, name = words.rpartition("/")
+    return name if slash else words

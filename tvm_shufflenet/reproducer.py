@@ -26,6 +26,7 @@ import msgspec
 import numpy as np
 
 from .errors import BadInput, DeviceFailed
+from .files import Malformed, read_json
 from .targets import Target, find_target
 
 if TYPE_CHECKING:
@@ -162,8 +163,8 @@ def read_finding(folder: Path) -> Finding:
     """Raises BadInput."""
     path = Path(folder) / "finding.json"
     try:
-        finding = msgspec.json.decode(path.read_bytes(), type=Finding)
-    except (OSError, msgspec.MsgspecError) as exc:
+        finding = read_json(path, Finding)
+    except (OSError, Malformed) as exc:
         raise BadInput(f"{folder} is no reproducer", str(exc), f"name a folder of {reproducers()}") from exc
     if finding.schema > SCHEMA:
         raise BadInput(f"{path} has schema {finding.schema}", "a newer version wrote it", "use that version")

@@ -270,3 +270,12 @@ def find_core(name: str) -> Core:
     if name not in CORES:
         raise UnknownName("core", name, CORES, f"name one of {', '.join(CORES)}")
     return CORES[name]
+
+
+def features_of(target: Target) -> set[str]:
+    """What code for the target may use, in LLVM's names; nothing is known of a CPU that is yet to be detected."""
+    import tvm
+
+    if target.mcpu == "native":
+        return set()
+    return {str(name) for name in tvm.get_global_func("target.llvm_get_cpu_features")(target.tvm())}

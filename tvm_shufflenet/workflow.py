@@ -361,6 +361,7 @@ def _manifest(
     verified: Verification,
 ) -> Manifest:
     activation_bytes, weight_bytes = memory(scheduled.module)
+    plan = plan.anywhere()
     return Manifest(
         schema=SCHEMA,
         plan=plan.describe(),

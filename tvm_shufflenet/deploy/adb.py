@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..adb import AdbClient
 from ..errors import DeviceFailed
-from .remote import Completed, ConnectionLost, Remote
+from .remote import ANSWER_BYTES, Completed, ConnectionLost, Remote, number
 
 # The one place where a phone lets its shell user write and execute.
 HOME = "/data/local/tmp/tvm-shufflenet"
@@ -30,12 +30,14 @@ class Adb(Remote):
     def name(self) -> str:
         return self._adb.name
 
-    def shell(self, script: str, limit_s: float = 60) -> Completed:
-        done = self._adb.run("shell", f"({script}); e=$?; echo; echo {EXIT_CODE} $e", limit_s=limit_s)
+    def shell(self, script: str, limit_s: float = 60, limit_bytes: int = ANSWER_BYTES) -> Completed:
+        command = f"({script}); e=$?; echo; echo {EXIT_CODE} $e"
+        done = self._adb.run("shell", command, limit_s=limit_s, limit_bytes=limit_bytes)
         output, marker, code = done.output.replace("\r\n", "\n").rpartition(f"\n{EXIT_CODE} ")
-        if not marker or not code.strip().isdigit():
+        exit_code = number(code)
+        if not marker or exit_code is None:
             raise self._failed(done)
-        return Completed(int(code), output, done.error)
+        return Completed(exit_code, output, done.error)
 
     def append(self, source: Path, offset: int, path: str) -> None:
         chunk, whole = f"{path}.chunk", shlex.quote(path)

@@ -3,12 +3,13 @@
 Only files whose hash differs are copied. Each goes to a temporary name that holds its hash, so that an upload that was
 cut off goes on where it ended, whichever command it belonged to; it takes its real name once the device has found the
 same hash. The manifest comes last, without latencies, which are the business of the one who measures.
+
+What the device says of its measurement is judged in answer.py.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import os
 import shlex
 import tempfile
@@ -19,14 +20,18 @@ from pathlib import Path
 
 import msgspec
 
-from ..errors import BadInput, DeviceFailed, PackageInvalid, WrongResult
-from ..library.package import MANIFEST, OperatorTime, Package, Timing, sha256
-from .remote import FULL, ConnectionLost, Remote, disk_full
+from ..errors import BadInput, DeviceFailed, PackageInvalid
+from ..files import sha256_of
+from ..library.package import MANIFEST, Package, Timing
+from ..text import clean, shortened
+from .answer import Output, Report, check_output, check_values, read_report, read_values
+from .remote import FULL, ConnectionLost, Remote, disk_full, number
 
 ATTEMPTS = 3  # in a row that bring nothing further
 PAUSE_S = 1.0  # a server that was cut off has closed its file by then
 BENCH_LIMIT_S = 900
 MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
+VALUES = ".values"  # the output, in the package's folder on the device
 WRONG_OUTPUT, NOT_EXECUTABLE, NOT_FOUND, SIGNALLED = 5, 126, 127, 128
 
 
@@ -42,36 +47,6 @@ class Settings:
     def words(self) -> list[str]:
         counts = ["--threads", self.threads, "--warmup", self.warmup, "--repeat", self.repeat]
         return [str(word) for word in (*counts, *(("--affinity", self.affinity) if self.affinity else ()))]
-
-
-class DeviceFacts(msgspec.Struct, frozen=True):
-    """What the benchmark found out about the device; ``cores`` as the kernel describes them."""
-
-    model: str | None = None
-    kernel: str | None = None
-    governor: str | None = None
-    cores: object = None
-
-
-class Output(msgspec.Struct, frozen=True):
-    checksum: str | float
-    expected: str | float
-    ok: bool
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What ``<model>_bench --json`` writes."""
-
-    schema: int
-    model: str
-    device: DeviceFacts
-    threads: int
-    latency_us: dict[str, float | int]
-    output: Output
-    affinity: object = None
-    cold_us: float | None = None
-    peak_memory_bytes: int | None = None
-    operators: tuple[OperatorTime, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,13 +94,11 @@ def deploy(
         bare = Path(folder) / MANIFEST
         bare.write_bytes(_without_timings(package))
         files = {name: package.folder / name for name in sorted(package.manifest.hashes)} | {MANIFEST: bare}
-        copy = Copy(remote, files, package.manifest.hashes | {MANIFEST: sha256(bare)}, say)
+        copy = Copy(remote, files, package.manifest.hashes | {MANIFEST: sha256_of(bare)}, say)
         copy.prepare(package)
         copied = copy.run()
     say(f"measuring on {remote.name}")
-    report = _measure(remote, bench, settings)
-    if report.model != package.manifest.model:
-        raise PackageInvalid(f"{bench} is of {report.model}", "it was replaced", "compile the package again")
+    report = _measure(remote, bench, settings, package)
     timing = _timing(remote, report, settings)
     package.add_timing(timing)
     unchanged = tuple(name for name in files if name not in copied)
@@ -148,7 +121,10 @@ class Copy:
     def prepare(self, package: Package) -> None:
         """Make the folder. Raises where the device cannot take this package, before anything is copied."""
         folder = shlex.quote(self.remote.folder)
-        machine = self.remote.check(self.remote.shell("uname -m"), "run a command").output.split()[-1]
+        said = self.remote.check(self.remote.shell("uname -m"), "run a command").output.split()
+        if not said:
+            raise DeviceFailed(f"{self.remote.name} does not say what machine it is", "no shell answers there")
+        machine = shortened(clean(said[-1]), 40)
         package.check_machine(MACHINES.get(machine, machine), self.remote.name)
         folders = sorted({str(Path(self._path(name)).parent) for name in self.files})
         made = self.remote.shell(f"mkdir -p {shlex.join(folders)} && cd {folder} && : > .writable && rm .writable")
@@ -179,7 +155,7 @@ class Copy:
         """How much of each file has arrived under its temporary name."""
         sizes = "; ".join(f"wc -c < {shlex.quote(self._part(name))} 2>/dev/null || echo 0" for name in self.files)
         done = self.remote.check(self.remote.shell(f"({sizes}) 2>/dev/null"), "look at its files")
-        numbers = [int(word) for word in done.output.split() if word.isdigit()]
+        numbers = [each for each in map(number, done.output.split()) if each is not None]
         if len(numbers) != len(self.files):
             raise DeviceFailed(f"{self.remote.name} does not say how long its files are: {done.words}")
         return dict(zip(self.files, numbers, strict=True))
@@ -189,8 +165,8 @@ class Copy:
         needed = sum(self.files[name].stat().st_size - self._arrived[name] for name in names)
         done = self.remote.shell(f"df -Pk {shlex.quote(self.remote.folder)}")
         words = done.output.strip().splitlines()[-1].split() if done.exit_code == 0 and done.output.strip() else []
-        if len(words) >= 4 and words[3].isdigit() and needed > 1024 * int(words[3]):
-            there = 1024 * int(words[3])
+        blocks = number(words[3]) if len(words) >= 4 else None
+        if blocks is not None and needed > (there := 1024 * blocks):
             raise disk_full(self.remote, f"{needed / 1e6:.1f} MB are needed, {there / 1e6:.1f} MB are there")
 
     def _copy(self, name: str) -> None:
@@ -266,39 +242,25 @@ class Copy:
         return self._path(f".{self.hashes[name][:16]}.part")
 
 
-def _measure(remote: Remote, bench: str, settings: Settings) -> Report:
+def _measure(remote: Remote, bench: str, settings: Settings, package: Package) -> Report:
     """Run the benchmark in the folder. Its outputs go by files, so that nothing else gets between them."""
-    command = shlex.join([f"./{bench}", "--json", *settings.words()])
-    script = f"cd {shlex.quote(remote.folder)} && {{ {command} > .out 2> .err; e=$?; cat .out; cat .err >&2; "
+    command = shlex.join([f"./{bench}", "--json", "--output", VALUES, *settings.words()])
+    folder = shlex.quote(remote.folder)
+    script = f"cd {folder} && {{ rm -f {VALUES}; {command} > .out 2> .err; e=$?; cat .out; cat .err >&2; "
     try:
         done = remote.shell(script + "rm -f .out .err; exit $e; }", BENCH_LIMIT_S)
+        if done.exit_code not in (0, WRONG_OUTPUT):
+            raise _bench_failed(remote, bench, done.exit_code, done.words)
+        report = read_report(done.output, remote.name, bench)
+        report.check_plausible(settings.threads, settings.repeat, remote.name, bench)
+        if report.model != package.manifest.model:
+            raise PackageInvalid(f"{bench} is of {report.model}", "it was replaced", "compile the package again")
+        check_output(report.output, done.exit_code == WRONG_OUTPUT, package, remote.name, bench)
+        check_values(read_values(remote, VALUES, package), report.output, package, remote.name, bench)
     except ConnectionLost as exc:
         what = f"the connection was lost while the benchmark ran: {exc.what}"
         raise DeviceFailed(what, exc.cause, "run the same command again: everything is there") from exc
-    if done.exit_code not in (0, WRONG_OUTPUT):
-        raise _bench_failed(remote, bench, done.exit_code, done.words)
-    text = done.output[done.output.find("{") :]
-    try:
-        # Old phones append what was written to standard error.
-        facts, _ = json.JSONDecoder().raw_decode(text)
-        report = msgspec.convert(facts, Report)
-        if not {"median", "samples"} <= report.latency_us.keys() or not all(map(_positive, report.latency_us.values())):
-            raise ValueError(f"not a latency: {report.latency_us}")
-    except (ValueError, msgspec.ValidationError) as exc:
-        what = f"{bench} answered on {remote.name} with no report: {exc}"
-        raise DeviceFailed(what, "it is of another version", "compile the package again") from exc
-    if done.exit_code == WRONG_OUTPUT or not report.output.ok:
-        found = f"checksum {report.output.checksum}, expected {report.output.expected}"
-        raise WrongResult(
-            f"{bench} computes something else on {remote.name}: {found}",
-            "the CPU is another than it was compiled for, or faulty",
-            "compile it --untuned, or for the device's own target",
-        )
     return report
-
-
-def _positive(value: float) -> bool:
-    return 0 < value < math.inf
 
 
 def _bench_failed(remote: Remote, bench: str, code: int, words: str) -> DeviceFailed | BadInput:
@@ -324,7 +286,7 @@ def _timing(remote: Remote, report: Report, settings: Settings) -> Timing:
     return Timing(
         device | msgspec.to_builtins(report.device),
         report.threads,
-        report.latency_us | {"kind": "measured"},
+        msgspec.to_builtins(report.latency_us) | {"kind": "measured"},
         settings.affinity,
         report.cold_us,
         report.peak_memory_bytes,

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from .. import toolchain
 from ..errors import BadInput, DeviceFailed
-from .remote import Completed, ConnectionLost, Remote, run_program
+from .remote import ANSWER_BYTES, Completed, ConnectionLost, Remote, run_program
 
 FORM = "ssh://USER@HOST[:PORT]/DIR, or ssh://USER@HOST/~/DIR for a folder in the home folder"
 ADDRESS = re.compile(r"ssh://([\w.][\w.-]*@)?(\[[\w:.%]+\]|[\w.][\w.-]*)(?::(\d{1,5}))?(/.*)")
@@ -45,20 +45,21 @@ class Ssh(Remote):
         self._master = Master([ssh, "-T", *chosen, *(("-p", port) if port else ()), "--", self._target])
         weakref.finalize(self, self._master.close)
 
-    def shell(self, script: str, limit_s: float = 60) -> Completed:
-        return self._run(script, limit_s)
+    def shell(self, script: str, limit_s: float = 60, limit_bytes: int = ANSWER_BYTES) -> Completed:
+        return self._run(script, limit_s, limit_bytes=limit_bytes)
 
     def append(self, source: Path, offset: int, path: str) -> None:
         with open(source, "rb", buffering=0) as file:
             file.seek(offset)
             self.check(self._run(f"cat >> {shlex.quote(path)}", UPLOAD_LIMIT_S, file), f"write {path}")
 
-    def _run(self, script: str, limit_s: float, stdin: IO[bytes] | None = None) -> Completed:
+    def _run(
+        self, script: str, limit_s: float, stdin: IO[bytes] | None = None, limit_bytes: int = ANSWER_BYTES
+    ) -> Completed:
         """By a shell of POSIX's, whichever the user logs in to: ssh hands over one line."""
         refused = self._master.open()
-        return self._answered(
-            refused or run_program([*self._master.command, f"sh -c {shlex.quote(script)}"], limit_s, stdin)
-        )
+        command = [*self._master.command, f"sh -c {shlex.quote(script)}"]
+        return self._answered(refused or run_program(command, limit_s, stdin, limit_bytes))
 
     def _answered(self, done: Completed) -> Completed:
         """What the command did. Raises what ssh itself had to say."""
@@ -123,8 +124,10 @@ class Master:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=stderr)
         deadline = time.monotonic() + CONNECT_LIMIT_S
         while not self._socket.exists():  # it appears once the device has let us in
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                said = self._stderr.read_text(errors="replace")
+            late = time.monotonic() > deadline or self._stderr.stat().st_size > ANSWER_BYTES  # a banner without end
+            if self._process.poll() is not None or late:
+                with open(self._stderr, "rb") as file:
+                    said = file.read(ANSWER_BYTES).decode(errors="replace")
                 self._end()
                 return Completed(LOST, "", said or "it does not answer")
             time.sleep(0.01)

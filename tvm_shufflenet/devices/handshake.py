@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 from ..errors import DeviceFailed
-from ..targets import Target
+from ..files import parse_json
+from ..targets import Target, features_of
+from ..text import clean
 from ..toolchain import FFI_VERSION, TVM_VERSION
 from .base import Device, first_line
 from .native.build import SERVER_VERSION
 from .operands import server_function
 
 GREETING_SECONDS = 10
+FACTS_CHARACTERS, FACTS_DEPTH = 64 << 10, 4  # a server's own description takes 1 KB
 
 
 def check_device(device: Device, target: Target) -> None:
@@ -29,9 +32,22 @@ def facts_of(device: Device, session) -> dict | None:
     """What the server says it is; None where it is not ours. Raises DeviceFailed."""
     try:
         info = server_function(session, "server_info")
-        return None if info is None else json.loads(info())
+        return None if info is None else _understood(info())
     except Exception as exc:
         raise DeviceFailed(f"{device.name} does not say what it is: {first_line(exc)}") from exc
+
+
+def _understood(said: object) -> dict:
+    """Raises ValueError for what is no description of a server."""
+    if not isinstance(said, str) or len(said) > FACTS_CHARACTERS:
+        raise ValueError("it is no text, or a long one")
+    return _cleaned(parse_json(said.encode(errors="replace"), dict[str, Any], FACTS_DEPTH))
+
+
+def _cleaned(value: object) -> object:
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(each) for name, each in value.items()}
+    return clean(value) if isinstance(value, str) else value
 
 
 def _check_versions(device: Device, facts: dict) -> None:
@@ -55,19 +71,12 @@ def _check_features(device: Device, target: Target, facts: dict) -> None:
         raise DeviceFailed(
             f"{device.name} is {machine}, {target.name} is {target.machine}", "", "choose another --target or --device"
         )
-    missing = sorted(name for name in features_of(target) if facts.get("features", {}).get(name) is False)
+    features = facts.get("features")
+    known = features if isinstance(features, dict) else {}
+    missing = sorted(name for name in features_of(target) if known.get(name) is False)
     if missing:
         raise DeviceFailed(
             f"{device.name} cannot execute {', '.join(missing)}, which code for {target.name} uses",
             "the target is of a newer CPU than the device",
             "choose a --target of this CPU, see tvm-shufflenet targets",
         )
-
-
-def features_of(target: Target) -> set[str]:
-    """What code for the target may use, in LLVM's names; nothing is known of a CPU that is yet to be detected."""
-    import tvm
-
-    if target.mcpu == "native":
-        return set()
-    return {str(name) for name in tvm.get_global_func("target.llvm_get_cpu_features")(target.tvm())}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..adb import AdbClient
+from ..deploy.remote import number
 from ..errors import DeviceFailed
 from .base import Endpoint
 from .remote import RemoteDevice
@@ -43,14 +44,14 @@ class Phone(RemoteDevice):
         """A cable that comes loose takes the forwarding with it."""
         self.close()
         done = self._adb.run("forward", "tcp:0", f"tcp:{self._port}")
-        port = done.output.strip()
-        if done.exit_code != 0 or not port.isdigit():
+        port = number(done.output)
+        if done.exit_code != 0 or port is None:
             cause = "adb is older than 1.0.33" if done.exit_code == 0 else "the cable came loose"
             raise self._adb.unreachable(done) or DeviceFailed(
                 f"adb forwards no port: {done.words}", cause, "adb devices"
             )
         self._forwarded = f"tcp:{port}"
-        self._endpoint = replace(self._endpoint, port=int(port))
+        self._endpoint = replace(self._endpoint, port=port)
 
     def close(self) -> None:
         if self._forwarded is not None:

@@ -32,15 +32,18 @@ class RemoteDevice(Device):
         facts = facts_of(self, self._endpoint.connect(START_SECONDS))
         if self._endpoint.key is not None:
             self.workers = min(1 + self.devices(), self.MOST_WORKERS)
-        if facts is not None and facts["timer"] == MODELLED:
+        if facts is not None and facts.get("timer") == MODELLED:
             self._take_clock(facts)
 
     def _take_clock(self, facts: dict) -> None:
         """The server was started with so many cores, and its sessions are not to be told: it would show in times."""
-        core, threads = find_core(facts["core"]), self._endpoint.threads
-        if threads not in (None, facts["cores"]):
+        name, cores, threads = facts.get("core"), facts.get("cores"), self._endpoint.threads
+        if type(name) is not str or type(cores) is not int:
+            raise DeviceFailed(f"{self.spec} does not say which core it models", "it is of another version")
+        core = find_core(name)
+        if threads not in (None, cores):
             raise DeviceFailed(
-                f"{self.spec} models {facts['cores']} cores, not {threads}", "", "start it with as many, or --threads"
+                f"{self.spec} models {cores} cores, not {threads}", "", "start it with as many, or --threads"
             )
         self._endpoint = replace(self._endpoint, threads=None)
         self.name, self.kind = f"emulated:{core.name}", MODELLED

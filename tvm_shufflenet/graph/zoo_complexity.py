@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from .. import models, toolchain
+from ..files import Malformed, parse_json, read_file, replacing
 
 PACKAGES = ("torch", "apache-tvm")
 
@@ -90,19 +91,17 @@ def _cache() -> Iterator[Kept]:
     with open(descriptor, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            before = path.read_bytes()
-            kept = msgspec.json.decode(before, type=Kept)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            before = read_file(path)
+            kept = parse_json(before, Kept)
+        except (OSError, Malformed):
             before, kept = b"", Kept()
         try:
             yield kept
         finally:  # an interrupt loses nothing
             after = msgspec.json.encode(kept)
             if after != before:
-                temporary = path.with_name(f"tmp-{os.getpid()}-{path.name}")
-                with suppress(OSError):
-                    temporary.write_bytes(after)
-                    temporary.replace(path)
+                with suppress(OSError), replacing(path) as file:
+                    file.write(after)
 
 
 def _key() -> str:

@@ -2,6 +2,7 @@
 
 <model>.so        the library
 reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
+licences/         the licence and notice texts of what is in it (licences.py)
 sbom.cdx.json     what it is made of and with, for tools that keep inventories (sbom.py)
 manifest.json     everything else; written last, so that a folder without one is no package
 
@@ -11,7 +12,8 @@ of it in one ``.tar.zst`` is a package too (archive.py). docs/package.md describ
 
 from __future__ import annotations
 
-import hashlib
+import functools
+import math
 import os
 import shutil
 import tempfile
@@ -22,16 +24,20 @@ import msgspec
 import numpy as np
 
 from ..errors import PackageInvalid
-from .archive import is_archive, pack, safe_name, survey, unpack
-from .licences import Licence, licences_of
+from ..files import Malformed, open_file, parse_json, read_file, replacing
+from ..files import sha256_of as sha256
+from ..text import clean
+from .archive import HEAD_BYTES, LARGEST_BYTES, MANIFEST_BYTES, is_archive, pack, safe_name, survey, unpack
+from .licences import Licence, licences_of, texts_for, write_texts
 from .link import elf_machine_of
+from .linked import without_folders
 from .sbom import SBOM, bill
 
 MANIFEST = "manifest.json"
 REFERENCE = "reference.npy"
 SCHEMA = 3
 READABLE = (1, 2, 3)  # 1 lacks what an operator takes and multiplies, 2 the licences
-HEADER_BYTES = 64
+MOST_ELEMENTS, MOST_DIMENSIONS = 1 << 30, 16  # of a tensor that is drawn to check a library with
 NEVER, CHECKED_BY = "nobody has seen it run", "tvm-shufflenet bench PACKAGE"
 
 
@@ -181,14 +187,23 @@ class Package:
     def _open_folder(self) -> None:
         self.folder = self.path
         self.manifest = _read_manifest(self.folder)
-        inside = self.folder.resolve()
+        inside, left_bytes = self.folder.resolve(), LARGEST_BYTES
 
+        @functools.cache
         def look(name: str) -> tuple[str, bytes] | None:
+            nonlocal left_bytes
             path = self.folder / name
-            if not path.is_file() or not path.resolve().is_relative_to(inside):
+            try:
+                if not path.resolve().is_relative_to(inside):
+                    return None
+                with open_file(path) as file:
+                    left_bytes -= os.fstat(file.fileno()).st_size
+                    if left_bytes < 0:
+                        raise PackageInvalid(f"{self.path} is larger than {LARGEST_BYTES >> 20} MB")
+                    head = file.read(HEAD_BYTES)
+                return sha256(path), head
+            except (OSError, RuntimeError):  # RuntimeError: links in a circle
                 return None
-            with open(path, "rb") as file:
-                return sha256(path), file.read(HEADER_BYTES)
 
         _check_files(self.path, self.manifest, look)
 
@@ -205,7 +220,7 @@ class Package:
         _check_files(self.path, self.manifest, found.get)
         self._unpacked = tempfile.TemporaryDirectory(prefix="tvm-shufflenet-")
         self.folder = Path(self._unpacked.name)
-        unpack(self.path, self.folder)
+        unpack(self.path, self.folder, members)
 
     @property
     def library(self) -> Path:
@@ -213,8 +228,17 @@ class Package:
 
     @property
     def reference(self) -> np.ndarray:
-        """PyTorch's output for the reference input."""
-        return np.load(self.folder / REFERENCE, allow_pickle=False)
+        """PyTorch's output for the reference input. Raises PackageInvalid."""
+        try:
+            with open_file(self.folder / REFERENCE) as file:  # numpy.load would also open archives
+                found = np.lib.format.read_array(file, allow_pickle=False)
+        except (ValueError, OSError, EOFError, MemoryError) as exc:
+            what = f"{self.path / REFERENCE} is no tensor: {exc}"
+            raise PackageInvalid(what, "it is damaged", "compile the package again") from exc
+        if found.shape != self.manifest.output_shape:
+            what = f"{self.path / REFERENCE} is {found.shape}, the manifest says {self.manifest.output_shape}"
+            raise PackageInvalid(what, "one of them was replaced", "compile the package again")
+        return found
 
     def reference_input(self) -> np.ndarray:
         return reference_input(self.manifest.input_shape, self.manifest.seed)
@@ -275,11 +299,14 @@ def write_package(
             shutil.copyfile(source, draft / name)
             os.chmod(draft / name, 0o755 if _is_elf(source) or os.access(source, os.X_OK) else 0o644)
         np.save(draft / REFERENCE, reference)
-        hashes = {name: sha256(draft / name) for name in (*files, REFERENCE)}
-        licences = licences_of(sorted([*hashes, SBOM]), manifest.linker)
+        texts = texts_for(files, manifest.linker)
+        write_texts(draft, texts)
+        hashes = {name: sha256(draft / name) for name in (*files, REFERENCE, *texts)}
+        licences = licences_of(sorted([*files, REFERENCE, SBOM]), manifest.linker, texts)
         (draft / SBOM).write_bytes(bill(manifest.model, hashes, licences, manifest.tvm, manifest.ffi, manifest.linker))
         hashes[SBOM] = sha256(draft / SBOM)
-        _write_manifest(draft, msgspec.structs.replace(manifest, hashes=hashes, licences=licences))
+        anywhere = {"linker": without_folders(manifest.linker), "hashes": hashes, "licences": licences}
+        _write_manifest(draft, msgspec.structs.replace(manifest, **anywhere))
         os.chmod(draft, 0o755)
         if is_archive(path):
             pack(draft, (MANIFEST, *sorted(hashes)), path)
@@ -349,16 +376,19 @@ def _no_package(path: Path) -> PackageInvalid:
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        text = path.read_bytes()
-    except OSError as exc:
+        text = read_file(path, MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as exc:
         raise _no_package(folder) from exc
+    except OSError as exc:
+        raise PackageInvalid(f"{path} cannot be read: {exc}", "", "copy or compile the package again") from exc
     return _decode(path, text)
 
 
 def _decode(path: Path, text: bytes) -> Manifest:
     """The manifest in ``text``, which was read from ``path``. Raises PackageInvalid for anything else."""
     try:
-        schema = msgspec.json.decode(text).get("schema")
+        facts = _cleaned(parse_json(text))
+        schema = facts.get("schema")
         if schema not in READABLE:
             newer = isinstance(schema, int) and schema > SCHEMA
             raise PackageInvalid(
@@ -366,16 +396,35 @@ def _decode(path: Path, text: bytes) -> Manifest:
                 "a newer version compiled it" if newer else "",
                 "use that version, or compile it again with this one",
             )
-        return msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, AttributeError) as exc:
+        manifest = msgspec.convert(facts, Manifest)
+        _check_values(manifest)
+        return manifest
+    except (Malformed, msgspec.ValidationError, AttributeError, ValueError) as exc:
         raise PackageInvalid(f"{path} cannot be read: {exc}", "it is damaged", "compile the package again") from exc
 
 
+def _cleaned(value: object) -> object:
+    """A JSON value whose texts can be printed. Names of files are not made others: safe_name refuses those."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_cleaned(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _cleaned(each) for name, each in value.items()}
+    return value
+
+
+def _check_values(manifest: Manifest) -> None:
+    """What types do not say. Raises ValueError."""
+    for name, shape in (("input_shape", manifest.input_shape), ("output_shape", manifest.output_shape)):
+        if len(shape) > MOST_DIMENSIONS or min(shape, default=0) < 0 or math.prod(shape) > MOST_ELEMENTS:
+            raise ValueError(f"{name} is of no tensor that fits in memory")
+    if not 0 <= manifest.seed < 1 << 64:
+        raise ValueError("seed is none of a random generator")
+    if not safe_name(manifest.model) or "/" in manifest.model:  # it names files, here and on devices
+        raise ValueError("model is no name of a file")
+
+
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    temporary = folder / (MANIFEST + ".new")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-    temporary.replace(folder / MANIFEST)
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with replacing(folder / MANIFEST) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2))

@@ -10,10 +10,12 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from .licences import Licence
+from .linked import is_zig
 
 SBOM = "sbom.cdx.json"
 SPEC = "1.5"
 OWN = "tvm-shufflenet"
+NAMES = {"compiler runtime": "compiler-rt", "C library": "musl"}  # of parts that have a version
 
 
 def bill(
@@ -21,7 +23,7 @@ def bill(
 ) -> bytes:
     """``hashes`` are SHA-256 by file name. The network's library stands for the package as a whole."""
     made_with = [_pypi(OWN, _version(OWN)), _pypi("apache-tvm", tvm), _pypi("apache-tvm-ffi", ffi)]
-    if any(word.endswith("zig") for word in linker[:1]):
+    if is_zig(linker):
         made_with.append(_pypi("ziglang", _version("ziglang"), "MIT"))
     value = {
         "bomFormat": "CycloneDX",
@@ -55,9 +57,23 @@ def _file(name: str, digest: str, licences: Sequence[Licence]) -> dict:
 def _linked(licences: Sequence[Licence]) -> list[dict]:
     """What is in the files and no file of its own."""
     return [
-        {"type": "library", "name": part.part, "description": part.origin, "licenses": _licences([part.licence])}
+        {
+            "type": "library",
+            "bom-ref": f"part:{part.part}",
+            "name": NAMES.get(part.part, part.part),
+            "description": part.origin,
+            "licenses": _licences([part.licence]),
+            **_versioned(part),
+        }
         for part in licences
     ]
+
+
+def _versioned(part: Licence) -> dict:
+    """compiler-rt has zig's version: zig's is a port, and released with it."""
+    if part.version is None:
+        return {}
+    return {"version": part.version, "purl": f"pkg:generic/{NAMES.get(part.part, part.part)}@{part.version}"}
 
 
 def _licences(names: Iterable[str]) -> list[dict]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from .. import toolchain
 from ..devices.native.cached_build import cached_build
 from ..errors import ToolMissing
+from ..locks import lock
 
 Announce = Callable[[str], None]
 
@@ -43,13 +44,12 @@ def environment_python(name: str, announce: Announce) -> Path:
     """The Python of an environment, made if necessary. Raises ToolMissing where its packages cannot be had."""
     if name == OWN or installed(PINS[name]):
         return Path(sys.executable)
-    torch = f"torch=={importlib.metadata.version('torch').partition('+')[0]}"
     folder = peers_folder() / name
-    key = [*PINS[name], torch, sys.version, *own_packages()]
+    key = [lock(name).read_bytes(), importlib.metadata.version("torch"), sys.version, *own_packages()]
 
     def build(temporary: Path) -> None:
         announce(f"making the environment of {', '.join(PINS[name])} (once)")
-        _make(temporary, [*PINS[name], torch])
+        _make(temporary, name)
 
     return cached_build(str(folder), key, build) / "bin" / "python"
 
@@ -78,18 +78,20 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | QUIET
 
 
-def _make(folder: Path, requirements: list[str]) -> None:
-    """A virtual environment that sees this tool's packages behind its own."""
+def _make(folder: Path, name: str) -> None:
+    """A virtual environment that sees this tool's packages behind its own. What it installs is in the lock, file by
+    file with its hash."""
     _run([sys.executable, "-m", "venv", str(folder)], "a virtual environment could not be made")
     site = next((folder / "lib").glob("python*/site-packages"))
     # Named so that it is read last: what is installed here comes before what is only borrowed.
     (site / "zz-borrowed.pth").write_text("".join(f"{path}\n" for path in own_packages()))
-    install = ["-m", "pip", "install", "--quiet", "--only-binary=:all:", "--disable-pip-version-check", *requirements]
-    _run([str(folder / "bin" / "python"), *install], f"{', '.join(requirements)} could not be installed")
+    install = ["-m", "pip", "install", "--quiet", "--only-binary=:all:", "--disable-pip-version-check", "--no-deps"]
+    install += ["--require-hashes", "--requirement", str(lock(name))]
+    _run([str(folder / "bin" / "python"), *install], f"{', '.join(PINS[name])} could not be installed")
 
 
 def _run(command: list[str], what: str) -> None:
-    cause = "no network, or no wheel for this Python"
+    cause = "no network, no wheel for this Python, or a file that is not the one that was locked"
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=INSTALL_LIMIT_S)
     except subprocess.TimeoutExpired as exc:

@@ -1,17 +1,17 @@
 """An arm64 Python for the emulated core: Debian's own packages, unpacked into the cache folder and never installed.
 
-Nothing but an HTTPS connection is needed, so it works on any Linux. What is unpacked has the checksum that Debian's
-index of packages gives.
+Nothing but an HTTPS connection is needed, so it works on any Linux. What is unpacked has the SHA-256 that is written
+down here.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import lzma
 import subprocess
 import sys
 import tarfile
+import urllib.error
 import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,18 +19,47 @@ from pathlib import Path
 
 from ..devices.native.cached_build import cached_build
 from ..errors import ToolMissing
+from ..locks import locked
 from .environments import Announce, clean_environment, peers_folder
 
-DEBIAN = "https://deb.debian.org/debian"
+# Debian's own mirrors, and the archive of what a later point release has taken off them.
+MIRRORS = ("https://deb.debian.org/debian", "https://snapshot.debian.org/archive/debian/20261130T000000Z")
 RELEASE = "bookworm"
 PYTHON = "3.11"
-PACKAGES = (
-    f"python{PYTHON}-minimal", f"libpython{PYTHON}-minimal", f"libpython{PYTHON}-stdlib", "libc6", "libgcc-s1",
-    "libstdc++6", "zlib1g", "libexpat1", "libffi8", "libbz2-1.0", "liblzma5", "libssl3", "libuuid1",
-)  # fmt: skip
+# Path on a mirror -> SHA-256, of bookworm's arm64 packages: apt-cache show PACKAGE:arm64.
+PACKAGES = {
+    "pool/main/p/python3.11/python3.11-minimal_3.11.2-6+deb12u8_arm64.deb":
+        "6a07dd571f1a15af2f855d64571766fe44b73a57cc3b5ca79502bc89156a5e12",
+    "pool/main/p/python3.11/libpython3.11-minimal_3.11.2-6+deb12u8_arm64.deb":
+        "c48bac178c0fc43a2bf8ace784c762b5ee83e2b981894a991dc3ccfd3ec7cd4b",
+    "pool/main/p/python3.11/libpython3.11-stdlib_3.11.2-6+deb12u8_arm64.deb":
+        "e79876de55c6c2dca10d044b2fa69ccd863950ea01714220c1982d16008105f9",
+    "pool/main/g/glibc/libc6_2.36-9+deb12u14_arm64.deb":
+        "01f4330719fd4f65580e16ea5a0527f372fca750e8f588d26deaf09f2d3b1cf4",
+    "pool/main/g/gcc-12/libgcc-s1_12.2.0-14+deb12u1_arm64.deb":
+        "576926b283613db80168ddf76380a3bd877602778cf0d226caa7bfbfa71eacf3",
+    "pool/main/g/gcc-12/libstdc++6_12.2.0-14+deb12u1_arm64.deb":
+        "26e138c677a985775331373828a6c286c551ff397cb735d00e2383cb273d1cb2",
+    "pool/main/z/zlib/zlib1g_1.2.13.dfsg-1_arm64.deb":
+        "52b8b8a145bbe1956bba82034f77022cbef0c3d0885c9e32d9817a7932fe1913",
+    "pool/main/e/expat/libexpat1_2.5.0-1+deb12u2_arm64.deb":
+        "8dc1976735acf825e3a922d82f171e20feec7394da2b8c616091983e38706275",
+    "pool/main/libf/libffi/libffi8_3.4.4-1_arm64.deb":
+        "80b5c36177dc0e29d531c7eddbed3cc7355cb490e49f8cfa5959572d161f27b3",
+    "pool/main/b/bzip2/libbz2-1.0_1.0.8-5+b1_arm64.deb":
+        "d3a96ece03326498b39ff093a76800dfcbcb1d4049d6ae6e9f6fa1aa7a590ad6",
+    "pool/main/x/xz-utils/liblzma5_5.4.1-1+deb12u1_arm64.deb":
+        "647ce9d81e41c30071ce6ac0d3324579216a33aaa1d28971d6952315f6a95a75",
+    "pool/main/o/openssl/libssl3_3.0.20-1~deb12u2_arm64.deb":
+        "a256e03cc3abd7243ac5c6ee91a9deb56478221ef0d3c2b0748551e13140c0bf",
+    "pool/main/u/util-linux/libuuid1_2.38.1-5+deb12u3_arm64.deb":
+        "3b2d19df0f3190108cf54228c4cfc822226c06d8f3615a5ab16a7dffb1f58aed",
+}  # fmt: skip
+PACKAGE_BYTES = 64 << 20
 # Every glibc that a wheel for the sysroot's own (2.36) may ask for.
 PLATFORMS = [f"manylinux_2_{minor}_aarch64" for minor in range(36, 16, -1)] + ["manylinux2014_aarch64"]
 TIMEOUT_S = 300
+GONE = 404
 
 
 def arm64_python(announce: Announce) -> Path:
@@ -38,11 +67,11 @@ def arm64_python(announce: Announce) -> Path:
 
     def build(folder: Path) -> None:
         announce(f"making an arm64 Python {PYTHON} from Debian's packages (once)")
-        for package, entry in _index().items():
-            for name, content in _files(_verified(package, entry)):
+        for path, digest in PACKAGES.items():
+            for name, content in _files(_verified(path, digest)):
                 _write(folder, name, content)
 
-    return cached_build(str(peers_folder() / f"arm64-python-{RELEASE}"), [DEBIAN, RELEASE, *PACKAGES], build)
+    return cached_build(str(peers_folder() / f"arm64-python-{RELEASE}"), [RELEASE, *PACKAGES.values()], build)
 
 
 def arm64_packages(name: str, pins: tuple[str, ...], finish: Callable[[Path], None], announce: Announce) -> Path:
@@ -57,53 +86,53 @@ def arm64_packages(name: str, pins: tuple[str, ...], finish: Callable[[Path], No
         wheels = folder / "wheels"
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--python-version", PYTHON, *(word for name in PLATFORMS for word in ("--platform", name))]
-        command += ["--disable-pip-version-check", "--dest", str(wheels), *pins]
+        requirements = folder / "requirements.txt"
+        requirements.write_text(locked("guest", pins))
+        command += ["--disable-pip-version-check", "--dest", str(wheels)]
+        command += ["--require-hashes", "--requirement", str(requirements)]
         done = subprocess.run(command, capture_output=True, text=True, env=clean_environment())
         if done.returncode != 0:
             last_lines = "\n".join(done.stderr.strip().splitlines()[-5:])
             what = f"the aarch64 wheels of {', '.join(pins)} could not be fetched:\n{last_lines}"
-            raise ToolMissing(what, "no network, or no pip in this environment", "run this again with a network")
+            cause = "no network, no pip in this environment, or a file that is not the one that was locked"
+            raise ToolMissing(what, cause, "run this again with a network")
         for wheel in wheels.iterdir():
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(folder)
             wheel.unlink()
         wheels.rmdir()
+        requirements.unlink()
         finish(folder)
 
-    return cached_build(str(peers_folder() / f"arm64-{name}"), [PYTHON, *pins], build)
+    return cached_build(str(peers_folder() / f"arm64-{name}"), [PYTHON, locked("guest", pins)], build)
 
 
-def _fetch(url: str) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as answer:
-            return answer.read()
-    except OSError as exc:
-        what = f"{url} could not be fetched: {exc}"
-        raise ToolMissing(what, "no network", "run this again with a network, or leave the emulated peers out") from exc
-
-
-def _index() -> dict[str, dict[str, str]]:
-    """Package -> its entry in Debian's index."""
-    text = lzma.decompress(_fetch(f"{DEBIAN}/dists/{RELEASE}/main/binary-arm64/Packages.xz")).decode()
-    found = {}
-    for paragraph in text.split("\n\n"):
-        name = paragraph.partition("\n")[0].removeprefix("Package: ")
-        if name in PACKAGES:
-            fields = (line.partition(": ") for line in paragraph.splitlines() if not line.startswith(" "))
-            found[name] = {key: value for key, _, value in fields}
-    missing = [name for name in PACKAGES if name not in found]
-    if missing:
-        raise ToolMissing(
-            f"Debian {RELEASE} has no {', '.join(missing)}", "the release was archived", "update this tool"
-        )
-    return found
-
-
-def _verified(package: str, entry: dict[str, str]) -> bytes:
-    data = _fetch(f"{DEBIAN}/{entry['Filename']}")
-    if hashlib.sha256(data).hexdigest() != entry["SHA256"]:
-        raise ToolMissing(f"{package} from {DEBIAN} is damaged", "a proxy changed it", "run this again")
+def _verified(path: str, digest: str) -> bytes:
+    """A package of Debian's. Raises ToolMissing where it cannot be had, or is another than the one written down."""
+    data = _fetch(path)
+    if hashlib.sha256(data).hexdigest() != digest:
+        name = path.rpartition("/")[2]
+        raise ToolMissing(f"{name} is not the file that was locked", "a mirror or a proxy changed it", "run this again")
     return data
+
+
+def _fetch(path: str) -> bytes:
+    """From the first mirror that has it."""
+    for mirror in MIRRORS:
+        try:
+            with urllib.request.urlopen(f"{mirror}/{path}", timeout=TIMEOUT_S) as answer:
+                return answer.read(PACKAGE_BYTES)
+        except urllib.error.HTTPError as exc:
+            if mirror == MIRRORS[-1] or exc.code != GONE:
+                raise _unreachable(f"{mirror}/{path}", exc) from exc
+        except OSError as exc:
+            raise _unreachable(f"{mirror}/{path}", exc) from exc
+    raise AssertionError("no mirror")
+
+
+def _unreachable(url: str, exc: Exception) -> ToolMissing:
+    next_step = "run this again with a network, or leave the emulated peers out"
+    return ToolMissing(f"{url} could not be fetched: {exc}", "no network", next_step)
 
 
 def _files(deb: bytes) -> Iterator[tuple[str, bytes | str]]:

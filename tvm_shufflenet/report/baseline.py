@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import BadInput, Slower
+from ..files import Malformed, read_json
 
 SCHEMA = 1
 DEFAULT_ALLOWED_PERCENT = 5.0
@@ -102,10 +103,10 @@ class Verdict:
 def read_baseline(path: Path) -> Baseline:
     """Raises BadInput for a file that is no comparison with a tuned latency."""
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Baseline)
+        found = read_json(path, Baseline)
     except OSError as exc:
         raise BadInput(f"cannot read the baseline {path}", exc.strerror or str(exc), _WRITE_ONE) from exc
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except Malformed as exc:
         raise BadInput(f"{path} is no baseline: {exc}", "not the JSON of compare or tune", _WRITE_ONE) from exc
     if found.schema != SCHEMA:
         raise BadInput(f"{path} has schema {found.schema}, this reads {SCHEMA}", "another version", _WRITE_ONE)

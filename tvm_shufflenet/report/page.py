@@ -10,6 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from ..errors import BadInput
+from ..files import write_output
 from .sections import Section
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -43,9 +44,7 @@ class Page:
         files[path] = self.html(path.stem)
         try:
             for file, text in files.items():
-                temporary = file.with_name(file.name + ".new")
-                temporary.write_text(text, encoding="utf-8")
-                temporary.replace(file)
+                write_output(file, text.encode())
         except OSError as exc:
             raise BadInput(f"cannot write {path}", str(exc), "name another --html file") from exc
         return list(files)

@@ -89,7 +89,7 @@ class CountingProgress:
     def __init__(self, what: str, announcement: str = ""):
         from rich.console import Console
 
-        self.console = Console(stderr=True, highlight=False)
+        self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._what, self._announcement = what, announcement
         self._bar = self._task = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ import tvm
 from ..errors import ImportFailed, LinkFailed
 from ..library.link import CC_VARIABLE, elf_machine
 from ..library.symbols import undefined_symbols
-from ..targets import Target
+from ..targets import Target, features_of
 from ..toolchain import find_llvm_objcopy, find_zig, require
 from .kernels import compile_kernels
 from .program import Program, plan
@@ -95,9 +96,18 @@ def build_standalone(
 def write_sources(program: Program, target: Target, model: str, folder: Path) -> None:
     """The model's own C and its weights, beside its kernels."""
     (folder / "weights.bin").write_bytes(program.weights)
+    facts = {"target": target.name, "machine": target.machine, "features": checked_features(target)}
     for name in ("model.c", "model.h", "weights.S", "reference.S", "exports.map"):
-        text = render(f"{name}.j2", model, program, target=target.name, machine=target.machine)
+        text = render(f"{name}.j2", model, program, **facts)
         (folder / name).write_text(text)
+
+
+def checked_features(target: Target) -> list[str]:
+    """What the driver asks the CPU for before anything is computed: of all that code for the target may use, the
+    features that native/cpu.h knows."""
+    known = re.findall(r'FEATURE\("([^"]+)"', (NATIVE / "cpu.h").read_text())
+    used = features_of(target)
+    return [name for name in known if name in used]
 
 
 def link_library(target: Target, model: str, folder: Path) -> Path:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import msgspec
 
+from ..files import JSON_DEPTH, nests_deeper
 from ..latency import Kind, clock_name
+from ..text import clean
 
 # 1: a trial alone. 2: with the target and the checksums of its record and of the line.
 SCHEMA = 2
@@ -100,6 +102,7 @@ def decode(data: bytes) -> Trial:
         raise Newer(f"written by a newer version (schema {schema}, this one knows {SCHEMA}): update tvm-shufflenet")
     if expected is not None and checksum({"schema": schema, **value}) != expected:
         raise Damaged("its checksum is another: damaged, or edited by hand (then remove its crc32)")
+    value = {name: clean(each) if isinstance(each, str) else each for name, each in value.items()}
     try:
         return msgspec.convert(value, Trial)
     except msgspec.ValidationError as exc:
@@ -110,6 +113,8 @@ def parse(data: bytes | None):
     """A line's JSON value. Raises Damaged; NaN and infinity, which Python's parser takes, are no JSON."""
     if data is None:
         raise Damaged("too long to be one of ours")
+    if nests_deeper(data, JSON_DEPTH):
+        raise Damaged("nests deeper than anything of ours")
     try:
         value = json.loads(data, parse_constant=_refuse)
         if b"\\u" in data:  # half a pair of surrogates, which JSON can name, is no text: nothing could print it

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from ..errors import BadInput
+from ..files import check_regular, open_file, read_file, replacing, sync_folder
+from ..text import clean
 
 LOCK, OWNER = ".lock", ".writer"
+OWNER_BYTES = 200
 LONGEST_BYTES = 8 * 2**20  # a workload takes 70 KB
 PATIENCE_S = 30.0
 # What flock says on network file systems and FUSE mounts that have no locks.
@@ -56,7 +59,7 @@ class Stream:
         """The lines that have not been read. Raises BadInput."""
         try:
             if self._file is None:
-                self._file = open(self.path, "rb")  # noqa: SIM115  (it is read again, and closed with this object)
+                self._file = open_file(self.path)  # it is read again, and closed with this object
             self._file.seek(self._offset)
             while line := self._next():
                 yield line
@@ -96,7 +99,7 @@ def locked(folder: Path) -> Iterator[bool]:
     can know of other machines that the process has ended: so it is named, and never removed by another process.
     """
     with writing(folder):
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = _open_ours(folder / LOCK, os.O_RDWR)
         try:
             has_locks = _flock(descriptor)
             with contextlib.nullcontext() if has_locks else _owned(folder):
@@ -127,7 +130,7 @@ def _owned(folder: Path) -> Iterator[None]:
                 time.sleep(0.02)
                 continue
             with contextlib.suppress(OSError):
-                owner = path.read_text()[:200].strip()
+                owner = clean(read_file(path, OWNER_BYTES).decode(errors="replace").strip())
             raise BadInput(
                 f"another run is writing to {folder}: {owner or 'it does not say which'}",
                 "the file system has no locks, and that run was killed or hangs",
@@ -141,6 +144,18 @@ def _owned(folder: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
+def _open_ours(path: Path, flags: int) -> int:
+    """A file of the folder, made if it is not there. Raises OSError for a link or anything else in its place: what is
+    appended must not go elsewhere."""
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    try:
+        check_regular(descriptor, path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
     """What the system refuses in this block is a BadInput that names ``path``."""
@@ -152,7 +167,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def append_line(path: Path, data: bytes) -> None:
     """Under the folder's lock: one whole line, on disk when this returns. Raises BadInput, and then nothing is left."""
-    with writing(path), open(path, "ab+") as file:
+    with writing(path), os.fdopen(_open_ours(path, os.O_RDWR | os.O_APPEND), "ab+") as file:
         end = file.seek(0, os.SEEK_END)
         file.seek(max(0, end - 1))
         closing = b"" if file.read() in (b"", b"\n") else b"\n"
@@ -170,22 +185,8 @@ def append_line(path: Path, data: bytes) -> None:
 
 def replace_lines(path: Path, lines: Iterable[bytes]) -> None:
     """Under the folder's lock: write the file anew; what was there is kept under its name and a tilde."""
-    temporary, backup = path.with_name(path.name + ".new"), path.with_name(path.name + "~")
-    with writing(path):
-        with open(temporary, "wb") as file:
-            file.writelines(line + b"\n" for line in lines)
-            file.flush()
-            os.fsync(file.fileno())
+    backup = path.with_name(path.name + "~")
+    with writing(path), replacing(path, sync=True) as file:
+        file.writelines(line + b"\n" for line in lines)
         backup.unlink(missing_ok=True)
         os.link(path, backup)
-        temporary.replace(path)
-        sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """A new name is on disk once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -15,6 +15,7 @@ import msgspec
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
+from ..files import replacing
 from ..schedules.nearest import Neighbour
 from .journal import Damaged, Trial, parse
 from .lines import Stream
@@ -53,10 +54,9 @@ def write_best(folder: Path, lines: Iterable[Best]) -> Path:
     """Replace a folder's shipped records, in the order of their hashes so that a change shows as few lines."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / BEST
-    temporary = path.with_name(BEST + ".new")
     ordered = sorted(lines, key=lambda best: int(best.trial.workload))
-    temporary.write_bytes(b"".join(msgspec.json.encode(best) + b"\n" for best in ordered))
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.writelines(msgspec.json.encode(best) + b"\n" for best in ordered)
     return path
 
 

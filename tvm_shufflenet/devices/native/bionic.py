@@ -15,6 +15,8 @@ from pathlib import Path
 
 from ... import toolchain
 from ...errors import LinkFailed, ToolMissing
+from ...library.licences import FOLDER as LICENCES
+from ...library.licences import texts_for_server, write_texts
 from .build import HEADERS, HERE, LIBS, SERVER, SOURCES, compile_server, ffi_headers, last_lines, package_folder
 from .cached_build import cached_build
 
@@ -62,6 +64,10 @@ def server_bundle(folder: Path) -> Path:
     settings += compile_server([str(compiler)], Path())
     built = cached_build("device-server-android", [*inputs, *settings], build)
     shutil.copytree(built, folder, dirs_exist_ok=True)
+    texts = texts_for_server(None)
+    if (ndk / "NOTICE").is_file():  # of its library of C++, among all else that it holds
+        texts[f"{LICENCES}/android-ndk-NOTICE.txt"] = (ndk / "NOTICE").read_bytes()
+    write_texts(folder, texts)
     return folder / SERVER
 
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from ... import toolchain
 from ...errors import BadInput, LinkFailed, ToolMissing
+from ...library.licences import texts_for_server, write_texts
+from ...locks import lock, locked
 from ...targets import host_machine
 from .cached_build import cached_build
 
@@ -130,6 +132,7 @@ def server_bundle(arch: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in (SERVER, *LIBS):
         shutil.copy(built / name, folder)
+    write_texts(folder, texts_for_server(toolchain.find_zig().path))
     return folder / SERVER
 
 
@@ -195,17 +198,19 @@ def _copy_installed(arch: str, folder: Path) -> None:
 def _download(arch: str, folder: Path) -> None:
     """Only the two libraries are kept: 5 MB of almost 100."""
     folder.mkdir()
-    pins = " ".join(_requirements())
-    download = f"pip download --no-deps --only-binary=:all: --platform manylinux_2_28_{arch} {pins}"
+    download = f"pip download --no-deps --only-binary=:all: --platform manylinux_2_28_{arch} --require-hashes"
     with tempfile.TemporaryDirectory() as wheels:
-        command = [sys.executable, "-m", *download.split(), "--disable-pip-version-check", "--dest", wheels]
+        pins = Path(wheels, "requirements.txt")
+        pins.write_text(locked("runtime", tuple(_requirements())))
+        options = ["--requirement", str(pins), "--disable-pip-version-check", "--dest", wheels]
+        command = [sys.executable, "-m", *download.split(), *options]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             raise ToolMissing(
                 f"TVM's runtime for {arch} could not be downloaded:\n{last_lines(done.stderr)}",
-                "no network, or no pip in this environment",
-                f"{download} on a machine with a network, unpack {' and '.join(LIBS)} into one folder and set "
-                f"TVM_SHUFFLENET_RUNTIME_{arch.upper()} to it",
+                "no network, no pip in this environment, or a file that is not the one that was locked",
+                f"{download} -r {lock('runtime')} on a machine with a network, unpack {' and '.join(LIBS)} into one "
+                f"folder and set TVM_SHUFFLENET_RUNTIME_{arch.upper()} to it",
             )
         for wheel in Path(wheels).glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:

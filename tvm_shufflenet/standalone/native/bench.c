@@ -305,6 +305,7 @@ int main(int count, char **arguments) {
     run.outputs[index] = (tvmsn_output){output + offset, network->outputs[index].bytes};
 
   int status = driver_create(network, options.threads, &run.instance);
+  if (status == TVMSN_CPU) fail(EXIT_DEVICE, driver_cpu_text(network), "");
   if (status != TVMSN_OK) fail(EXIT_DEVICE, driver_status_text(status), "");
   double cold_us = once(&run, NULL);
   struct answer answer = judge(output, output_bytes);

@@ -2,6 +2,7 @@
 
 #include <stdatomic.h>
 
+#include "cpu.h"
 #include "pool.h"
 
 #define ALIGNMENT ((size_t)64)
@@ -183,6 +184,7 @@ int driver_create(const struct network *network, int threads, struct instance **
   if (instance == NULL) return TVMSN_NULL;
   *instance = NULL;
   if (threads < 0 || threads > POOL_THREADS) return TVMSN_COUNT;
+  if (cpu_lacks(network->features) != NULL) return TVMSN_CPU;
   if (threads == 0) threads = system_processors();
   if (threads > POOL_THREADS) threads = POOL_THREADS;
   size_t header = aligned(sizeof(struct instance)), arena = aligned(network->arena_bytes);
@@ -215,6 +217,11 @@ const char *driver_last_error(const struct instance *instance) {
                           : instance->error;
 }
 
+const char *driver_cpu_text(const struct network *network) {
+  const char *sentence = cpu_lacks(network->features);
+  return sentence != NULL ? sentence : driver_status_text(TVMSN_CPU);
+}
+
 const char *driver_status_text(int status) {
   switch (status) {
     case TVMSN_OK: return "done";
@@ -225,6 +232,7 @@ const char *driver_status_text(int status) {
     case TVMSN_BUSY: return "another thread is running this instance; create one for each";
     case TVMSN_MEMORY: return "there is no memory for an instance";
     case TVMSN_THREAD: return "the system started no more threads";
+    case TVMSN_CPU: return "the CPU lacks instructions that the library was compiled for";
     default: return "no status of this library";
   }
 }

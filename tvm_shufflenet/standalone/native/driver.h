@@ -29,6 +29,7 @@ struct network {
   size_t step_count;
   size_t arena_bytes;
   size_t workspace_bytes; /* for each thread */
+  const char *const *features; /* of the CPU, that its kernels may use; NULL behind the last */
 };
 
 struct instance;
@@ -41,6 +42,8 @@ int driver_run(struct instance *instance, const tvmsn_input *inputs, size_t inpu
 int driver_threads(const struct instance *instance);
 const char *driver_last_error(const struct instance *instance);
 const char *driver_status_text(int status);
+/* What this CPU lacks of what the network was compiled for, in words. */
+const char *driver_cpu_text(const struct network *network);
 
 /* As driver_run, and `clock` is read before the first step and after each one: step_count + 1 times. */
 int driver_run_timed(struct instance *instance, const tvmsn_input *inputs, size_t input_count,

@@ -14,7 +14,8 @@ enum tvmsn_status {
   TVMSN_OVERLAP = 4, /* buffers that share memory */
   TVMSN_BUSY = 5,    /* another thread is running this instance */
   TVMSN_MEMORY = 6,  /* no memory */
-  TVMSN_THREAD = 7   /* the system started no thread */
+  TVMSN_THREAD = 7,  /* the system started no thread */
+  TVMSN_CPU = 8      /* the CPU lacks instructions that the library was compiled for */
 };
 
 /* An input or output: contiguous elements of `type` ("float32", ...) in the order of `shape`. */

@@ -30,6 +30,9 @@ void system_wake(_Atomic uint32_t *word);
 /* Processors that this process may use. */
 int system_processors(void);
 
+/* An entry of the auxiliary vector, by which the kernel describes the CPU. Returns 0, or -1 where it is not to be had. */
+int system_auxiliary(uint64_t type, uint64_t *value);
+
 /* Tell the processor that this is a loop that waits. */
 static inline void system_pause(void) {
 #if defined(__x86_64__)

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -53,6 +54,11 @@ void system_wait(_Atomic uint32_t *word, uint32_t seen) {
 }
 
 void system_wake(_Atomic uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 0x7fffffff, NULL, NULL, 0); }
+
+int system_auxiliary(uint64_t type, uint64_t *value) {
+  *value = getauxval((unsigned long)type);
+  return 0;
+}
 
 int system_processors(void) {
   cpu_set_t mask;

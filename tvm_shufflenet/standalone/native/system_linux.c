@@ -4,7 +4,7 @@
 #if defined(__x86_64__)
 
 enum { SYS_mmap = 9, SYS_mprotect = 10, SYS_munmap = 11, SYS_rt_sigprocmask = 14, SYS_clone = 56, SYS_exit = 60 };
-enum { SYS_futex = 202, SYS_sched_getaffinity = 204 };
+enum { SYS_futex = 202, SYS_sched_getaffinity = 204, SYS_openat = 257, SYS_read = 0, SYS_close = 3 };
 
 static long call(long number, long a, long b, long c, long d, long e, long f) {
   register long r10 __asm__("r10") = d;
@@ -44,7 +44,7 @@ static long clone_thread(long flags, void **stack, _Atomic uint32_t *alive) {
 #elif defined(__aarch64__)
 
 enum { SYS_exit = 93, SYS_futex = 98, SYS_sched_getaffinity = 123, SYS_rt_sigprocmask = 135, SYS_munmap = 215 };
-enum { SYS_clone = 220, SYS_mmap = 222, SYS_mprotect = 226 };
+enum { SYS_clone = 220, SYS_mmap = 222, SYS_mprotect = 226, SYS_openat = 56, SYS_read = 63, SYS_close = 57 };
 
 static long call(long number, long a, long b, long c, long d, long e, long f) {
   register long x8 __asm__("x8") = number;
@@ -86,6 +86,7 @@ static long clone_thread(long flags, void **stack, _Atomic uint32_t *alive) {
 #error "the driver knows x86-64 and aarch64"
 #endif
 
+enum { AT_FDCWD = -100, O_RDONLY_CLOEXEC = 02000000 };
 enum { PROT_NONE = 0, PROT_READ_WRITE = 3, MAP_PRIVATE_ANONYMOUS = 0x22 };
 enum { FUTEX_WAIT = 0, FUTEX_WAIT_PRIVATE = 128, FUTEX_WAKE_PRIVATE = 129 };
 enum { SIG_SETMASK = 2, SIGNAL_SET_BYTES = 8 };
@@ -131,6 +132,22 @@ void system_wait(_Atomic uint32_t *word, uint32_t seen) {
 }
 
 void system_wake(_Atomic uint32_t *word) { call(SYS_futex, (long)word, FUTEX_WAKE_PRIVATE, 0x7fffffff, 0, 0, 0); }
+
+/* From /proc: what getauxval looks into is the C library's, which a library without one has no way to. */
+int system_auxiliary(uint64_t type, uint64_t *value) {
+  static const char path[] = "/proc/self/auxv";
+  uint64_t entries[128]; /* pairs of type and value; kernels make some 20 */
+  long file = call(SYS_openat, AT_FDCWD, (long)path, O_RDONLY_CLOEXEC, 0, 0, 0);
+  if (file < 0) return -1;
+  long bytes = call(SYS_read, file, (long)entries, sizeof entries, 0, 0, 0);
+  call(SYS_close, file, 0, 0, 0, 0, 0);
+  for (long index = 0; index + 1 < bytes / 8; index += 2)
+    if (entries[index] == type) {
+      *value = entries[index + 1];
+      return 0;
+    }
+  return -1;
+}
 
 int system_processors(void) {
   uint64_t mask[128] = {0}; /* 8192 processors */
