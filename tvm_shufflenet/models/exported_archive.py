@@ -47,9 +47,10 @@ KNOWN = re.compile(
 # What the pickle of a tuple of tensors names. It is never unpickled: one that names more is refused, so that nobody
 # takes the file for a harmless one.
 TENSORS_ONLY = re.compile(
-    r"collections OrderedDict|torch (Size|device|\w+Storage|u?int\d+|b?float\d+\w*|bool)|torch\._utils _rebuild_\w+"
-    r"|torch\._tensor _rebuild_from_type_v2|torch\.nn\.parameter Parameter|torch\.serialization _get_layout"
-    r"|torch\._export\.serde\.serialize _reconstruct_fake_tensor|_codecs encode"
+    r"collections OrderedDict|torch (Size|Tensor|device|\w+Storage|u?int\d+|b?float\d+\w*|bool)"
+    r"|torch\._utils _rebuild_\w+|torch\.storage UntypedStorage|torch\._tensor _rebuild_from_type_v2"
+    r"|torch\.nn\.parameter Parameter|torch\.serialization _get_layout|_codecs encode"
+    r"|torch\._export\.serde\.serialize _reconstruct_fake_tensor"
 )
 # Of ATen's own operators those that TVM imports and that no table of torch's calls reducible.
 ALSO_KNOWN = {
@@ -58,6 +59,8 @@ ALSO_KNOWN = {
     "hamming_window", "lift_fresh_copy", "linalg_vector_norm", "masked_select", "max", "median", "min", "randn_like",
     "round", "sym_constrain_range_for_size", "sym_size", "sym_stride", "sym_numel",
 }  # fmt: skip
+# They change a tensor's memory, not its elements.
+NEVER_KNOWN = {"resize_", "resize_as_", "set_data"}
 
 
 def clean_archive(path: Path) -> io.BytesIO:
@@ -167,6 +170,8 @@ def is_core(name: str, overload: str) -> bool:
     """
     if name in ALSO_KNOWN:
         return True
+    if name in NEVER_KNOWN:
+        return False
     found = [_aten(name, overload)]
     if name.endswith("_") and not name.endswith("__"):
         found.append(_aten(name.removesuffix("_"), overload))  # in place: what is the same beside that

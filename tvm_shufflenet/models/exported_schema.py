@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from .exported_expressions import NotArithmetic, check_expression, check_guard, check_symbol
+from ..tracebacks import recorded_at
+from .exported_expressions import check_expression, check_guard, check_symbol
 
 LARGEST_JSON = 64 * 2**20
 LARGEST_TENSOR = 4 * 2**30
@@ -48,7 +49,6 @@ Float = float | Literal["Infinity", "-Infinity", "NaN"]
 Text = Annotated[str, Meta(max_length=2000)]
 DTYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 12: 1, 13: 2}
 Dtype = Literal[1, 2, 3, 4, 5, 6, 7, 8, 12, 13]
-STRIDED = 7
 
 
 class Refused(ValueError):
@@ -416,26 +416,28 @@ def _readable(exc: msgspec.ValidationError) -> str:
     return ascii(text)[1:-1][:300]
 
 
-def check_operators(program: ExportedProgram, known) -> None:
+def check_operators(program: ExportedProgram, known: Callable[[str, str], bool]) -> None:
     """Every operator of ATen is one that ``known(name, overload)`` knows. Raises Refused, with those at fault."""
-    wanted: dict[tuple[str, str], None] = {}
-    nodes = 0
-    for graph in program.graph_module.graph.graphs():
-        nodes += len(graph.nodes)
-        wanted.update({ATEN.match(node.target).groups(): None for node in graph.nodes if ATEN.match(node.target)})
-        _check_graph_arguments(graph.nodes)
-    if nodes > MOST_NODES:
-        raise Refused(f"it has {nodes} operators")
-    unknown = [f"aten.{each[0]}.{each[1]}".removesuffix(".default") for each in wanted if not known(*each)]
+    nodes = [node for graph in program.graph_module.graph.graphs() for node in graph.nodes]
+    if len(nodes) > MOST_NODES:
+        raise Refused(f"it has {len(nodes)} operators")
+    wanted: dict[tuple[str, str], Node] = {}
+    for node in nodes:
+        if found := ATEN.match(node.target):
+            wanted.setdefault(found.groups(), node)
+        if any(each.arg.as_graph is not UNSET for each in node.inputs) and node.target not in WRAPPERS:
+            raise Refused(f"{node.target!a} takes a graph")
+    unknown = [_shown(node) for (name, overload), node in wanted.items() if not known(name, overload)]
     if unknown:
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         raise Refused(f"it uses {', '.join(unknown[:8])}{more}, which PyTorch does not reduce to its core operators")
 
 
-def _check_graph_arguments(nodes: Iterable[Node]) -> None:
-    for node in nodes:
-        if any(each.arg.as_graph is not UNSET for each in node.inputs) and node.target not in WRAPPERS:
-            raise Refused(f"{node.target!a} takes a graph")
+def _shown(node: Node) -> str:
+    """``aten.lgamma (net.py:7)``."""
+    place = recorded_at(node.metadata.get("stack_trace"))
+    name = node.target.removeprefix("torch.ops.").removesuffix(".default")
+    return f"{name} ({place})" if place else name
 
 
 def check_tree(text: str) -> None:
@@ -484,9 +486,3 @@ def _printable_trace(text: str) -> str:
         if LINE.match(line) and line.isprintable():
             frames.append(line)
     return "\n".join(frames)
-
-
-__all__ = [
-    "DTYPE_BYTES", "ExportedProgram", "NotArithmetic", "PayloadConfig", "Refused", "SymInt", "TensorMeta",
-    "check_operators", "check_tree", "read_json",
-]  # fmt: skip
