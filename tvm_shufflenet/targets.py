@@ -6,6 +6,7 @@ This module imports neither TVM nor torch, so that listing targets costs nothing
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import asdict, dataclass, replace
 
 from .errors import UnknownName
@@ -102,6 +103,31 @@ class Target:
 
     def to_json(self) -> dict:
         return asdict(self)
+
+
+# A CPU as TVM writes it down, in files by whomever: which code is generated for it, and no options of LLVM's.
+CONFIG_WORD = re.compile(r"[\w.+\-]{0,100}\Z")
+CONFIG = {
+    **dict.fromkeys(("mcpu", "mtriple", "mabi", "mfloat-abi", "tag"), lambda v: _is_word(v)),
+    **dict.fromkeys(("mattr", "keys"), lambda v: isinstance(v, list) and len(v) <= 200 and all(map(_is_word, v))),
+    **dict.fromkeys(("num-cores", "vector-width", "opt-level"), lambda v: type(v) is int and -1 <= v <= 4096),
+    "kind": lambda value: value == "llvm",
+}
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and CONFIG_WORD.match(value) is not None
+
+
+def is_cpu(config: object) -> bool:
+    """Whether a target as JSON is a CPU and no more. TVM may be asked for such a target, whoever wrote it."""
+
+    def plain(key: object, value: object) -> bool:
+        if isinstance(key, str) and key.startswith("feature."):
+            return type(value) in (bool, int) and _is_word(key)
+        return isinstance(key, str) and key in CONFIG and CONFIG[key](value)
+
+    return isinstance(config, dict) and "kind" in config and all(plain(*item) for item in config.items())
 
 
 KIB, MIB = 1024, 1024 * 1024

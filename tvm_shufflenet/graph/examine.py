@@ -15,6 +15,7 @@ from ..tracebacks import recorded_at
 
 LINES_PER_OPERATOR = 3
 NAMES_PER_KIND = 8
+LARGEST_BYTES = 4 * 2**30
 
 
 def examine(program: ExportedProgram) -> ExportedProgram:
@@ -28,6 +29,7 @@ def examine(program: ExportedProgram) -> ExportedProgram:
     _check_weights(program)
     program = decomposed(program)
     _check_state(program)
+    _check_sizes(program)
     return program
 
 
@@ -129,6 +131,20 @@ def _check_state(program: ExportedProgram) -> None:
             "a counter or a cache in a buffer",
             "leave that out of the model's inference",
         )
+
+
+def _check_sizes(program: ExportedProgram) -> None:
+    """No tensor is too large to be computed here, whatever a file said of it. Raises ImportFailed."""
+    for node in _calls(program):
+        found = node.meta.get("val")
+        for tensor in found if isinstance(found, (list, tuple)) else [found]:
+            if isinstance(tensor, torch.Tensor) and tensor.numel() * tensor.element_size() > LARGEST_BYTES:
+                raise ImportFailed(
+                    f"the model makes a tensor of {tensor.numel() * tensor.element_size() / 2**30:.3g} GB: "
+                    f"{_listed([node])}",
+                    "its input or a factor of its shapes is far too large",
+                    "give a smaller --input-shape",
+                )
 
 
 def _check_weights(program: ExportedProgram) -> None:

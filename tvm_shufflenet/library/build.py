@@ -16,6 +16,7 @@ from ..errors import RecordMismatch, lines_of
 from ..graph import pipeline
 from ..graph.tasks import OperatorTask, operator_tasks
 from ..schedules import rules
+from ..schedules.admitted import check_straight
 from ..schedules.nearest import Neighbour, near_trace
 from ..targets import Target
 from . import alternate, lowering
@@ -95,6 +96,9 @@ def schedule_tuned(
     try:
         with target.tvm(), database:
             scheduled = transform.MetaScheduleApplyDatabase()(fused)
+        for function in scheduled.functions.values():
+            if isinstance(function, tvm.tirx.PrimFunc):
+                check_straight(function)
     except Exception as exc:
         raise RecordMismatch(
             f"a record's schedule does not apply to its operator: {lines_of(exc)[-1]}",

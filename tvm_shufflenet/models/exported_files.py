@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-import pickle
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +15,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from ..errors import BadInput, ImportFailed, lines_of
+from .exported_archive import clean_archive, written_by
+from .exported_schema import Refused
 
 # Without a path or an archive's first folder, what each kind of archive holds.
 TORCHSCRIPT, CHECKPOINT, AOTINDUCTOR = "constants.pkl", "data.pkl", "data/aotinductor/"
@@ -55,7 +55,7 @@ def load_program(path: Path, input_shape: tuple[int, ...] | None) -> tuple[Expor
 def _load(path: Path) -> ExportedProgram:
     with _quiet_and_safe() as warned:
         try:
-            return torch.export.load(path)
+            return torch.export.load(clean_archive(path))
         except Exception as exc:
             # torch swallows the first error, warns of it, and raises another that refers to the warning.
             cause = next((record.exc_info[1] for record in warned if record.exc_info), exc)
@@ -115,24 +115,33 @@ def _archive(archive: zipfile.ZipFile, exc: Exception) -> tuple[str, str]:
     if CHECKPOINT in names and not programs:
         return "a checkpoint of torch.save, no exported program", "name it with --weights beside the network's --model"
     if OLD_PROGRAM in names:
-        version = archive.read(names["version"]).decode() if "version" in names else "unknown"
-        return f"written by a torch before 2.8 (schema {version}), this is torch {torch.__version__}", EXPORT_AGAIN
-    return _version(json.loads(archive.read(names[programs[0]])) if programs else {}, exc), EXPORT_AGAIN
+        writer = f"a torch before 2.8{_old_schema(archive, names)}"
+        return f"written by {writer}, this is torch {torch.__version__}", EXPORT_AGAIN
+    return _version(archive, exc), EXPORT_AGAIN
 
 
-def _version(program: dict, exc: Exception) -> str:
-    """Why an exported program does not load: another torch version where it is one, else torch's own words."""
+def _old_schema(archive: zipfile.ZipFile, names: dict[str, str]) -> str:
+    if "version" not in names:
+        return ""
+    with archive.open(names["version"]) as file:
+        return f" (schema {ascii(file.read(20).decode(errors='replace'))[1:-1]})"
+
+
+def _version(archive: zipfile.ZipFile, exc: Exception) -> str:
+    """Why an exported program does not load: another torch version where it is one, else our or torch's own words."""
     from torch._export.serde.schema import SCHEMA_VERSION
 
-    found = program.get("schema_version") or {}
-    writer, schema = program.get("torch_version", "unknown"), f"{found.get('major')}.{found.get('minor')}"
-    reason = lines_of(exc)[0][:200]
-    if isinstance(exc, pickle.UnpicklingError):
-        return "it holds pickled objects beside its tensors, which could run code"
-    if found.get("major") == SCHEMA_VERSION[0] and writer == torch.__version__:
-        return f"{reason} ({type(exc).__name__})"
-    ours = ".".join(map(str, SCHEMA_VERSION))
-    return f"written by torch {writer} (schema {schema}), this is torch {torch.__version__} (schema {ours}): {reason}"
+    written, reason = written_by(archive), ascii(lines_of(exc)[0][:300])[1:-1]
+    if not isinstance(exc, Refused):
+        reason += f" ({type(exc).__name__})"
+    same = written is not None and written.torch_version == torch.__version__
+    if written is None or (same and written.schema_version.major == SCHEMA_VERSION[0]):
+        return reason
+    ours, theirs = ".".join(map(str, SCHEMA_VERSION)), written.schema_version
+    return (
+        f"written by torch {ascii(written.torch_version)[1:-1]} (schema {theirs.major}.{theirs.minor}), this is torch "
+        f"{torch.__version__} (schema {ours}): {reason}"
+    )
 
 
 def _shape(program: ExportedProgram, path: Path) -> tuple:

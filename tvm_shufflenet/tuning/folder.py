@@ -32,7 +32,9 @@ from tvm.s_tir import meta_schedule as ms
 from .. import interrupts
 from ..containers import plain
 from ..errors import lines_of
+from ..graph.serialized import NotOperators, check_workload
 from ..latency import MEASURED
+from ..schedules.admitted import NotAdmitted, check_trace
 from ..toolchain import TVM_VERSION
 from .journal import Damaged, Trial, checksum, decode, encode, parse
 from .lines import Line, Stream, append_line, locked, writing
@@ -145,11 +147,12 @@ class RecordFolder:
             seconds = statistics.median(float(second) for second in run_secs)
             if not (math.isfinite(seconds) and min(run_secs) > 0):
                 raise Damaged("its times are none that a clock can show")
+            check_trace(trace)
             text = json.dumps(target, sort_keys=True)
             text = self._texts.setdefault(text, text)  # there are few targets, and may be a million records
             place = Place(self._streams[RECORDS], line.number, line.offset)
             return Found(workload_line, json_trace_hash(trace), seconds, text, checksum(body), place)
-        except Damaged as exc:
+        except (Damaged, NotAdmitted) as exc:
             self.skip(RECORDS, line.number, exc)
         except Exception:
             self.skip(RECORDS, line.number, "not a tuning record")
@@ -170,6 +173,7 @@ class RecordFolder:
             value = parse(line.data)
             shash = str(value[0])
             if shash not in self.lines:
+                check_workload(value)
                 workload = ms.database.Workload.from_json(value)
                 if workload_hash(workload.mod) != shash:
                     raise Damaged("not what its hash says, or of another TVM")
@@ -178,6 +182,8 @@ class RecordFolder:
             self.hashes[line.number - 1] = shash
         except Damaged as exc:
             self.skip(WORKLOADS, line.number, exc)
+        except NotOperators as exc:
+            self.skip(WORKLOADS, line.number, f"not a workload: {exc}")
         except Exception:
             self.skip(WORKLOADS, line.number, "not a workload")
 

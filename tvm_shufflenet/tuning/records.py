@@ -23,6 +23,7 @@ from ..errors import RecordMismatch, lines_of
 from ..graph.tasks import argument_shapes
 from ..latency import MEASURED
 from ..schedules.nearest import Neighbour
+from ..targets import is_cpu
 from ..toolchain import TVM_VERSION
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
 from .journal import Setting, Trial
@@ -383,7 +384,7 @@ def same_version(version: str) -> bool:
 def _is_target(written, target: tvm.target.Target) -> bool:
     """Whether a record's target is ``target``. Of one that this TVM does not know it raises errors of many kinds."""
     try:
-        return same_target(tvm.target.Target(written), target)
+        return is_cpu(written) and same_target(tvm.target.Target(written), target)
     except Exception:
         return False
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from ..containers import plain
+from ..schedules.admitted import check_trace
+from ..targets import is_cpu
 
 TraceJson = tuple[list[tuple[str, list, list, list]], list[tuple[int, Any]]]  # instructions, and values by instruction
-_TensorJson = tuple[Literal["TENSOR"], str, tuple[int, ...]]
+_Dtype = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{3,8}\d{0,3}\Z")]
+_Extent = Annotated[int, msgspec.Meta(ge=0, lt=2**40)]
+_TensorJson = tuple[Literal["TENSOR"], _Dtype, tuple[_Extent, ...]]
 _RecordJson = tuple[TraceJson, tuple[float, ...], dict[str, Any], tuple[_TensorJson, ...]]
 
 
@@ -45,23 +49,16 @@ def record_json(record: ms.database.TuningRecord) -> list:
 
 
 def record_of(body: Any, workload: ms.database.Workload) -> ms.database.TuningRecord:
-    """The reverse of ``record_json``, for JSON by whomever. Raises ValueError, and what TVM raises.
+    """The reverse of ``record_json``, for JSON by whomever: every record goes through here before TVM sees it. Raises
+    ValueError, and what TVM raises.
 
-    TVM's own reader takes null for whatever should be there, and a decision to its instruction however many there are;
-    it crashes on either.
+    TVM's own reader takes null for whatever should be there, and crashes on it; and its schedules do whatever they say.
     """
-    (instructions, decisions), *_ = msgspec.convert(body, _RecordJson)
-    if _has_null(instructions) or _has_null(decisions):
-        raise ValueError("a trace with nothing in one place")
-    if not all(0 <= index < len(instructions) for index, _ in decisions):
-        raise ValueError("a decision without its instruction")
+    trace, _, target, _ = msgspec.convert(body, _RecordJson)
+    check_trace(trace)
+    if not is_cpu(target):
+        raise ValueError("for a target that is more than a CPU")
     return ms.database.TuningRecord.from_json(body, workload)
-
-
-def _has_null(value) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(map(_has_null, value))
-    return value is None or (isinstance(value, dict) and any(map(_has_null, value.values())))
 
 
 def same_target(left, right) -> bool:

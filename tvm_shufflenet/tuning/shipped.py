@@ -16,6 +16,7 @@ import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from ..files import replacing
+from ..schedules.admitted import NotAdmitted, check_trace
 from ..schedules.nearest import Neighbour
 from .journal import Damaged, Trial, parse
 from .lines import Stream
@@ -64,8 +65,10 @@ def read_best(folder: Path) -> Iterator[tuple[int, Best | str]]:
     """Number and content of each line of a folder's shipped records, or what is wrong with it."""
     for line in Stream(folder / BEST).fresh():
         try:
-            yield line.number, msgspec.convert(parse(line.data), Best)
-        except (Damaged, msgspec.ValidationError) as exc:
+            best = msgspec.convert(parse(line.data), Best)
+            check_trace(best.trace)
+            yield line.number, best
+        except (Damaged, NotAdmitted, msgspec.ValidationError) as exc:
             yield line.number, str(exc)
 
 

@@ -118,9 +118,12 @@ def build(job: Job, library: Path) -> list[tuple[tuple[int, ...], str]]:
 
     from ..library.link import link
     from ..library.lowering import PIPELINE
+    from ..schedules.admitted import check_straight
 
     target = tvm.target.Target(job.target_config)
     module = tvm.ir.load_json(job.module_json)
+    for function in module.functions.values():
+        check_straight(function)
     with target:
         compiled = tvm.compile(module, target, tir_pipeline=PIPELINE)
 

@@ -13,6 +13,7 @@ from tvm.s_tir import Schedule
 
 from ..errors import BadInput, lines_of
 from ..graph.tasks import argument_shapes
+from ..schedules.admitted import check_straight
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
 from .journal import PRUNED, Damaged, Newer, Trial, decode, encode
 from .lines import Stream, replace_lines
@@ -238,7 +239,9 @@ def verify(folder: RecordFolder, on_progress: Callable[[int, int], None] = lambd
         on_progress(done, len(folder.entries))
         try:
             record = folder.record(entry)
-            record.trace.apply_to_schedule(Schedule(record.workload.mod), remove_postproc=False)
+            schedule = Schedule(record.workload.mod)
+            record.trace.apply_to_schedule(schedule, remove_postproc=False)
+            check_straight(schedule.mod["main"])
         except Exception as exc:
             folder.skip(RECORDS, entry.place.number, f"its schedule does not apply: {lines_of(exc)[-1]}")
     for number, best in read_best(folder.path):
