@@ -537,7 +537,7 @@ def sources(small, tmp_path_factory):
     """The C of the small network, its weights and its kernels."""
     folder = tmp_path_factory.mktemp("sources")
     store = RecordStore(folder / "records", HOST.tvm())
-    database = workflow.best_records(small, HOST, store, "measured", threads=4)
+    database, _ = workflow.best_records(small, HOST, store, "measured", threads=4)
     module = workflow.schedule_tuned(small.module, HOST, database, threads=4).module
     program = plan(module, compile_kernels(module, HOST, folder / "kernels.o"))
     building.write_sources(program, HOST, "small", folder)

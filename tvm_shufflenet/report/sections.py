@@ -82,12 +82,11 @@ class Section:
 def latency(comparison: Comparison, command: str) -> Section:
     kind, contest = comparison.tuned.kind, comparison.contest
     error = comparison.device["model_error_percent"]
-    bars = [
-        ranged_bar("ours, tuned", "tuned", comparison.tuned, error),
-        ranged_bar("TVM untuned", "untuned", comparison.untuned, error),
-    ]
-    rows = [("ours, tuned", None, *_numbers(comparison.tuned), 1.0, "")]
-    rows.append(("TVM untuned", None, *_numbers(comparison.untuned), comparison.speedup, ""))
+    own = [("ours, tuned", "tuned", comparison.tuned), ("ours, as shipped", "tuned", comparison.shipped)]
+    own = [each for each in (*own, ("TVM untuned", "untuned", comparison.untuned)) if each[2] is not None]
+    bars = [ranged_bar(*each, error) for each in own]
+    tuned_us = comparison.tuned.median_us
+    rows = [(name, None, *_numbers(found), found.median_us / tuned_us, "") for name, _, found in own]
     for entry in contest.peers if contest else ():
         ratio = entry.latency and entry.latency.median_us / comparison.tuned.median_us
         numbers = _numbers(entry.latency) if entry.latency else [None] * 4

@@ -108,7 +108,7 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
 
 def print_comparison(console: Console, comparison: Comparison, verdict: Verdict | None = None) -> None:
     if comparison.contest is None:
-        _print_pair(console, comparison)
+        _print_own(console, comparison)
     else:
         from .peers import print_contest
 
@@ -118,7 +118,7 @@ def print_comparison(console: Console, comparison: Comparison, verdict: Verdict 
         quality = "not calibrated" if off is None else f"about {off:.0f} % off on average"
         console.print(f"modelled latencies: the clock of the emulated core is a model, {quality}")
     error, allowed = comparison.max_abs_err, comparison.tolerance
-    console.print(f"speedup {comparison.speedup:.2f}; largest error against PyTorch {error:.2g}, {allowed:.2g} allowed")
+    console.print(f"{speedups(comparison)}; largest error against PyTorch {error:.2g}, {allowed:.2g} allowed")
     plain = [operator.name for operator in comparison.operators if operator.schedule != "record"]
     if plain:
         console.print(f"operators without a record: {', '.join(plain)}")
@@ -126,15 +126,27 @@ def print_comparison(console: Console, comparison: Comparison, verdict: Verdict 
         console.print(verdict.describe(), markup=False)
 
 
-def _print_pair(console: Console, comparison: Comparison) -> None:
+# The code of a comparison, in words.
+CODE = {"untuned": "TVM untuned", "shipped": "shipped", "tuned": "tuned"}
+
+
+def _print_own(console: Console, comparison: Comparison) -> None:
     threads = f"{comparison.threads} thread{'s' if comparison.threads > 1 else ''}"
     console.print(f"{comparison.model} on {comparison.device['name']}, {threads}")
     table = _table(f"{comparison.tuned.kind}, ms", "median", "min", "p90", "samples")
-    for name, latency in (("TVM untuned", comparison.untuned), ("tuned", comparison.tuned)):
+    for name, latency in comparison.latencies.items():
         table.add_row(
-            name, *_milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90)), _samples(latency)
+            CODE[name], *_milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90)), _samples(latency)
         )
     console.print(table)
+
+
+def speedups(comparison: Comparison) -> str:
+    """Tuned over untuned code, and over what is shipped."""
+    if comparison.gain is None:
+        return f"speedup {comparison.speedup:.2f}"
+    shipped = "tuned is what is shipped" if comparison.gain == 1 else f"{comparison.gain:.3f} against what is shipped"
+    return f"speedup {comparison.speedup:.2f} against TVM untuned, {shipped}"
 
 
 def _milliseconds(*values_us: float) -> list[str]:
