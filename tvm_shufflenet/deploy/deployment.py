@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import BadInput, DeviceFailed, PackageInvalid, WrongResult
+from ..latency import disagreement
 from ..library.package import MANIFEST, OperatorTime, Package, Timing, sha256
 from .remote import FULL, ConnectionLost, Remote, disk_full
 
@@ -66,8 +67,9 @@ class Report(msgspec.Struct, frozen=True):
     model: str
     device: DeviceFacts
     threads: int
-    latency_us: dict[str, float | int]
     output: Output
+    latency_us: dict[str, float | int] = {}
+    emulated: bool = False
     affinity: object = None
     cold_us: float | None = None
     peak_memory_bytes: int | None = None
@@ -87,6 +89,12 @@ class Deployed:
     timing: Timing
     output: Output
 
+    @property
+    def noise(self) -> str | None:
+        """Words where the samples do not agree, see ``latency.disagreement``."""
+        found = self.timing.latency_us
+        return disagreement(found["median"], found.get("p90"), found.get("p99"))
+
     def to_json(self) -> dict:
         return {
             "schema": 1,
@@ -99,6 +107,7 @@ class Deployed:
             "sent_bytes": self.sent_bytes,
             "unchanged": list(self.unchanged),
             "output": msgspec.to_builtins(self.output),
+            "noise": self.noise,
             **msgspec.to_builtins(self.timing),
         }
 
@@ -282,7 +291,7 @@ def _measure(remote: Remote, bench: str, settings: Settings) -> Report:
         # Old phones append what was written to standard error.
         facts, _ = json.JSONDecoder().raw_decode(text)
         report = msgspec.convert(facts, Report)
-        if not {"median", "samples"} <= report.latency_us.keys() or not all(map(_positive, report.latency_us.values())):
+        if not report.emulated and _is_latency(report.latency_us):
             raise ValueError(f"not a latency: {report.latency_us}")
     except (ValueError, msgspec.ValidationError) as exc:
         what = f"{bench} answered on {remote.name} with no report: {exc}"
@@ -294,11 +303,17 @@ def _measure(remote: Remote, bench: str, settings: Settings) -> Report:
             "the CPU is another than it was compiled for, or faulty",
             "compile it --untuned, or for the device's own target",
         )
+    if report.emulated:
+        raise DeviceFailed(
+            f"{remote.name} runs {bench} in an emulator: its answer is right, and its times mean nothing",
+            "the package is for another machine than this one",
+            "name the board itself, or use tvm-shufflenet bench PACKAGE --device emulated for modelled times",
+        )
     return report
 
 
-def _positive(value: float) -> bool:
-    return 0 < value < math.inf
+def _is_latency(found: dict[str, float | int]) -> bool:
+    return {"median", "samples"} <= found.keys() and all(0 < value < math.inf for value in found.values())
 
 
 def _bench_failed(remote: Remote, bench: str, code: int, words: str) -> DeviceFailed | BadInput:

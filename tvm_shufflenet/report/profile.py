@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from ..profiling.result import HOW
-from .tables import print_unmodelled
+from .tables import print_noise, print_unmodelled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,7 @@ def print_profile(console: Console, profile: Profile) -> None:
     make = _counted if profile.peak else _timed
     console.print(make(profile, console.width))
     _print_sum(console, profile)
+    print_noise(console, {"the whole network": profile.latency.noise})
     _print_plain(console, profile)
     for loop in profile.assembly:
         _print_loop(console, loop, profile.core_peak)

@@ -139,6 +139,7 @@ def _print_own(console: Console, comparison: Comparison) -> None:
             CODE[name], *_milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90)), _samples(latency)
         )
     console.print(table)
+    print_noise(console, {CODE[name]: latency.noise for name, latency in comparison.latencies.items()})
 
 
 def speedups(comparison: Comparison) -> str:
@@ -185,6 +186,7 @@ def print_bench(console: Console, bench: Bench) -> None:
     values = (latency.median_us, latency.min_us, latency.percentile_us(90), latency.percentile_us(99))
     table.add_row(bench.package.manifest.model, *_milliseconds(*values), _samples(latency))
     console.print(table)
+    print_noise(console, {"": latency.noise})
     cold = f"first inference {bench.cold_us / 1e3:.3f} ms, " if bench.cold_us else ""
     console.print(
         f"{cold}weights and activations {bench.peak_memory_bytes / 1e6:.2f} MB; largest error against PyTorch "
@@ -206,9 +208,17 @@ def print_deployed(console: Console, deployed: Deployed) -> None:
     values = [f"{latency[key] / 1e3:.3f}" if key in latency else "" for key in ("median", "min", "p90", "p99")]
     table.add_row(deployed.package.manifest.model, *values, f"{latency.get('samples', 0):.0f}")
     console.print(table)
+    print_noise(console, {"": deployed.noise})
     cold = f"first inference {timing.cold_us / 1e3:.3f} ms, " if timing.cold_us else ""
     memory = f"peak memory {timing.peak_memory_bytes / 1e6:.2f} MB, " if timing.peak_memory_bytes else ""
     console.print(f"{cold}{memory}output as expected; noted in {deployed.package.path}", markup=False)
+
+
+def print_noise(console: Console, noise: dict[str, str | None]) -> None:
+    """By the name of what was timed, what is to be said of its samples, if anything."""
+    for name, words in noise.items():
+        if words is not None:
+            console.print(f"{name}: {words}" if name else words, markup=False, style="yellow")
 
 
 def print_unmodelled(console: Console, cost: Cost | None) -> None:
