@@ -210,7 +210,7 @@ def test_few_trials_end_with_no_less_than_ships_and_every_command_agrees(tmp_pat
     target, a72 = find_target("arm64"), find_target("cortex-a72")
     with find_device("emulated", target) as device:
         lender = RecordStore(tmp_path / "lender", a72.tvm())
-        workflow.tune(unit, a72, device, lender, strategy="template", trials=12, seed=3, on_progress=lambda _: None)
+        workflow.tune(unit, a72, device, lender, strategy="template", trials=6, seed=3, on_progress=lambda _: None)
         write_best(tmp_path / "shipped", lender.best(MODELLED))
         store = RecordStore(tmp_path / "own", target.tvm(), tmp_path / "shipped", a72.tvm())
         result = workflow.tune(

@@ -209,6 +209,8 @@ def test_a_command_finds_those_that_serve_its_target(shipped, tmp_path, monkeypa
     for name in ("arm64", "raspberry-pi-4b", "android-arm64"):
         assert us(open_records(find_target(name), None), 8) == [8.0]
     store = open_records(find_target("arm64"), None)
+    assert store.sources == "the records shipped for cortex-a72", "there is no folder of one's own to name"
+    put(store, workload(16), 16e-6)
     assert store.sources.endswith("arm64, else by the records shipped for cortex-a72")
     chosen = open_records(find_target("arm64"), tmp_path / "chosen")
     assert us(chosen, 8) == [8.0] and chosen.folder == tmp_path / "chosen", "--records says where one's own are"

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 
 def _table(*columns: str, left: int = 1) -> Table:
-    """A plain table: the first ``left`` columns are words, the others numbers."""
+    """A plain table: the first ``left`` columns are words, the others numbers.
+
+    Where a console is narrow, words go on in the next line: a number is never cut.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", no_wrap=index < left)
+        words = index < left
+        table.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     return table
 
 
@@ -47,8 +51,7 @@ def print_models(console: Console, rows: list[dict]) -> None:
 
 
 def print_targets(console: Console, targets: Iterable[Target]) -> None:
-    table = _table("target", "cpu", "cores", "emulated as", "what it is", left=4)
-    table.columns[-1].justify = "left"
+    table = _table("target", "cpu", "cores", "emulated as", "what it is", left=5)
     for target in targets:
         table.add_row(target.name, target.mcpu, str(target.num_cores), target.core or "-", target.note)
     console.print(table)

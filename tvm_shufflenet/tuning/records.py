@@ -196,10 +196,13 @@ class RecordStore:
 
     @property
     def sources(self) -> str:
-        """Where the records come from, for people."""
-        if not self._borrowed or not self._best:
-            return str(self.folder)
-        return f"{self.folder}, else by the records shipped for {self.shipped_target.attrs['mcpu']}"
+        """Where the records come from, for people; only folders that hold any are named."""
+        own = str(self.folder) if self._own.entries or (self.folder / BEST).exists() else None
+        lent = self.shipped is not None and self._best and Path(self.shipped).resolve() != self.folder.resolve()
+        if not lent:
+            return own or "the templates' defaults"
+        shipped = f"the records shipped for {(self.shipped_target or self.target).attrs['mcpu']}"
+        return f"{own}, else by {shipped}" if own else shipped
 
     def _read_best(self, folder: Path, target: tvm.target.Target) -> None:
         """Add a folder's shipped records, which must be for ``target``."""
