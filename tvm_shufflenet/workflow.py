@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from .devices.base import Device
 from .devices.cycles import Cost
 from .devices.network import Network, timed
 from .errors import BadInput, DeployError, PackageInvalid, UnknownName
+from .graph.layers import kind_of, layer_names, rows
 from .graph.pipeline import fused
 from .graph.tasks import OperatorTask, operator_tasks
 from .host import host_facts
@@ -324,6 +325,17 @@ def compare_libraries(
     )  # fmt: skip
 
 
+def with_layers(scheduled: Scheduled, imported: Imported) -> Scheduled:
+    """The same network, its operators with the names of the model's layers whose weights they hold."""
+    weights = imported.model.weights()
+    held = {
+        task.name: [rows(kind_of(task.name), each.value.numpy()) for each in task.weights]
+        for task in operator_tasks(scheduled.module)
+    }
+    named = [replace(each, layers=layer_names(held.get(each.name, ()), weights)) for each in scheduled.operators]
+    return replace(scheduled, operators=tuple(named))
+
+
 def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
     """What ``compile_package`` will do. Raises ToolMissing without a linker."""
     records = store.sources if store else None
@@ -362,6 +374,7 @@ def compile_package(
     else:
         clocks = clocks or (MEASURED, default_clock(target))
         scheduled = schedule(imported, target, store, *clocks, threads=threads)
+    scheduled = with_layers(scheduled, imported)
     found = uses(scheduled, target, device) if isinstance(device, Device) else []
     with _work_folder() as folder:
         library, bench, files, standalone = None, None, {}, None
@@ -446,6 +459,7 @@ def operator_entry(operator: Operator) -> OperatorEntry:
         operator.tuned_for,
         operator.multiply_adds,
         arguments,
+        operator.layers,
     )
 
 

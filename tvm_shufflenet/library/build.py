@@ -34,7 +34,7 @@ class Operator:
     ``near record`` (no record: the template's candidate that is most like the record of a workload nearly the same,
     ``tuned_for`` that CPU), ``template`` (none is near: the template's default) or ``none`` (no template either: TVM's
     plain loops). ``multiply_adds`` are those of one call, ``arguments`` the shape and dtype of each tensor that it
-    takes.
+    takes, ``layers`` the names of the model's layers whose weights it holds.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Operator:
     tuned_for: str | None = None
     multiply_adds: int = 0
     arguments: tuple[tuple[tuple[int, ...], str], ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

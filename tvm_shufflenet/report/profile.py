@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from rich import box
 from rich.table import Table
 
+from ..library.operator_text import entry_text, layers_text
 from ..profiling.result import HOW
 from .tables import print_noise, print_unmodelled
 
@@ -25,6 +26,7 @@ def print_profile(console: Console, profile: Profile) -> None:
     console.print(f"{profile.manifest.model} on {profile.device['name']}, {threads}")
     console.print(f"{profile.kind}: {HOW[profile.kind]}")
     console.print(_rows(profile, console.width))
+    console.print(_meanings(profile))
     _print_sum(console, profile)
     print_noise(console, {"the whole network": profile.latency.noise})
     _print_plain(console, profile)
@@ -80,6 +82,17 @@ def _rows(profile: Profile, width: int) -> Table:
     for row in profile.rows:
         cells = [column.cell(profile, row) for column in columns]
         table.add_row(row.entry.name.removeprefix("fused_"), *cells, style=_style(profile, row))
+    return table
+
+
+def _meanings(profile: Profile) -> Table:
+    """What each operator is, for those who know the network by its layers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("operator", "what it is", "layers of the model"):
+        table.add_column(title, overflow="fold")
+    for row in profile.operators:
+        entry = row.entry
+        table.add_row(entry.name.removeprefix("fused_"), entry_text(entry), layers_text(entry.layers))
     return table
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..library.operator_text import entry_text, layers_text
 from ..profiling.result import HOW
 from ..profiling.roofline import roofline
 from . import plots
@@ -245,12 +246,18 @@ COUNTED_COLUMNS = (
 )
 
 
+MEANING_COLUMNS = (
+    (Column("what", "what it is"), lambda profile, row: entry_text(row.entry) if row.entry.arguments else ""),
+    (Column("layers", "layers of the model"), lambda profile, row: layers_text(row.entry.layers)),
+)
+
+
 def _scheduled_by(schedule: str) -> str:
     return "TVM's plain loops" if schedule == "none" else schedule
 
 
 def operators(profile: Profile, command: str) -> Section:
-    chosen = OPERATOR_COLUMNS + (COUNTED_COLUMNS if profile.peak else ())
+    chosen = OPERATOR_COLUMNS + (COUNTED_COLUMNS if profile.peak else ()) + MEANING_COLUMNS
     rows = tuple(tuple(value(profile, row) for _, value in chosen) for row in profile.rows)
     caption = f"Operators of {profile.manifest.model} on {profile.device['name']}, {profile.kind}: {HOW[profile.kind]}"
     table = Table(caption, tuple(column for column, _ in chosen), rows)

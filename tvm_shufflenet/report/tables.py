@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from ..errors import ToolMissing
+from ..library.operator_text import shape_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,13 +73,13 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
     from ..tuning.health import DRIFT
 
-    table = _table("operator", "space", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
+    table = _table("operator", "what it is", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
     measured = sorted((t for t in result.tasks if t.trials), key=lambda task: -task.cost_seconds)
     for task in measured:
         rate = task.flops / task.best_seconds / 1e9 if task.best_seconds else 0.0
         table.add_row(
             task.name,
-            task.space[:9],
+            shape_text(task.name, [shape for shape, _ in task.arguments]),
             str(task.weight),
             str(task.trials),
             f"{task.best_seconds * 1e6:.1f}",
@@ -86,8 +87,10 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
             f"{rate:.1f}",
         )
     console.print(table)
-    if result.rule_kind:
-        console.print(f"generated: TVM's own sketches, by its {result.rule_kind} rules")
+    generated = [task.name for task in measured if task.space != "template"]
+    if result.rule_kind and generated:
+        which = "all" if len(generated) == len(measured) else ", ".join(generated)
+        console.print(f"generated, by TVM's own sketches with its {result.rule_kind} rules: {which}", markup=False)
     left_out = [task.name for task in result.tasks if not task.trials]
     if left_out:
         console.print(f"no trial, for lack of --trials: {', '.join(left_out)}")

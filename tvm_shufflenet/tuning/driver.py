@@ -75,6 +75,11 @@ class Task:
     reference: Reference | None = None
 
     @property
+    def arguments(self) -> list[tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each tensor that a call takes, the result's last."""
+        return argument_shapes(self.mod)
+
+    @property
     def cost_seconds(self) -> float:
         """What the operator costs in one inference, all its occurrences together."""
         return self.weight * self.best_seconds
