@@ -439,6 +439,7 @@ def _tune(options) -> None:
             "per_minute": result.trials_per_minute,
         },
         "wall_s": result.wall_s,
+        "decision": decided and decided.to_json(),
         "records": str(store.folder),
     }
 

@@ -200,7 +200,10 @@ def open_records(target: Target, chosen: Path | None, must_exist: bool = False) 
     if must_exist and chosen is not None and not chosen.is_dir():
         raise BadInput(f"there is no folder {chosen}", "", "tvm-shufflenet tune ... --records " + str(chosen))
     lender = find_target(target.shipped).tvm() if target.shipped else None
-    return RecordStore(folder, target.tvm(), shipped, lender)
+    store = RecordStore(folder, target.tvm(), shipped, lender)
+    if chosen is not None:
+        store.refuse_useless()
+    return store
 
 
 def best_records(
@@ -329,8 +332,8 @@ def with_layers(scheduled: Scheduled, imported: Imported) -> Scheduled:
     """The same network, its operators with the names of the model's layers whose weights they hold."""
     weights = imported.model.weights()
     held = {
-        task.name: [rows(kind_of(task.name), each.value.numpy()) for each in task.weights]
-        for task in operator_tasks(scheduled.module)
+        name: [rows(kind_of(name), each.value.numpy()) for each in constants]
+        for name, constants in scheduled.weights.items()
     }
     named = [replace(each, layers=layer_names(held.get(each.name, ()), weights)) for each in scheduled.operators]
     return replace(scheduled, operators=tuple(named))

@@ -62,19 +62,21 @@ class Scheduled:
     """A network of operators that are ready to be compiled, and what is known about each of them.
 
     ``workloads`` are the operators before they were scheduled, by name; none where all are as TVM generates them.
+    ``weights`` are the constants that each operator is called with, as in OperatorTask.
     """
 
     module: tvm.IRModule
     operators: tuple[Operator, ...]
     workloads: Mapping[str, tvm.IRModule] = field(default_factory=dict)
+    weights: Mapping[str, tuple[tvm.ir.GenericConst, ...]] = field(default_factory=dict)
 
 
 def schedule_untuned(module: tvm.IRModule, target: Target) -> Scheduled:
     """TVM's own untuned code: what the tuned library is compared with."""
     ready = pipeline.stock(module, target)
-    return Scheduled(
-        ready, tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in operator_tasks(ready))
-    )
+    tasks = operator_tasks(ready)
+    operators = tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in tasks)
+    return Scheduled(ready, operators, weights={task.name: task.weights for task in tasks})
 
 
 def schedule_tuned(
@@ -104,7 +106,8 @@ def schedule_tuned(
         ) from exc
     if target.core is not None:
         scheduled = alternate.AlternateTraversal(threads)(scheduled)
-    return Scheduled(scheduled, operators, {task.name: task.mod for task in tasks})
+    weights = {task.name: task.weights for task in tasks}
+    return Scheduled(scheduled, operators, {task.name: task.mod for task in tasks}, weights)
 
 
 def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:

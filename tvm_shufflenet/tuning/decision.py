@@ -39,10 +39,20 @@ class Decision:
     networks: int
 
     def describe(self) -> str:
-        """One line for people."""
-        ms = "by the network's own time, {} tried: {} {:.3f} ms; shipped {:.3f}, each operator's fastest {:.3f}"
-        what = "the shipped schedules are kept," if self.chosen is None else "chosen"
-        return ms.format(self.networks, what, *(us / 1e3 for us in (self.chosen_us, self.shipped_us, self.fastest_us)))
+        """For people: what is kept, and what else there was."""
+        what = "the shipped schedules are kept" if self.chosen is None else "chosen"
+        ours, shipped, fastest = (us / 1e3 for us in (self.chosen_us, self.shipped_us, self.fastest_us))
+        return (
+            f"by the network's own time, {self.networks} tried: {what}, {ours:.3f} ms\n"
+            f"(as shipped {shipped:.3f}, each operator's fastest record {fastest:.3f})"
+        )
+
+    def to_json(self) -> dict:
+        return {
+            "kept": "shipped" if self.chosen is None else "chosen",
+            "networks": self.networks,
+            "latency_us": {"shipped": self.shipped_us, "fastest_records": self.fastest_us, "kept": self.chosen_us},
+        }
 
 
 def near(ranked: Sequence[tuple[str, float]], shipped: str | None) -> list[str]:

@@ -98,7 +98,8 @@ class RecordStore:
         self._numbers: dict[int, int] = {}  # of their lines, by the identity of each
         self._met: dict[str, list[Shipped]] = {}
         self._skipped: list[Skipped] = []
-        self._shipped_elsewhere = 0
+        self._shipped_elsewhere = self._own_elsewhere = 0
+        self._own_best: set[Trial] = set()  # of the folder's own shipped records
         self._refused: Counter[str] = Counter()  # shipped records of other TVM versions
         self._matches: dict[str, bool] = {}
         self._hidden: set[Trial] = set()
@@ -116,11 +117,21 @@ class RecordStore:
 
     def _refuse_useless(self) -> None:
         """Raises RecordMismatch where there are records, and none is for this target and TVM."""
-        if next(self._entries(), None) or self._best:
+        if not (next(self._entries(), None) or self._best):
+            self._refuse(self.other_targets)
+
+    def refuse_useless(self) -> None:
+        """Raises RecordMismatch where the folder itself has records, and none of them is for this target and TVM."""
+        usable = any(folder is self._own for folder, _ in self._entries())
+        if usable or any(line.trial in self._own_best for lines in self._best.values() for line in lines):
             return
-        if self.other_targets:
+        self._refuse(sum(not self._is_ours(entry.target) for entry in self._own.entries.values()) + self._own_elsewhere)
+
+    def _refuse(self, others: int) -> None:
+        """For ``others`` of another target, or because all that there are are of another TVM."""
+        if others:
             raise RecordMismatch(
-                f"the {self.other_targets} records in {self.folder} are not for this target",
+                f"the {others} records in {self.folder} are not for this target",
                 "they were tuned for another machine, or TVM described it otherwise",
                 "name another --records folder, or tune again into an empty one",
             )
@@ -216,10 +227,13 @@ class RecordStore:
                 matches[key] = _is_target(best.target, target)
             if not matches[key]:
                 self._shipped_elsewhere += 1
+                self._own_elsewhere += folder == self.folder
             elif not same_version(best.trial.tvm):
                 self._refused[best.trial.tvm] += 1
             else:
                 self._best.setdefault(best.trial.workload, []).append(best)
+                if folder == self.folder:
+                    self._own_best.add(best.trial)
                 self._numbers[id(best)] = number
 
     def _read_choices(self) -> None:
