@@ -72,6 +72,9 @@ class Shipped(NamedTuple):
         return self.same_target and self.trial.kind == MODELLED
 
 
+Ranked = list[tuple[RecordFolder, Entry]]  # the records of a workload, the fastest first
+
+
 @dataclass
 class RecordStore:
     """The records of one folder for one target. Lines that cannot be read are skipped, reported and left in place.
@@ -289,7 +292,9 @@ class RecordStore:
         if own:
             self._untried = set(alone) & {row.workload for row in rows}
         if choice is not None:
-            chosen = {key: row for key in choice.chosen if (row := self._chosen_row(key, choice)) is not None}
+            ranked = self._ranked(setting)
+            found = {key: self._chosen_row(ranked.get(key, []), choice, key) for key in choice.chosen}
+            chosen = {key: row for key, row in found.items() if row is not None}
             alone |= chosen
             self._untried -= set(chosen)
         return _as_database([*(row for row in rows if row.workload not in alone), *alone.values()])
@@ -301,22 +306,23 @@ class RecordStore:
         choice = setting and self.choice(network, setting)
         return not (choice and choice.shipped)
 
-    def _chosen_row(self, workload: str, choice: Choice) -> Row | None:
+    def _chosen_row(self, ranked: Ranked, choice: Choice, workload: str) -> Row | None:
         """None where a record has come since that is faster by itself, or the one that was chosen has gone."""
-        ranked = self._ranked(choice.setting).get(workload, [])
         if not ranked or ranked[0][1].trial.trace != choice.fastest.get(workload):
             return None
-        return self._row_of(workload, choice.chosen[workload], choice.setting)
+        return self._row_of(ranked, choice.chosen[workload])
 
-    def _row_of(self, workload: str, trace: str, setting: Setting) -> Row | None:
-        for folder, entry in self._ranked(setting).get(workload, []):
+    @staticmethod
+    def _row_of(ranked: Ranked, trace: str) -> Row | None:
+        for folder, entry in ranked:
             if entry.trial.trace == trace and (record := folder.usable(entry)) is not None:
-                return Row(setting, workload, record)
+                return Row(entry.trial.setting, entry.trial.workload, record)
         return None
 
     def assigned(self, chosen: Mapping[str, str], setting: Setting) -> ms.database.MemoryDatabase:
         """For each workload the record of that trace alone; for others that have been met, what is shipped."""
-        rows = {key: self._row_of(key, trace, setting) for key, trace in chosen.items()}
+        ranked = self._ranked(setting)
+        rows = {key: self._row_of(ranked.get(key, []), trace) for key, trace in chosen.items()}
         found = {key: row for key, row in rows.items() if row is not None}
         alone = self._stand_ins(list(found.values()), None, self._order([setting.clock], []), setting.threads)
         return _as_database([*found.values(), *(row for key, row in alone.items() if key not in found)])
@@ -360,7 +366,7 @@ class RecordStore:
         return _as_database(self._rows(Setting(clock, threads)))
 
     def stand_in(self, workload: tvm.IRModule, clock: str, threads: int = 1) -> ms.database.TuningRecord | None:
-        """The shipped record of a workload: where a search begins. None is of the same clock if another is."""
+        """The shipped record of a workload: where a search begins. One of the same clock comes first."""
         self.meet([workload])
         row = self._shipped_row(workload_hash(workload), self._order([clock], []), threads)
         return row and row.record
@@ -387,7 +393,7 @@ class RecordStore:
         shipped = {each.trial.setting for found in self._met.values() for each in found if each.competes}
         return shipped | {entry.trial.setting for _, entry in self._entries()}
 
-    def _ranked(self, setting: Setting) -> dict[str, list[tuple[RecordFolder, Entry]]]:
+    def _ranked(self, setting: Setting) -> dict[str, Ranked]:
         """The folders' records of one setting by workload, the fastest first."""
         found: dict[str, list[tuple[RecordFolder, Entry]]] = {}
         for folder, entry in self._entries():
@@ -410,11 +416,11 @@ class RecordStore:
         self, rows: Iterable[Row], setting: Setting | None, clocks: list[str], threads: int
     ) -> dict[str, Row]:
         """A shipped record for each workload met that has no row, or rows that prove little in ``setting``."""
-        served = {row.workload for row in rows}
+        served, made = {row.workload for row in rows}, self._made(setting) if setting else {}
         found = {}
         for workload in self._met:
             row = self._shipped_row(workload, clocks, threads)
-            if row is not None and (workload not in served or (setting and self._outweighs(row, setting))):
+            if row is not None and (workload not in served or self._outweighs(row, setting, made)):
                 found[workload] = row
         return found
 
@@ -425,11 +431,21 @@ class RecordStore:
         best = min(usable, key=lambda each: rank.get(each.trial.clock, len(rank)), default=None)
         return best and Row(best.trial.setting, workload, best.record)
 
-    def _outweighs(self, shipped: Row, setting: Setting) -> bool:
+    def _made(self, setting: Setting) -> dict[str, list[Trial]]:
+        """The finished trials of one setting by workload."""
+        found: dict[str, list[Trial]] = {}
+        for folder in self._folders:
+            for trial in self._finished(folder):
+                if trial.setting == setting:
+                    found.setdefault(trial.workload, []).append(trial)
+        return found
+
+    def _outweighs(self, shipped: Row, setting: Setting | None, trials: Mapping[str, list[Trial]]) -> bool:
         """Whether a shipped record serves though there are own ones: few trials found them, and none was of it."""
-        if any(each.competes and each.trial.setting == setting for each in self._met[shipped.workload]):
+        met = self._met[shipped.workload]
+        if setting is None or any(each.competes and each.trial.setting == setting for each in met):
             return False
-        made = self.trials(shipped.workload, *setting)
+        made = trials.get(shipped.workload, [])
         return len(made) < PROVEN and trace_hash(shipped.record.trace) not in {trial.trace for trial in made}
 
     def trials(self, workload: str, clock: str, threads: int = 1) -> list[Trial]:
