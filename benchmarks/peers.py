@@ -51,7 +51,12 @@ def _parser() -> argparse.ArgumentParser:
     words("--rounds", type=int, default=5, metavar="N", help="turns of each engine, in alternation (5)")
     words("--samples", type=int, default=10, metavar="N", help="samples in a turn (10)")
     words("--target", metavar="T", help="target of our libraries (local, or the emulated core)")
-    words("--records", type=Path, metavar="DIR", help="tuning records of the target, or a folder with one per target")
+    words(
+        "--records",
+        type=Path,
+        metavar="DIR",
+        help="tuning records to use alone, or a folder with one folder per target",
+    )
     words("--input-shape", type=_numbers, metavar="N,C,H,W", help="input shape (1,3,224,224)")
     words("--json", type=Path, metavar="FILE", help="write all samples and settings as JSON")
     return parser
@@ -126,8 +131,9 @@ def _records(device: str, options):
     from dataclasses import replace
 
     from tvm_shufflenet.devices import find_device
-    from tvm_shufflenet.errors import UnknownName
+    from tvm_shufflenet.errors import BadInput, UnknownName
     from tvm_shufflenet.targets import find_target
+    from tvm_shufflenet.tuning.records import RecordStore
     from tvm_shufflenet.workflow import open_records
 
     scheme, _, core = device.partition(":")
@@ -140,7 +146,11 @@ def _records(device: str, options):
     chosen = options.records
     if chosen is not None and (chosen / target.name).is_dir():
         chosen = chosen / target.name
-    return target, open_records(target, chosen, must_exist=True), clock
+    if chosen is None:
+        return target, open_records(target, None), clock
+    if not chosen.is_dir():
+        raise BadInput(f"there is no folder {chosen}", "", "an empty one means the templates' first choices")
+    return target, RecordStore(chosen, target.tvm()), clock
 
 
 def _exit_code(contests) -> int:

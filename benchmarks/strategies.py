@@ -95,7 +95,7 @@ class Arena:
             len(seconds),
             failed,
             time.monotonic() - started,
-            best_us([trial.seconds for trial in self.shipped.trials(workload, self.device.clock)]),
+            best_us([trial.seconds for trial in self.shipped.shipped_trials(workload, self.device.clock)]),
         )
 
 

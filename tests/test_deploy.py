@@ -434,6 +434,19 @@ def test_addresses(spec, name, folder):
     assert (remote.name, remote.folder) == (name, folder)
 
 
+@needs_adb
+def test_an_emulator_s_times_are_not_noted(make_package, phone, benches, tmp_path, monkeypatch):
+    monkeypatch.setitem(benches, True, tmp_path / "emulated")
+    report = {"schema": 1, "model": "tiny", "device": {}, "threads": 1, "emulated": True}
+    report["output"] = {"checksum": 1, "expected": 1, "ok": True}
+    (tmp_path / "emulated").write_text(f"#!/bin/sh\necho '{json.dumps(report)}'\n")
+    (tmp_path / "emulated").chmod(0o755)
+    package = make_package(size=1000)
+    with AdbServer() as server, pytest.raises(DeviceFailed, match=r"in an emulator.*its times mean nothing"):
+        deploy(package, phone(server), Settings())
+    assert not Package(package.path).manifest.timings
+
+
 @pytest.mark.parametrize("report", ["", "hello", "{}", '{"schema":1,"latency_us":{"median":0,"samples":1}}'])
 @needs_adb
 def test_a_benchmark_that_reports_nothing(make_package, phone, benches, tmp_path, monkeypatch, report):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvm_shufflenet.latency import Latency
+from tvm_shufflenet.latency import HUNDREDTH, TENTH, Latency, disagreement
 
 SAMPLES = st.lists(st.floats(1e-3, 1e9), min_size=1, max_size=50)
 
@@ -66,3 +66,19 @@ def test_statistics_are_ordered(samples):
     latency = Latency(tuple(samples), "measured")
     assert latency.min_us <= latency.median_us <= max(samples)
     assert latency.percentile_us(90) <= latency.percentile_us(99)
+
+
+def test_samples_that_do_not_agree_are_said_to():
+    """A median of 1.1 ms beside a 99th percentile of 21 is a median of nothing."""
+    quiet, tail = (1.1,) * 29 + (1.15,), (1.1,) * 29 + (21.0,)
+    assert Latency(quiet, "measured").noise is None
+    assert "the 99th percentile is 19.09 times the median" in Latency(tail, "measured").noise
+    assert "the 90th percentile is 1.20" in Latency((1.0,) * 8 + (1.2,) * 2, "measured").noise
+    assert Latency(tail, "modelled").noise is None
+
+
+def test_the_rule_is_about_ratios():
+    assert disagreement(1.0, TENTH - 0.01, HUNDREDTH - 0.01) is None
+    for unit in (1e-3, 1.0, 1e6):
+        assert disagreement(unit, TENTH * unit, unit) and disagreement(unit, unit, HUNDREDTH * unit)
+    assert disagreement(1.0, None, None) is None and "99th" not in disagreement(1.0, 3.0, None)

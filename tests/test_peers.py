@@ -230,7 +230,7 @@ def network(tmp_path_factory):
     imported = workflow.import_model(find_model("shufflenet_v1_g3_x0_25", input_shape=(1, 3, 32, 32)))
     target = find_target("local")
     store = workflow.open_records(target, tmp_path_factory.mktemp("records"))
-    with workflow.both_libraries(imported, target, store, "measured") as both:
+    with workflow.all_libraries(imported, target, store, "measured") as both:
         yield imported, both, target
 
 

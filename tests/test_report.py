@@ -14,6 +14,7 @@ import re
 import shutil
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -155,6 +156,32 @@ class TestRoofline:
         large = msgspec.structs.replace(entry, arguments=(weights,), multiply_adds=1, occurrences=1)
         assert limit_us([large], core) == pytest.approx(3 * core.l2.bytes / roofs_of(core).memory / 1e3)
         assert modelled_core(A72) is core and modelled_core(LOCAL) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.5, 2000.0, [1, 10, 100, 1000]),
+        (2.1, 8.9, None),
+        (3.1, 3.4, None),
+        (0.0201, 0.0498, None),
+        (1e-9, 1e9, None),
+    ],
+)
+def test_a_logarithmic_axis_has_labels_wherever_it_ends(low, high, expected):
+    ticks = plots.log_ticks(low, high)
+    assert 2 <= len(ticks) <= plots.TICKS + 2 and all(low <= tick <= high for tick in ticks)
+    assert ticks == sorted(ticks) and (expected is None or ticks == pytest.approx(expected))
+    assert len({f"{tick:g}" for tick in ticks}) == len(ticks), "labels of their own"
+
+
+def test_the_roofline_of_alike_operators_has_labels():
+    """All within a decade, none of which a power of ten lies in."""
+    found = profile(LOCAL)
+    rows = tuple(replace(row, time_us=time) for row, time in zip(found.operators, (310.0, 315.0, 320.0), strict=True))
+    svg = sections.roofs(replace(found, operators=rows), "command").plot
+    labels = re.findall(r"<text[^>]*>\s*([\d.]+)\s*</text>", svg)
+    assert len(labels) >= 4, labels
 
 
 class TestTables:

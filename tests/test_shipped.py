@@ -1,4 +1,4 @@
-"""Shipped records: small, found by hash, lent to targets like their own, and never stronger than a target's own."""
+"""Shipped records: small, found by hash, lent to targets like their own, and tried where they compete with own ones."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from test_records import MODELLED, TARGET, all_us, candidate, put, workload
 from tvm_shufflenet.errors import RecordMismatch
 from tvm_shufflenet.graph.tasks import OperatorTask
 from tvm_shufflenet.targets import find_target, targets
+from tvm_shufflenet.tuning import records
 from tvm_shufflenet.tuning.curve import Curve, curves
 from tvm_shufflenet.tuning.journal import Setting
 from tvm_shufflenet.tuning.records import RecordStore, trace_hash, workload_hash
@@ -55,7 +56,7 @@ def test_they_are_used_for_their_own_target_and_replay(shipped, tmp_path):
         assert us(store, 8, 12, 16) == [8.0, 12.0, None] and store.skipped == []
         assert us(store, 8, threads=2) == [None]
         assert all_us(store, MODELLED) == [8.0, 12.0], "a search on the same clock learns from them"
-        assert len(store.trials(workload_hash(workload(8)), MODELLED)) == 1
+        assert store.trials(workload_hash(workload(8)), MODELLED) == [], "a search tries them itself"
 
 
 def test_curves_are_of_own_searches_in_the_order_they_were_made(shipped, tmp_path):
@@ -80,8 +81,8 @@ def test_own_records_compete_with_those_of_their_clock(shipped, tmp_path):
 
 def test_they_stand_in_where_another_clock_has_no_record(shipped, tmp_path):
     store = RecordStore(tmp_path / "own", A72, shipped)
-    put(store, workload(8), seconds=50e-6, kind="measured", target=A72)
-    assert us(store, 8, 12) == [50.0, 12.0]
+    put(store, workload(8), 50e-6, target=A72, decision=1)
+    assert us(store, 8, 12) == [50.0, 12.0], "the shipped schedule was tried on this clock"
 
 
 def test_another_target_borrows_them_where_it_has_none_of_its_own(shipped, tmp_path):
@@ -90,8 +91,55 @@ def test_another_target_borrows_them_where_it_has_none_of_its_own(shipped, tmp_p
     assert all_us(store, MODELLED) == [], "their times mean nothing for it"
     assert store.trials(workload_hash(workload(8)), MODELLED) == []
     assert store.stand_in(workload(8), MODELLED) is not None and store.stand_in(workload(16), MODELLED) is None
-    put(store, workload(8), seconds=50e-6, kind="modelled")
-    assert us(store, 8, 12) == [50.0, 12.0] and store.stand_in(workload(8), MODELLED) is None
+    put(store, workload(8), 50e-6, "modelled", decision=1)
+    assert us(store, 8, 12) == [50.0, 12.0] and store.stand_in(workload(8), MODELLED) is not None
+
+
+def test_a_few_trials_do_not_hide_a_shipped_record_that_was_not_among_them(shipped, tmp_path):
+    """The first of them measured the default: that it is slower than what is shipped, nothing has shown."""
+    store = RecordStore(tmp_path / "own", TARGET, shipped, A72)
+    put(store, workload(8), 5e-6, "modelled")
+    assert us(store, 8, 12) == [8.0, 12.0]
+    assert any("1 operator by shipped records" in note and "fewer than 32 trials" in note for note in store.notes)
+
+
+def test_many_trials_do(shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "PROVEN", 2)
+    store = RecordStore(tmp_path / "own", TARGET, shipped, A72)
+    put(store, workload(8), 50e-6, "modelled")
+    assert us(store, 8) == [8.0]
+    put(store, workload(8), 40e-6, "modelled")
+    assert us(store, 8, 12) == [40.0, 12.0] and store.notes == []
+
+
+def test_a_shipped_schedule_that_lost_or_failed_here_does_not_come_back(shipped, tmp_path):
+    for name, seconds, cause in (("lost", 90e-6, None), ("failed", None, "wrong")):
+        store = RecordStore(tmp_path / name, TARGET, shipped, A72)
+        put(store, workload(8), 50e-6, "modelled")
+        put(store, workload(8), seconds, "modelled", decision=1, cause=cause)
+        assert us(store, 8) == [50.0]
+
+
+def test_what_another_machine_measured_competes_by_no_time(tmp_path):
+    """Its clock is real, as this one's is; its microseconds say nothing here."""
+    work = RecordStore(tmp_path / "work", A72)
+    put(work, workload(8), 1e-6, target=A72, decision=1)
+    write_best(tmp_path / "shipped", work.best("measured"))
+    store = RecordStore(tmp_path / "own", A72, tmp_path / "shipped")
+    assert all_us(store, "measured") == [] and us(store, 8) == [1.0]
+    put(store, workload(8), 50e-6, target=A72)
+    put(store, workload(8), 60e-6, target=A72, decision=1)
+    assert us(store, 8) == [50.0]
+
+
+def test_without_own_records_what_is_shipped_is_left(shipped, tmp_path):
+    store = RecordStore(tmp_path / "own", TARGET, shipped, A72)
+    put(store, workload(8), 50e-6, "modelled", decision=1)
+    put(store, workload(16), 16e-6, "modelled")
+    store.meet(map(workload, (8, 12, 16)))
+    found = [record.run_secs for record in store.database(own=False).get_all_tuning_records()]
+    assert sorted(round(1e6 * float(seconds[0])) for seconds in found) == [8, 12]
+    assert len(store.neighbours()) == 4 and len(store.neighbours(own=False)) == 2
 
 
 def test_they_must_be_for_exactly_the_target_that_they_are_shipped_for(shipped, tmp_path):
@@ -161,8 +209,11 @@ def test_a_command_finds_those_that_serve_its_target(shipped, tmp_path, monkeypa
     for name in ("arm64", "raspberry-pi-4b", "android-arm64"):
         assert us(open_records(find_target(name), None), 8) == [8.0]
     store = open_records(find_target("arm64"), None)
+    assert store.sources == "the records shipped for cortex-a72", "there is no folder of one's own to name"
+    put(store, workload(16), 16e-6)
     assert store.sources.endswith("arm64, else by the records shipped for cortex-a72")
-    assert us(open_records(find_target("arm64"), tmp_path / "chosen"), 8) == [None], "--records stands alone"
+    chosen = open_records(find_target("arm64"), tmp_path / "chosen")
+    assert us(chosen, 8) == [8.0] and chosen.folder == tmp_path / "chosen", "--records says where one's own are"
     assert us(open_records(find_target("cortex-a53"), None), 8) == [None]
 
 

@@ -486,6 +486,16 @@ def test_the_benchmark_of_arm_needs_nothing(arm):
     assert json.loads(done.stdout)["output"]["ok"] is True
 
 
+@pytest.mark.skipif(toolchain.find_qemu().path is None, reason="no qemu")
+def test_an_emulator_is_recognised_and_its_times_are_not_shown(arm, both):
+    qemu = [toolchain.find_qemu().path]
+    facts = json.loads(run_bench(arm, "--json", "--repeat", "2", command=qemu).stdout)
+    assert facts["emulated"] is True and not {"latency_us", "cold_us", "operators"} & set(facts)
+    text = run_bench(arm, "--repeat", "2", command=qemu).stdout
+    assert "run by an emulator" in text and "checksum" in text and "warm" not in text and "median" not in text
+    assert json.loads(run_bench(both, "--json", "--repeat", "2").stdout)["emulated"] is False
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -537,7 +547,7 @@ def sources(small, tmp_path_factory):
     """The C of the small network, its weights and its kernels."""
     folder = tmp_path_factory.mktemp("sources")
     store = RecordStore(folder / "records", HOST.tvm())
-    database = workflow.best_records(small, HOST, store, "measured", threads=4)
+    database, _ = workflow.best_records(small, HOST, store, "measured", threads=4)
     module = workflow.schedule_tuned(small.module, HOST, database, threads=4).module
     program = plan(module, compile_kernels(module, HOST, folder / "kernels.o"))
     building.write_sources(program, HOST, "small", folder)

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--input-shape", type=_shape, metavar="N,C,H,W", help="input shape (1,3,224,224)")
 
     def records_option(sub) -> None:
-        sub.add_argument("--records", type=Path, metavar="DIR", help="tuning records (tuning_logs/<target>)")
+        sub.add_argument("--records", type=Path, metavar="DIR", help="your tuning records (tuning_logs/<target>)")
 
     models = command("models", _models, "list the zoo: input shape, multiply-adds, parameters")
     models.add_argument(
@@ -111,7 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     device_options(doctor, threads=False)
     json_option(doctor)
 
-    tune = command("tune", _tune, "search schedules on a device, then compare tuned with untuned code")
+    tune = command("tune", _tune, "search schedules on a device, then compare untuned, shipped and tuned code")
     model_options(tune)
     device_options(tune)
     tune.add_argument(
@@ -181,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("package", type=Path, metavar="PACKAGE")
     json_option(inspect)
 
-    compare = command("compare", _compare, "time tuned against untuned code, and beside other engines")
+    compare = command("compare", _compare, "time tuned against shipped and untuned code, and beside other engines")
     model_options(compare)
     device_options(compare)
     compare.add_argument(
@@ -401,6 +401,7 @@ def _tune(options) -> None:
         console.print(f"device: {device.describe()}")
         _say_notes(console, model)
         from . import workflow
+        from .choosing import decide
 
         store = _records(options, target, console)
         imported = workflow.import_model(model)
@@ -421,6 +422,9 @@ def _tune(options) -> None:
                 on_progress=progress,
             )
         print_tuning(console, result, store)
+        decided = decide(imported, target, device, store, options.threads, _announcer(console))
+        if decided is not None:
+            console.print(decided.describe(), markup=False)
         comparison = workflow.compare(imported, target, device, store, options.threads)
     facts = comparison.to_json() | {
         "strategy": options.strategy,
@@ -436,6 +440,7 @@ def _tune(options) -> None:
             "per_minute": result.trials_per_minute,
         },
         "wall_s": result.wall_s,
+        "decision": decided and decided.to_json(),
         "records": str(store.folder),
     }
 
@@ -461,12 +466,14 @@ def _compare(options) -> None:
 
         store = _records(options, target, console, must_exist=True)
         imported = workflow.import_model(model)
-        with workflow.both_libraries(imported, target, store, device.clock, options.threads) as both:
+        with workflow.all_libraries(imported, target, store, device.clock, options.threads) as libraries:
             if peers:
-                comparison = _compare_with_peers(options, imported, both, target, device, peers, console)
+                comparison = _compare_with_peers(options, imported, libraries, target, device, peers, console)
             else:
-                comparison = workflow.compare_libraries(imported, both, device, options.threads, options.repeat)
-            page = _comparison_page(options, imported, comparison, both.tuned, device, target, store)
+                comparison = workflow.compare_libraries(imported, libraries, device, options.threads, options.repeat)
+            page = _comparison_page(options, imported, comparison, libraries.tuned, device, target, store)
+        for note in store.notes:
+            console.print(note, markup=False)
     facts, verdict = comparison.to_json(), _verdict(options, baseline, comparison)
     if verdict is not None:
         facts["baseline"] = verdict.to_json()
@@ -605,12 +612,12 @@ def _peers(options, device) -> list:
     return peers_for(options.peers, device, options.threads)
 
 
-def _compare_with_peers(options, imported, both, target, device, peers, console):
+def _compare_with_peers(options, imported, libraries, target, device, peers, console):
     from .peers.comparison import compare_with_peers
     from .peers.contest import Effort
 
     effort = Effort(samples=options.repeat)
-    return compare_with_peers(imported, both, target, device, options.threads, peers, effort, _announcer(console))
+    return compare_with_peers(imported, libraries, target, device, options.threads, peers, effort, _announcer(console))
 
 
 def _baseline(options, device, model):
@@ -658,6 +665,8 @@ def _compile(options) -> None:
             imported, target, store, options.output, options.threads, formats, device=device
         )
     print_package(console, package)
+    for note in store.notes if store else ():
+        console.print(note, markup=False)
 
 
 def _run(options) -> None:

@@ -23,6 +23,22 @@ def spread(samples: Sequence[float]) -> float:
     return statistics.median(abs(sample - median) for sample in samples) / median
 
 
+# A processor that is left alone repeats an inference within a few percent. Samples do not agree where a tenth of them
+# takes this many times the median or more, or one in a hundred (of fewer, the slowest) that many: another program,
+# heat, a clock that was still rising. The median then depends on when it was taken.
+TENTH, HUNDREDTH = 1.10, 2.0
+
+
+def disagreement(median: float, p90: float | None, p99: float | None) -> str | None:
+    """What is to be said of measured samples that do not agree, whatever their unit; None where they do."""
+    tenth, hundredth = (None if each is None else each / median for each in (p90, p99))
+    if not (tenth and tenth >= TENTH) and not (hundredth and hundredth >= HUNDREDTH):
+        return None
+    known = {"the 90th percentile": tenth, "the 99th percentile": hundredth}
+    facts = " and ".join(f"{name} is {times:.2f}" for name, times in known.items() if times)
+    return f"noisy: {facts} times the median; another program, heat or a changing clock: run it again when it is quiet"
+
+
 @dataclass(frozen=True)
 class Latency:
     """Samples in microseconds, all of one ``kind``. Refuses what no clock can show: none, NaN, zero or less."""
@@ -50,6 +66,13 @@ class Latency:
         """The smallest sample that at least ``percent`` of all samples do not exceed."""
         ordered = sorted(self.samples_us)
         return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+    @property
+    def noise(self) -> str | None:
+        """Words where the samples do not agree, see ``disagreement``; a model's always do."""
+        if self.kind == MODELLED:
+            return None
+        return disagreement(self.median_us, self.percentile_us(90), self.percentile_us(99))
 
     def to_json(self) -> dict:
         return {

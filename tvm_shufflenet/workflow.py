@@ -7,20 +7,22 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tvm
+import tvm_ffi
 
 from .devices.base import Device
 from .devices.cycles import Cost
-from .devices.network import Network
+from .devices.network import Network, timed
 from .errors import BadInput, DeployError, PackageInvalid, UnknownName
+from .graph.layers import kind_of, layer_names, rows
 from .graph.pipeline import fused
-from .graph.tasks import operator_tasks
+from .graph.tasks import OperatorTask, operator_tasks
 from .host import host_facts
 from .latency import MEASURED, Latency
 from .library.build import (
@@ -53,10 +55,11 @@ from .profiling.result import Profile
 from .profiling.timed import timed_operators
 from .targets import Target, find_target
 from .toolchain import FFI_VERSION, TVM_VERSION
+from .tuning.choices import network_hash
 from .tuning.driver import Progress, Tuner, TuneResult
 from .tuning.first_use import first_uses, references_ahead, uses
 from .tuning.measurer import TRIAL_SECONDS
-from .tuning.records import RecordStore
+from .tuning.records import RecordStore, workload_hash
 from .verify import Candidate, check, verify
 
 if TYPE_CHECKING:
@@ -90,9 +93,11 @@ class Imported:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tuned against untuned code on one device, both checked against PyTorch first; with a ``contest``, beside peers.
+    """Code by TVM untuned, by what is shipped, and tuned, on one device, all checked against PyTorch first; with a
+    ``contest``, beside peers.
 
-    ``manifest`` is the tuned package's.
+    ``shipped`` is our code as it is compiled without any record of the user's, ``tuned`` by those too: where these
+    change nothing, both are one library with one latency. ``manifest`` is the tuned package's.
     """
 
     manifest: Manifest
@@ -102,6 +107,7 @@ class Comparison:
     tuned: Latency
     max_abs_err: float
     contest: Contest | None = None
+    shipped: Latency | None = None
 
     @property
     def model(self) -> str:
@@ -117,7 +123,18 @@ class Comparison:
 
     @property
     def speedup(self) -> float:
+        """Of the tuned code over TVM's untuned code."""
         return self.untuned.median_us / self.tuned.median_us
+
+    @property
+    def gain(self) -> float | None:
+        """How many times as fast the tuned code is as what is shipped."""
+        return self.shipped and self.shipped.median_us / self.tuned.median_us
+
+    @property
+    def latencies(self) -> dict[str, Latency]:
+        found = {"untuned": self.untuned, "shipped": self.shipped, "tuned": self.tuned}
+        return {name: latency for name, latency in found.items() if latency is not None}
 
     def to_json(self) -> dict:
         return {
@@ -128,8 +145,10 @@ class Comparison:
             "device": self.device,
             "host": host_facts() if self.device["name"] == "local" else None,
             "threads": self.threads,
-            "latency_us": {"untuned": self.untuned.to_json(), "tuned": self.tuned.to_json()},
+            "latency_us": {name: latency.to_json() for name, latency in self.latencies.items()},
+            "noise": {name: latency.noise for name, latency in self.latencies.items() if latency.noise},
             "speedup": self.speedup,
+            "gain_over_shipped": self.gain,
             "max_abs_err": self.max_abs_err,
             "tolerance": self.tolerance,
             "operators": [
@@ -158,16 +177,16 @@ def import_model(model: Model) -> Imported:
     return Imported(model, module, reference)
 
 
-def records_folders(target: Target, chosen: Path | None) -> tuple[Path, Path | None]:
+def records_folders(target: Target, chosen: Path | None) -> tuple[Path, Path]:
     """The folder that records are written to, and a second one that is only read: the shipped records.
 
-    ``chosen`` (--records) stands alone. Without it, ``tuning_logs/<target>`` of the current folder where there is a
-    ``tuning_logs``, else a folder of the user's; beside either, those shipped for the target or for the one whose
-    records serve it (Target.shipped).
+    The first is ``chosen`` (--records), else ``tuning_logs/<target>`` of the current folder where there is a
+    ``tuning_logs``, else a folder of the user's; the second those shipped for the target or for the one whose records
+    serve it (Target.shipped).
     """
-    if chosen is not None:
-        return chosen, None
     shipped = Path(str(resources.files("tvm_shufflenet.tuning_logs"))) / (target.shipped or target.name)
+    if chosen is not None:
+        return chosen, shipped
     if Path("tuning_logs").is_dir():
         return Path("tuning_logs") / target.name, shipped
     from platformdirs import user_data_path
@@ -180,20 +199,36 @@ def open_records(target: Target, chosen: Path | None, must_exist: bool = False) 
     folder, shipped = records_folders(target, chosen)
     if must_exist and chosen is not None and not chosen.is_dir():
         raise BadInput(f"there is no folder {chosen}", "", "tvm-shufflenet tune ... --records " + str(chosen))
-    lender = find_target(target.shipped).tvm() if shipped and target.shipped else None
-    return RecordStore(folder, target.tvm(), shipped, lender)
+    lender = find_target(target.shipped).tvm() if target.shipped else None
+    store = RecordStore(folder, target.tvm(), shipped, lender)
+    if chosen is not None:
+        store.refuse_useless()
+    return store
 
 
-def best_records(imported: Imported, target: Target, store: RecordStore, *clocks: str, threads: int = 1):
-    """The records that a library of the network is built with, see ``RecordStore.database``."""
-    store.meet(task.mod for task in operator_tasks(fused(imported.module, target)))
-    return store.database(*clocks, threads=threads)
+def best_records(
+    imported: Imported, target: Target, store: RecordStore, *clocks: str, threads: int = 1, own: bool = True
+):
+    """The records that a library of the network is built with, see ``RecordStore.database``, and those that guide where
+    there is none."""
+    network = meet(store, operator_tasks(fused(imported.module, target)))
+    own = own and store.uses_own(network, *clocks, threads=threads)
+    return store.database(*clocks, threads=threads, network=network, own=own), store.neighbours(threads, own)
 
 
-def schedule(imported: Imported, target: Target, store: RecordStore, *clocks: str, threads: int = 1) -> Scheduled:
-    """The network with its operators scheduled by the records of ``store``, and by what stands in for them."""
-    database = best_records(imported, target, store, *clocks, threads=threads)
-    return schedule_tuned(imported.module, target, database, threads, store.neighbours(threads))
+def meet(store: RecordStore, tasks: Sequence[OperatorTask]) -> str:
+    """Make the shipped records of a network's operators usable; returns the hash that its choices go by."""
+    store.meet(task.mod for task in tasks)
+    return network_hash((workload_hash(task.mod), task.occurrences) for task in tasks)
+
+
+def schedule(
+    imported: Imported, target: Target, store: RecordStore, *clocks: str, threads: int = 1, own: bool = True
+) -> Scheduled:
+    """The network with its operators scheduled by the records of ``store``, and by what stands in for them; without
+    ``own``, by what is shipped alone."""
+    database, neighbours = best_records(imported, target, store, *clocks, threads=threads, own=own)
+    return schedule_tuned(imported.module, target, database, threads, neighbours)
 
 
 def tune(
@@ -227,21 +262,32 @@ def tune(
 
 @dataclass(frozen=True)
 class Libraries:
-    """One network twice: TVM's ``untuned`` code as a library, and the ``tuned`` package."""
+    """One network three times: TVM's ``untuned`` code and what is ``shipped`` as libraries, and the ``tuned`` package.
+    ``shipped`` is None where it is what the package holds."""
 
     untuned: Path
     tuned: Package
+    shipped: Path | None = None
 
 
 @contextmanager
-def both_libraries(
+def all_libraries(
     imported: Imported, target: Target, store: RecordStore, clock: str, threads: int = 1
 ) -> Iterator[Libraries]:
     """Built into a folder that lasts as long as the context; the tuned one from the records of ``clock`` first."""
     with _work_folder() as folder:
+        linker = linker_command(target)
         tuned = compile_package(imported, target, store, folder / "tuned", threads, clocks=(clock,))
-        untuned = build_untuned(imported.module, target, folder / "untuned.so", linker_command(target))
-        yield Libraries(untuned.path, tuned)
+        scheduled, shipped = schedule(imported, target, store, clock, threads=threads, own=False), None
+        if not _same(scheduled, schedule(imported, target, store, clock, threads=threads)):
+            (folder / "shipped").mkdir()
+            shipped = build(scheduled, target, folder / "shipped" / f"{imported.model.name}.so", linker).path
+        untuned = build_untuned(imported.module, target, folder / "untuned.so", linker)
+        yield Libraries(untuned.path, tuned, shipped)
+
+
+def _same(one: Scheduled, other: Scheduled) -> bool:
+    return tvm_ffi.structural_equal(one.module, other.module, skip_tensor_content=True)
 
 
 def compare(
@@ -252,27 +298,45 @@ def compare(
     threads: int = 1,
     repeats: int = NETWORK_REPEATS,
 ) -> Comparison:
-    """Build tuned and untuned libraries, check and time both. Raises WrongResult, and then there are no times."""
-    with both_libraries(imported, target, store, device.clock, threads) as both:
-        return compare_libraries(imported, both, device, threads, repeats)
+    """Build untuned, shipped and tuned libraries, check and time them. Raises WrongResult, and then there are no
+    times."""
+    with all_libraries(imported, target, store, device.clock, threads) as libraries:
+        return compare_libraries(imported, libraries, device, threads, repeats)
 
 
 def compare_libraries(
-    imported: Imported, both: Libraries, device: Device, threads: int = 1, repeats: int = NETWORK_REPEATS
+    imported: Imported, libraries: Libraries, device: Device, threads: int = 1, repeats: int = NETWORK_REPEATS
 ) -> Comparison:
-    """Check and time two libraries on a started device. Raises WrongResult, and then there are no times."""
-    samples, error = {"untuned": (), "tuned": ()}, 0.0
-    # In turn and more than once, so that a machine that slows down slows both; one session at a time, since a board
+    """Check and time libraries on a started device. Raises WrongResult, and then there are no times."""
+    contestants = {"untuned": libraries.untuned, "tuned": libraries.tuned.library}
+    if libraries.shipped is not None:
+        contestants["shipped"] = libraries.shipped
+    samples, error = {name: () for name in contestants}, 0.0
+    # In turn and more than once, so that a machine that slows down slows all; one session at a time, since a board
     # that a tracker lends has no second one. A modelled clock has nothing to average.
     rounds = 1 if device.kind == "modelled" else ROUNDS
     for _ in range(rounds):
-        for name, library in (("untuned", both.untuned), ("tuned", both.tuned.library)):
+        for name, library in contestants.items():
             with Network(device, library) as network:
                 wrong_by = check(network, imported.input, imported.reference, imported.tolerance, name)
-                samples[name] += network.latency(-(-repeats // rounds)).samples_us
                 error = max(error, wrong_by)
-    untuned, tuned = (Latency(samples[name], device.kind) for name in ("untuned", "tuned"))
-    return Comparison(both.tuned.manifest, device.to_json(), threads, untuned, tuned, error)
+            samples[name] += timed(device, library, imported.input, -(-repeats // rounds)).samples_us
+    times = {name: Latency(each, device.kind) for name, each in samples.items()}
+    return Comparison(
+        libraries.tuned.manifest, device.to_json(), threads, times["untuned"], times["tuned"], error,
+        shipped=times.get("shipped", times["tuned"]),
+    )  # fmt: skip
+
+
+def with_layers(scheduled: Scheduled, imported: Imported) -> Scheduled:
+    """The same network, its operators with the names of the model's layers whose weights they hold."""
+    weights = imported.model.weights()
+    held = {
+        name: [rows(kind_of(name), each.value.numpy()) for each in constants]
+        for name, constants in scheduled.weights.items()
+    }
+    named = [replace(each, layers=layer_names(held.get(each.name, ()), weights)) for each in scheduled.operators]
+    return replace(scheduled, operators=tuple(named))
 
 
 def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
@@ -313,6 +377,7 @@ def compile_package(
     else:
         clocks = clocks or (MEASURED, default_clock(target))
         scheduled = schedule(imported, target, store, *clocks, threads=threads)
+    scheduled = with_layers(scheduled, imported)
     found = uses(scheduled, target, device) if isinstance(device, Device) else []
     with _work_folder() as folder:
         library, bench, files, standalone = None, None, {}, None
@@ -378,7 +443,7 @@ def _manifest(
         ffi=plan.ffi_version,
         linker=plan.linker,
         library=library,
-        operators=tuple(map(_entry, scheduled.operators)),
+        operators=tuple(map(operator_entry, scheduled.operators)),
         activation_bytes=activation_bytes,
         weight_bytes=weight_bytes,
         tolerance=imported.tolerance,
@@ -388,7 +453,7 @@ def _manifest(
     )
 
 
-def _entry(operator: Operator) -> OperatorEntry:
+def operator_entry(operator: Operator) -> OperatorEntry:
     arguments = tuple(Argument(shape, dtype) for shape, dtype in operator.arguments)
     return OperatorEntry(
         operator.name,
@@ -398,6 +463,7 @@ def _entry(operator: Operator) -> OperatorEntry:
         operator.tuned_for,
         operator.multiply_adds,
         arguments,
+        operator.layers,
     )
 
 
@@ -439,6 +505,7 @@ class Bench:
             "device": self.device,
             "threads": self.threads,
             "latency_us": self.latency.to_json(),
+            "noise": self.latency.noise,
             "cold_us": self.cold_us,
             "peak_memory_bytes": self.peak_memory_bytes,
             "max_abs_err": self.max_abs_err,
@@ -454,7 +521,7 @@ def bench(package: Package, device: Device, threads: int, warmup: int, repeats: 
         network.set_input(data)
         cold_us = network.cold_us()
         error = check(network, data, package.reference, package.manifest.tolerance, package.manifest.library)
-        latency = network.latency(repeats, warmup)
+    latency = timed(device, package.library, data, repeats, warmup)
     cost = device.last_cost() if device.kind == "modelled" else None
     result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost)
     package.add_timing(Timing(result.device, threads, latency.to_json()), error)
@@ -477,7 +544,7 @@ def profile(
     code = read_code(package.library, [entry.name for entry in manifest.operators]) if modelled else None
     with Network(device, package.library) as network:
         error = check(network, package.reference_input(), package.reference, manifest.tolerance, manifest.library)
-        latency = network.latency(PROFILE_REPEATS)
+    latency = timed(device, package.library, package.reference_input(), PROFILE_REPEATS)
     if not modelled:
         return Profile(manifest, device.to_json(), threads, latency, timed_operators(device, package), error)
     counted = Counted.of(device.core, manifest.operators, code, device.last_counts())

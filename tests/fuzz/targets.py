@@ -124,7 +124,7 @@ def machine():
     return Machine(4, 32)
 
 
-RECORD_FILES = ("database_workload.json", "database_tuning_record.json", "trials.jsonl", "best.jsonl")
+RECORD_FILES = ("database_workload.json", "database_tuning_record.json", "trials.jsonl", "best.jsonl", "choices.jsonl")
 
 
 def records(data: bytes) -> None:
@@ -148,7 +148,7 @@ def records(data: bytes) -> None:
     with _promised(BadInput):
         store = RecordStore(folder, _records_target())
         store.meet([small_workload()])
-        store.database("emulated:cortex-a72")
+        store.database("emulated:cortex-a72", network="n", own=store.uses_own("n", "emulated:cortex-a72"))
         near_trace(small_workload(), argument_shapes(small_workload()), machine(), store.neighbours())
         _ = store.skipped, store.sources, store.other_targets, store.refusal
         _ = store.stand_in(small_workload(), "emulated:cortex-a72")

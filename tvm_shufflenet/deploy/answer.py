@@ -61,14 +61,15 @@ class Latencies(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What ``<model>_bench --json`` writes."""
+    """What ``<model>_bench --json`` writes; no times where it runs ``emulated``, which would mean nothing."""
 
     schema: int
     model: str
     device: DeviceFacts
     threads: int
-    latency_us: Latencies
     output: Output
+    latency_us: Latencies | None = None
+    emulated: bool = False
     affinity: tuple[int, ...] | None = None
     cold_us: float | None = None
     peak_memory_bytes: int | None = None
@@ -77,6 +78,10 @@ class Report(msgspec.Struct, frozen=True):
     def check_plausible(self, threads: int, repeat: int, device: str, bench: str) -> None:
         """Raises DeviceFailed for numbers that no run of ``repeat`` samples can have."""
         us = self.latency_us
+        if us is None:
+            if not self.emulated:
+                raise _no_report(bench, device, "no latency")
+            return
         ordered = 0 < us.min <= us.median <= us.p99 <= LONGEST_US and us.median <= us.p90 <= us.p99
         for holds, what in (
             (self.schema == SCHEMA, f"its schema is {self.schema}, this reads {SCHEMA}"),

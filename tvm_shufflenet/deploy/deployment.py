@@ -22,6 +22,7 @@ import msgspec
 
 from ..errors import BadInput, DeviceFailed, PackageInvalid
 from ..files import sha256_of
+from ..latency import disagreement
 from ..library.package import MANIFEST, Package, Timing
 from ..text import clean, shortened
 from .answer import Output, Report, check_output, check_values, read_report, read_values
@@ -62,6 +63,12 @@ class Deployed:
     timing: Timing
     output: Output
 
+    @property
+    def noise(self) -> str | None:
+        """Words where the samples do not agree, see ``latency.disagreement``."""
+        found = self.timing.latency_us
+        return disagreement(found["median"], found.get("p90"), found.get("p99"))
+
     def to_json(self) -> dict:
         return {
             "schema": 1,
@@ -74,6 +81,7 @@ class Deployed:
             "sent_bytes": self.sent_bytes,
             "unchanged": list(self.unchanged),
             "output": msgspec.to_builtins(self.output),
+            "noise": self.noise,
             **msgspec.to_builtins(self.timing),
         }
 
@@ -260,6 +268,12 @@ def _measure(remote: Remote, bench: str, settings: Settings, package: Package) -
     except ConnectionLost as exc:
         what = f"the connection was lost while the benchmark ran: {exc.what}"
         raise DeviceFailed(what, exc.cause, "run the same command again: everything is there") from exc
+    if report.emulated:
+        raise DeviceFailed(
+            f"{remote.name} runs {bench} in an emulator: its answer is right, and its times mean nothing",
+            "the package is for another machine than this one",
+            "name the board itself, or use tvm-shufflenet bench PACKAGE --device emulated for modelled times",
+        )
     return report
 
 

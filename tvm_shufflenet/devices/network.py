@@ -44,7 +44,10 @@ class Network:
         gc.collect()
 
     def set_input(self, data: np.ndarray) -> None:
-        self._machine.set_input("main", tvm.runtime.tensor(data, self._cpu))
+        try:
+            self._machine.set_input("main", tvm.runtime.tensor(data, self._cpu))
+        except Exception as exc:
+            raise device_failed(self.device, "failed while taking the input", exc) from exc
 
     def run(self, data: np.ndarray) -> np.ndarray:
         """The network's output for ``data``, (N, C, H, W) float32."""
@@ -87,6 +90,17 @@ class Network:
             return Latency.from_seconds(timer("main").results, self.device.kind)
         except Exception as exc:
             raise device_failed(self.device, "failed while timing the network", exc) from exc
+
+
+def timed(device: Device, library: Path, data: np.ndarray, repeat: int, warmup: int = 1) -> Latency:
+    """``repeat`` samples of a network, in a session that does nothing else. Raises DeviceFailed.
+
+    A modelled time depends on addresses, and these on all that a session has allocated before: so whoever times a
+    library does the same from the session's start, and comes to the same figure.
+    """
+    with Network(device, library) as network:
+        network.set_input(data)
+        return network.latency(repeat, warmup)
 
 
 def largest_error(output: np.ndarray, reference: np.ndarray) -> float:

@@ -10,22 +10,25 @@ from dataclasses import dataclass, replace
 
 import tvm
 import tvm_ffi
+from tvm import relax
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 from tvm.tirx import IterVar, Mul
 
-from .bindings import Bindings, operator
+from .bindings import Bindings, constant, operator, shape_of
 
 _CALLS = ("relax.call_tir", "relax.call_tir_inplace")
 
 
 @dataclass(frozen=True)
 class OperatorTask:
-    """One PrimFunc as a module in MetaSchedule's normal form, and how often the network calls it."""
+    """One PrimFunc as a module in MetaSchedule's normal form, and how often the network calls it. ``weights`` are the
+    first constant of more than one axis in each call that has any."""
 
     name: str
     mod: tvm.IRModule
     occurrences: int
+    weights: tuple[tvm.ir.GenericConst, ...] = ()
 
     @property
     def flops(self) -> float:
@@ -82,6 +85,12 @@ def _multiplies(block) -> bool:
     return tvm_ffi.structural_walk(block.body, visit) is not None
 
 
+def _constants(call: relax.Call) -> list[tvm.ir.GenericConst]:
+    """Of more than one axis, in the order of the call's arguments."""
+    fields = call.args[1].fields if isinstance(call.args[1], relax.Tuple) else [call.args[1]]
+    return [each for each in fields if (shape := shape_of(each)) and len(shape) > 1 and constant(each) is not None]
+
+
 def operator_tasks(module: tvm.IRModule) -> list[OperatorTask]:
     """The workloads that ``main`` calls, in the order of their first call. Equal functions are one workload."""
     normalize = tvm.get_global_func("tvm.s_tir.meta_schedule.normalize_mod")
@@ -93,5 +102,6 @@ def operator_tasks(module: tvm.IRModule) -> list[OperatorTask]:
         mod = normalize(module[callee])
         key = tvm_ffi.structural_hash(mod)
         task = found.get(key) or OperatorTask(str(callee.name_hint), mod, 0)
-        found[key] = replace(task, occurrences=task.occurrences + 1)
+        weights = (*task.weights, *_constants(binding.value)[:1])
+        found[key] = replace(task, occurrences=task.occurrences + 1, weights=weights)
     return list(found.values())

@@ -35,7 +35,7 @@ class Operator:
     ``near record`` (no record: the template's candidate that is most like the record of a workload nearly the same,
     ``tuned_for`` that CPU), ``template`` (none is near: the template's default) or ``none`` (no template either: TVM's
     plain loops). ``multiply_adds`` are those of one call, ``arguments`` the shape and dtype of each tensor that it
-    takes.
+    takes, ``layers`` the names of the model's layers whose weights it holds.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Operator:
     tuned_for: str | None = None
     multiply_adds: int = 0
     arguments: tuple[tuple[tuple[int, ...], str], ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,21 @@ class Scheduled:
     """A network of operators that are ready to be compiled, and what is known about each of them.
 
     ``workloads`` are the operators before they were scheduled, by name; none where all are as TVM generates them.
+    ``weights`` are the constants that each operator is called with, as in OperatorTask.
     """
 
     module: tvm.IRModule
     operators: tuple[Operator, ...]
     workloads: Mapping[str, tvm.IRModule] = field(default_factory=dict)
+    weights: Mapping[str, tuple[tvm.ir.GenericConst, ...]] = field(default_factory=dict)
 
 
 def schedule_untuned(module: tvm.IRModule, target: Target) -> Scheduled:
     """TVM's own untuned code: what the tuned library is compared with."""
     ready = pipeline.stock(module, target)
-    return Scheduled(
-        ready, tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in operator_tasks(ready))
-    )
+    tasks = operator_tasks(ready)
+    operators = tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in tasks)
+    return Scheduled(ready, operators, weights={task.name: task.weights for task in tasks})
 
 
 def schedule_tuned(
@@ -107,7 +110,8 @@ def schedule_tuned(
         ) from exc
     if target.core is not None:
         scheduled = alternate.AlternateTraversal(threads)(scheduled)
-    return Scheduled(scheduled, operators, {task.name: task.mod for task in tasks})
+    weights = {task.name: task.weights for task in tasks}
+    return Scheduled(scheduled, operators, {task.name: task.mod for task in tasks}, weights)
 
 
 def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:

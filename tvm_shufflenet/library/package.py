@@ -53,7 +53,8 @@ class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     (its default) or ``none`` (TVM's plain loops).
 
     A record was ``tuned_for`` a CPU, perhaps another than the target's: a shipped record of one like it.
-    ``multiply_adds`` and ``arguments`` are those of one call, None in packages of schema 1.
+    ``multiply_adds`` and ``arguments`` are those of one call, None in packages of schema 1. ``layers`` are the names of
+    the model's layers whose weights it holds, where they are known.
     """
 
     name: str
@@ -63,6 +64,7 @@ class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     tuned_for: str | None = None
     multiply_adds: int | None = None
     arguments: tuple[Argument, ...] | None = None
+    layers: tuple[str, ...] = ()
 
 
 class Standalone(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import BadInput, UnknownName
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     import tvm
     from torch import nn
@@ -50,6 +51,12 @@ class Model:
         from ..graph.frontend import to_relax
 
         return to_relax(self.exported())
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights of each layer, (outputs, inputs, ...), by the layer's name in the model."""
+        found = self.program.state_dict if self.module is None else self.module.state_dict()
+        named = {name.removesuffix(".weight"): each for name, each in found.items() if name.endswith(".weight")}
+        return {name: each.detach().float().numpy() for name, each in named.items() if each.dim() > 1}
 
     def __call__(self, data):
         """PyTorch's own output for a NumPy array, as a NumPy array."""

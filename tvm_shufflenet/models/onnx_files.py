@@ -35,6 +35,17 @@ class OnnxModel(Model):
     def __call__(self, data: np.ndarray) -> np.ndarray:
         return _evaluate(self.proto, data)[self.proto.graph.output[0].name]
 
+    def weights(self) -> dict[str, np.ndarray]:
+        """As of a PyTorch model, where the exporter has kept its names."""
+        from onnx import numpy_helper
+
+        named = {each.name: each for each in self.proto.graph.initializer if len(each.dims) > 1}
+        return {
+            name.removesuffix(".weight"): numpy_helper.to_array(each)
+            for name, each in named.items()
+            if name.endswith(".weight")
+        }
+
     def to_relax(self) -> tvm.IRModule:
         """Folded Relax, weights as constants. Raises ImportFailed."""
         from tvm.relax.frontend.onnx import from_onnx

@@ -1,4 +1,4 @@
-"""Tuned and untuned code beside other engines, where those can run: here, or on one emulated core."""
+"""Tuned, shipped and untuned code beside other engines, where those can run: here, or on one emulated core."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .catalogue import Peer, find_peers
 from .contest import Effort, emulated_contest, first_cpus, local_contest
 from .environments import Announce
 from .handover import write_handover
-from .results import OURS, UNTUNED, Contest
+from .results import OURS, OWN, SHIPPED, UNTUNED, Contest
 
 
 def peers_for(names: str, device: Device, threads: int) -> list[Peer]:
@@ -32,7 +32,7 @@ def peers_for(names: str, device: Device, threads: int) -> list[Peer]:
 
 def compare_with_peers(
     imported: Imported,
-    both: Libraries,
+    libraries: Libraries,
     target: Target,
     device: Device,
     threads: int,
@@ -42,24 +42,28 @@ def compare_with_peers(
 ) -> Comparison:
     """As ``workflow.compare_libraries``, with the peers taking turns with our libraries. Each library runs on a device
     of its own; ``device`` says which. Raises what kept our own libraries from a latency."""
-    libraries = {OURS: both.tuned.library, UNTUNED: both.untuned}
+    own = {OURS: libraries.tuned.library, SHIPPED: libraries.shipped, UNTUNED: libraries.untuned}
+    own = {name: library for name, library in own.items() if library is not None}
     name = imported.model.name
     with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-peers-") as folder:
         handover = write_handover(imported, Path(folder))
         if device.kind == "modelled":
             core = device.name.partition(":")[2]
-            contest = emulated_contest(name, handover, libraries, peers, core, target, announce)
+            contest = emulated_contest(name, handover, own, peers, core, target, announce)
         else:
-            contest = local_contest(name, handover, libraries, peers, threads, effort, announce)
-    return comparison_of(both, contest)
+            contest = local_contest(name, handover, own, peers, threads, effort, announce)
+    return comparison_of(libraries, contest)
 
 
-def comparison_of(both: Libraries, contest: Contest) -> Comparison:
+def comparison_of(libraries: Libraries, contest: Contest) -> Comparison:
     """Raises what kept one of our libraries from a latency, a wrong result first."""
-    ours = [contest.entry(name) for name in (UNTUNED, OURS)]
+    ours = [entry for entry in contest.entries if entry.name in OWN]
     for entry in sorted(ours, key=lambda entry: not isinstance(entry.failure, WrongResult)):
         if entry.failure is not None:
             raise entry.failure
-    untuned, tuned = (entry.latency for entry in ours)
+    times = {entry.name: entry.latency for entry in ours}
     error = max(entry.max_abs_err for entry in ours)
-    return Comparison(both.tuned.manifest, contest.device, contest.threads, untuned, tuned, error, contest)
+    return Comparison(
+        libraries.tuned.manifest, contest.device, contest.threads, times[UNTUNED], times[OURS], error, contest,
+        times.get(SHIPPED, times[OURS]),
+    )  # fmt: skip

@@ -25,7 +25,8 @@ from .catalogue import RUNNERS, Peer
 from .environments import OWN, Announce, clean_environment
 from .handover import Handover
 from .process import Runner
-from .results import OURS, UNTUNED, Contest, Entry
+from .results import OURS, Contest, Entry
+from .results import OWN as OWN_LIBRARIES
 
 PACKAGE_PARENT = str(Path(__file__).parents[2])
 
@@ -109,7 +110,7 @@ def checked(entry: Entry, facts: dict, handover: Handover) -> Entry:
         raise WrongResult(
             f"{entry.name} is off by {error:.3g} from PyTorch, {handover.tolerance:.3g} is allowed",
             "its conversion or its kernels compute something else",
-            "report the records that did it" if entry.name in (OURS, UNTUNED) else "report it to its makers",
+            "report the records that did it" if entry.name in OWN_LIBRARIES else "report it to its makers",
         )
     affinity, settings = tuple(facts["affinity"]), facts["settings"]
     return replace(entry, version=facts["version"], settings=settings, affinity=affinity, max_abs_err=error)
@@ -185,7 +186,7 @@ def emulated_contest(
 
 def _emulated_library(handover: Handover, name: str, library: Path, core: str, announce: Announce) -> Entry:
     entry = Entry(name, f"TVM {TVM_VERSION}")
-    announce(f"counting our own library on {core}{', untuned' if name == UNTUNED else ''}")
+    announce(f"counting our own library on {core}{'' if name == OURS else f', {name}'}")
     try:
         command = _library_command(handover, name, library, f"emulated:{core}")
         with Runner(name, command, runner_environment(1, own=True)) as runner:

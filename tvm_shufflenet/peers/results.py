@@ -9,7 +9,9 @@ from statistics import geometric_mean
 from ..errors import DeployError
 from ..latency import Latency
 
-OURS, UNTUNED = "ours", "untuned"  # our tuned library, and what TVM makes of the same network by itself
+# Our tuned library, the same network by the records that are shipped alone, and what TVM makes of it by itself.
+OURS, SHIPPED, UNTUNED = "ours", "shipped", "untuned"
+OWN = (OURS, SHIPPED, UNTUNED)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Contest:
 
     @property
     def peers(self) -> tuple[Entry, ...]:
-        return tuple(entry for entry in self.entries if entry.name not in (OURS, UNTUNED))
+        return tuple(entry for entry in self.entries if entry.name not in OWN)
 
     def entry(self, name: str) -> Entry:
         return next(entry for entry in self.entries if entry.name == name)

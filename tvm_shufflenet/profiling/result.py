@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 
 from ..devices.cycles import Cost
 from ..latency import Kind, Latency
+from ..library.operator_text import entry_text
 from ..library.package import Manifest, OperatorEntry
 
 HOW = {
@@ -148,6 +149,8 @@ class Profile:
     def _row(self, row: OperatorCost) -> dict:
         facts = {
             "name": row.entry.name,
+            "what": entry_text(row.entry) if row.entry.arguments else None,
+            "layers": list(row.entry.layers),
             "schedule": row.entry.schedule,
             "calls": row.entry.occurrences,
             "time_us": row.time_us,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich import box
-from rich.table import Table
 
 from ..library.package import MANIFEST
-from .tables import SCHEDULED
+from .tables import SCHEDULED, _table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,11 +45,10 @@ def print_inspection(console: Console, facts: dict, package: Package) -> None:
     needed = f"weights {manifest.weight_bytes / 1e6:.2f} MB, activations {manifest.activation_bytes / 1e6:.2f} MB"
     console.print(f"memory: {needed}; largest error allowed against PyTorch {manifest.tolerance:.2g}")
     console.print(str(manifest.verified), markup=False)
-    table = Table("file", "bytes", "SHA-256", "licences", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.columns[1].justify = "right"
+    table = _table("file", "SHA-256", "licences", "bytes", left=3)
     for file in facts["files"]:
         licences = ", ".join(dict.fromkeys(file["licences"])) or "not said"
-        table.add_row(file["name"], str(file["bytes"]), file["sha256"][:12], licences)
+        table.add_row(file["name"], file["sha256"][:12], licences, str(file["bytes"]))
     console.print(table)
     for part in manifest.licences:
         console.print(f"{part.licence}: {part.part}, {part.origin}", markup=False)

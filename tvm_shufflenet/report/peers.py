@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..peers.results import OURS, Contest, Entry, Mean
-from .tables import _milliseconds, _table
+from .tables import _milliseconds, _table, print_noise
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +25,7 @@ def print_contest(console: Console, contest: Contest) -> None:
     console.print(table)
     if modelled:
         console.print("Mcycles: the core's own, before what cache misses cost; L1 and L2: millions of misses")
+    print_noise(console, {entry.name: entry.latency and entry.latency.noise for entry in contest.entries})
     for entry in contest.entries:
         if entry.failure:
             console.print(f"{entry.name}: {entry.failure}", markup=False)

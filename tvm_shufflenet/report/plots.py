@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,6 +58,7 @@ SETTINGS = {
 }
 # Beside a bar so many times as long as the shortest, and as the next one, the others are drawn once more without it.
 CROWDED, ALONE = 8, 2.5
+TICKS = 8  # labels of a logarithmic axis, at most
 NUMBERED = 12  # dots of a roofline that carry their number
 
 
@@ -191,18 +192,31 @@ def roofline_plot(line: Roofline, kind: Kind, name: str, title: str, text: str) 
         axes.set(xscale="log", yscale="log", xlim=(left, right))
         axes.set_xlabel("multiply-adds a byte to or from memory" if line.roofs else "multiply-adds a byte of tensors")
         axes.set_ylabel(f"GMAC/s, {kind}")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter(NullFormatter())
         if line.roofs:
             _roofs(axes, line.roofs, left, right)
         face = "none" if kind == "modelled" else COLOURS["tuned"]
         style = {"facecolor": face, "edgecolor": COLOURS["tuned"], "linewidth": 1.5, "zorder": 3}
         for dot, place, size in zip(line.dots, places, sizes, strict=True):
             axes.scatter(*place, s=size, marker="o" if math.isfinite(dot.macs_per_byte) else ">", **style)
+        for axis, ends in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            axis.set_major_locator(FixedLocator(log_ticks(*ends)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
         figure.draw_without_rendering()  # only now is it known where on paper the dots are
         _number(axes, places[:NUMBERED], sizes, places)
     return _svg(figure, name, title, text)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers from ``low`` to ``high``, at least two, for a logarithmic axis: powers of ten where it holds
+    several, else what lies between them."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1,), (1, 2, 5), range(1, 10)):
+        found = [step * 10.0**decade for decade in decades for step in steps]
+        inside = [tick for tick in found if low <= tick <= high]
+        if len(inside) >= 2:
+            return inside[:: math.ceil(len(inside) / TICKS)]
+    return [float(tick) for tick in MaxNLocator(TICKS // 2).tick_values(low, high) if low <= tick <= high]
 
 
 def _roofs(axes: Axes, roofs: Roofs, left: float, right: float) -> None:

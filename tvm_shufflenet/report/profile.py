@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rich import box
 from rich.table import Table
 
+from ..library.operator_text import entry_text, layers_text
 from ..profiling.result import HOW
-from .tables import print_unmodelled
+from .tables import print_noise, print_unmodelled
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from ..profiling.result import HotLoop, OperatorCost, Profile
 
 HOT = 0.1  # shares of the whole that stand out
-COUNTED_WIDTH, TIMED_WIDTH = 66, 54  # columns that the numbers take, the rest is for names
 NAMED = 6  # operators that one line names
 
 
@@ -24,79 +25,90 @@ def print_profile(console: Console, profile: Profile) -> None:
     threads = f"{profile.threads} thread{'s' if profile.threads > 1 else ''}"
     console.print(f"{profile.manifest.model} on {profile.device['name']}, {threads}")
     console.print(f"{profile.kind}: {HOW[profile.kind]}")
-    make = _counted if profile.peak else _timed
-    console.print(make(profile, console.width))
+    console.print(_rows(profile, console.width))
+    console.print(_meanings(profile))
     _print_sum(console, profile)
+    print_noise(console, {"the whole network": profile.latency.noise})
     _print_plain(console, profile)
     for loop in profile.assembly:
         _print_loop(console, loop, profile.core_peak)
     console.print(f"largest error against PyTorch {profile.max_abs_err:.2g}, {profile.manifest.tolerance:.2g} allowed")
 
 
-def _counted(profile: Profile, width: int) -> Table:
-    table = _table(
-        width - COUNTED_WIDTH,
-        profile.kind,
-        "n",
-        "us",
-        "share",
-        "kcycles",
-        "MAC/cy",
-        "peak",
-        "L1 k",
-        "L2 k",
-        "MB",
-        "bound by",
-    )
-    table.columns[-1].justify = "left"
-    for row in profile.rows:
-        work, macs = row.work, row.multiply_adds
-        table.add_row(
-            *_first_columns(profile, row),
-            f"{work.cycles / 1e3:.0f}",
-            f"{row.macs_per_cycle:.2f}" if macs else "",
-            f"{100 * row.macs_per_cycle / profile.peak:.0f} %" if macs else "",
-            _short(work.l1_misses / 1e3, 1),
-            _short(work.l2_misses / 1e3, 1),
-            _short((work.l1_bytes + work.l2_bytes) / 1e6, 2),
-            work.bound,
-            style=_style(profile, row),
-        )
-    return table
+class Column(NamedTuple):
+    """A column of numbers or words. Where the console is narrow, those of the highest ``rank`` are left out first."""
+
+    title: str
+    cell: Callable[[Profile, OperatorCost], str]
+    rank: int = 0
+    justify: Literal["left", "right"] = "right"
 
 
-def _timed(profile: Profile, width: int) -> Table:
-    table = _table(width - TIMED_WIDTH, profile.kind, "n", "us", "share", "us a call", "GMAC/s", "scheduled by")
-    table.columns[-1].justify = "left"
-    for row in profile.rows:
-        table.add_row(
-            *_first_columns(profile, row),
-            f"{row.time_us / row.entry.occurrences:.1f}",
-            f"{row.gmacs_per_second:.1f}" if row.multiply_adds else "",
-            {"none": "TVM"}.get(row.entry.schedule, row.entry.schedule),
-            style=_style(profile, row),
-        )
-    return table
+TIMES = (
+    Column("n", lambda profile, row: "" if row is profile.runtime else str(row.entry.occurrences)),
+    Column("us", lambda profile, row: f"{row.time_us:.{0 if row.time_us > 1e5 else 1}f}"),
+    Column("share", lambda profile, row: f"{100 * profile.share(row):.1f} %"),
+)
+COUNTED = (
+    *TIMES,
+    Column("kcycles", lambda profile, row: f"{row.work.cycles / 1e3:.0f}", 3),
+    Column("MAC/cy", lambda profile, row: f"{row.macs_per_cycle:.2f}" if row.multiply_adds else ""),
+    Column("peak", lambda profile, row: _of_peak(profile, row) if row.multiply_adds else "", 2),
+    Column("L1 k", lambda profile, row: _short(row.work.l1_misses / 1e3, 1), 4),
+    Column("L2 k", lambda profile, row: _short(row.work.l2_misses / 1e3, 1), 4),
+    Column("MB", lambda profile, row: _short((row.work.l1_bytes + row.work.l2_bytes) / 1e6, 2), 3),
+    Column("bound by", lambda profile, row: row.work.bound, 1, "left"),
+)
+TIMED = (
+    *TIMES,
+    Column("us a call", lambda profile, row: f"{row.time_us / row.entry.occurrences:.1f}", 3),
+    Column("GMAC/s", lambda profile, row: f"{row.gmacs_per_second:.1f}" if row.multiply_adds else "", 2),
+    Column("scheduled by", lambda profile, row: {"none": "TVM"}.get(row.entry.schedule, row.entry.schedule), 1, "left"),
+)
+NAME, LEAST_NAME = 24, 14  # columns for an operator's name, at most and at least
 
 
-def _table(name_width: int, *columns: str) -> Table:
-    """The first column is names, cut where they are long (the JSON has them whole), the others are numbers."""
+def _rows(profile: Profile, width: int) -> Table:
+    """As many columns as there is room for beside the operators' names, which are cut where they are long: the JSON has
+    all of it."""
+    columns = list(COUNTED if profile.peak else TIMED)
+    while _width(profile, columns) + LEAST_NAME > width and any(column.rank for column in columns):
+        columns.remove(max(columns, key=lambda column: column.rank))
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    table.add_column(columns[0], max_width=name_width, no_wrap=True, overflow="ellipsis")
-    for column in columns[1:]:
-        table.add_column(column, justify="right", no_wrap=True)
+    room = max(LEAST_NAME, min(NAME, width - _width(profile, columns)))
+    table.add_column(profile.kind, max_width=room, no_wrap=True, overflow="ellipsis")
+    for column in columns:
+        table.add_column(column.title, justify=column.justify, no_wrap=True)
+    for row in profile.rows:
+        cells = [column.cell(profile, row) for column in columns]
+        table.add_row(row.entry.name.removeprefix("fused_"), *cells, style=_style(profile, row))
     return table
+
+
+def _meanings(profile: Profile) -> Table:
+    """What each operator is, for those who know the network by its layers."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for title in ("operator", "what it is", "layers of the model"):
+        table.add_column(title, overflow="fold")
+    for row in profile.operators:
+        entry = row.entry
+        table.add_row(entry.name.removeprefix("fused_"), entry_text(entry), layers_text(entry.layers))
+    return table
+
+
+def _of_peak(profile: Profile, row: OperatorCost) -> str:
+    return f"{100 * row.macs_per_cycle / profile.peak:.0f} %"
+
+
+def _width(profile: Profile, columns: Sequence[Column]) -> int:
+    """Of the table without the names."""
+    cells = ([column.title, *(column.cell(profile, row) for row in profile.rows)] for column in columns)
+    return sum(1 + max(map(len, each)) for each in cells) + 2
 
 
 def _short(number: float, digits: int) -> str:
     """Without decimals where they would cost more room than they say."""
     return f"{number:.{digits if number < 100 else 0}f}"
-
-
-def _first_columns(profile: Profile, row: OperatorCost) -> list[str]:
-    calls = "" if row is profile.runtime else str(row.entry.occurrences)
-    time = f"{row.time_us:.{0 if row.time_us > 1e5 else 1}f}"
-    return [row.entry.name.removeprefix("fused_"), calls, time, f"{100 * profile.share(row):.1f} %"]
 
 
 def _style(profile: Profile, row: OperatorCost) -> str:

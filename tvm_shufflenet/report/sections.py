@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..library.operator_text import entry_text, layers_text
 from ..profiling.result import HOW
 from ..profiling.roofline import roofline
 from . import plots
@@ -82,12 +83,11 @@ class Section:
 def latency(comparison: Comparison, command: str) -> Section:
     kind, contest = comparison.tuned.kind, comparison.contest
     error = comparison.device["model_error_percent"]
-    bars = [
-        ranged_bar("ours, tuned", "tuned", comparison.tuned, error),
-        ranged_bar("TVM untuned", "untuned", comparison.untuned, error),
-    ]
-    rows = [("ours, tuned", None, *_numbers(comparison.tuned), 1.0, "")]
-    rows.append(("TVM untuned", None, *_numbers(comparison.untuned), comparison.speedup, ""))
+    own = [("ours, tuned", "tuned", comparison.tuned), ("ours, as shipped", "tuned", comparison.shipped)]
+    own = [each for each in (*own, ("TVM untuned", "untuned", comparison.untuned)) if each[2] is not None]
+    bars = [ranged_bar(*each, error) for each in own]
+    tuned_us = comparison.tuned.median_us
+    rows = [(name, None, *_numbers(found), found.median_us / tuned_us, "") for name, _, found in own]
     for entry in contest.peers if contest else ():
         ratio = entry.latency and entry.latency.median_us / comparison.tuned.median_us
         numbers = _numbers(entry.latency) if entry.latency else [None] * 4
@@ -246,12 +246,18 @@ COUNTED_COLUMNS = (
 )
 
 
+MEANING_COLUMNS = (
+    (Column("what", "what it is"), lambda profile, row: entry_text(row.entry) if row.entry.arguments else ""),
+    (Column("layers", "layers of the model"), lambda profile, row: layers_text(row.entry.layers)),
+)
+
+
 def _scheduled_by(schedule: str) -> str:
     return "TVM's plain loops" if schedule == "none" else schedule
 
 
 def operators(profile: Profile, command: str) -> Section:
-    chosen = OPERATOR_COLUMNS + (COUNTED_COLUMNS if profile.peak else ())
+    chosen = OPERATOR_COLUMNS + (COUNTED_COLUMNS if profile.peak else ()) + MEANING_COLUMNS
     rows = tuple(tuple(value(profile, row) for _, value in chosen) for row in profile.rows)
     caption = f"Operators of {profile.manifest.model} on {profile.device['name']}, {profile.kind}: {HOW[profile.kind]}"
     table = Table(caption, tuple(column for column, _ in chosen), rows)

@@ -27,6 +27,7 @@ def print_summary(console: Console, result: TuneResult, strategy: str, compariso
 def summary(result: TuneResult, strategy: str, comparison: Comparison) -> str:
     shape = "x".join(map(str, comparison.manifest.input_shape))
     tuned, untuned = (each.median_us / 1e3 for each in (comparison.tuned, comparison.untuned))
+    shipped = f"{comparison.shipped.median_us / 1e3:.3f} ms shipped, " if comparison.shipped else ""
     facts = [
         ("model", f"{comparison.model}, input {shape} float32"),
         *setting_facts(comparison.device, comparison.manifest.target, comparison.threads),
@@ -37,7 +38,7 @@ def summary(result: TuneResult, strategy: str, comparison: Comparison) -> str:
         ),
         (
             "result",
-            f"{tuned:.3f} ms tuned, {untuned:.3f} ms TVM untuned, {comparison.tuned.kind}: "
+            f"{tuned:.3f} ms tuned, {shipped}{untuned:.3f} ms TVM untuned, {comparison.tuned.kind}: "
             f"{comparison.speedup:.2f} times as fast",
         ),
         ("error", f"{comparison.max_abs_err:.2g} against PyTorch, {comparison.tolerance:.2g} allowed"),

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from ..errors import ToolMissing
+from ..library.operator_text import shape_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,10 +29,14 @@ if TYPE_CHECKING:
 
 
 def _table(*columns: str, left: int = 1) -> Table:
-    """A plain table: the first ``left`` columns are words, the others numbers."""
+    """A plain table: the first ``left`` columns are words, the others numbers.
+
+    Where a console is narrow, words go on in the next line: a number is never cut.
+    """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < left else "right", no_wrap=index < left)
+        words = index < left
+        table.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     return table
 
 
@@ -47,8 +52,7 @@ def print_models(console: Console, rows: list[dict]) -> None:
 
 
 def print_targets(console: Console, targets: Iterable[Target]) -> None:
-    table = _table("target", "cpu", "cores", "emulated as", "what it is", left=4)
-    table.columns[-1].justify = "left"
+    table = _table("target", "cpu", "cores", "emulated as", "what it is", left=5)
     for target in targets:
         table.add_row(target.name, target.mcpu, str(target.num_cores), target.core or "-", target.note)
     console.print(table)
@@ -69,13 +73,13 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
     from ..tuning.health import DRIFT
 
-    table = _table("operator", "space", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
+    table = _table("operator", "what it is", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
     measured = sorted((t for t in result.tasks if t.trials), key=lambda task: -task.cost_seconds)
     for task in measured:
         rate = task.flops / task.best_seconds / 1e9 if task.best_seconds else 0.0
         table.add_row(
             task.name,
-            task.space[:9],
+            shape_text(task.name, [shape for shape, _ in task.arguments]),
             str(task.weight),
             str(task.trials),
             f"{task.best_seconds * 1e6:.1f}",
@@ -83,8 +87,10 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
             f"{rate:.1f}",
         )
     console.print(table)
-    if result.rule_kind:
-        console.print(f"generated: TVM's own sketches, by its {result.rule_kind} rules")
+    generated = [task.name for task in measured if task.space != "template"]
+    if result.rule_kind and generated:
+        which = "all" if len(generated) == len(measured) else ", ".join(generated)
+        console.print(f"generated, by TVM's own sketches with its {result.rule_kind} rules: {which}", markup=False)
     left_out = [task.name for task in result.tasks if not task.trials]
     if left_out:
         console.print(f"no trial, for lack of --trials: {', '.join(left_out)}")
@@ -108,7 +114,7 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
 
 def print_comparison(console: Console, comparison: Comparison, verdict: Verdict | None = None) -> None:
     if comparison.contest is None:
-        _print_pair(console, comparison)
+        _print_own(console, comparison)
     else:
         from .peers import print_contest
 
@@ -118,7 +124,7 @@ def print_comparison(console: Console, comparison: Comparison, verdict: Verdict 
         quality = "not calibrated" if off is None else f"about {off:.0f} % off on average"
         console.print(f"modelled latencies: the clock of the emulated core is a model, {quality}")
     error, allowed = comparison.max_abs_err, comparison.tolerance
-    console.print(f"speedup {comparison.speedup:.2f}; largest error against PyTorch {error:.2g}, {allowed:.2g} allowed")
+    console.print(f"{speedups(comparison)}; largest error against PyTorch {error:.2g}, {allowed:.2g} allowed")
     plain = [operator.name for operator in comparison.operators if operator.schedule != "record"]
     if plain:
         console.print(f"operators without a record: {', '.join(plain)}")
@@ -126,15 +132,28 @@ def print_comparison(console: Console, comparison: Comparison, verdict: Verdict 
         console.print(verdict.describe(), markup=False)
 
 
-def _print_pair(console: Console, comparison: Comparison) -> None:
+# The code of a comparison, in words.
+CODE = {"untuned": "TVM untuned", "shipped": "shipped", "tuned": "tuned"}
+
+
+def _print_own(console: Console, comparison: Comparison) -> None:
     threads = f"{comparison.threads} thread{'s' if comparison.threads > 1 else ''}"
     console.print(f"{comparison.model} on {comparison.device['name']}, {threads}")
     table = _table(f"{comparison.tuned.kind}, ms", "median", "min", "p90", "samples")
-    for name, latency in (("TVM untuned", comparison.untuned), ("tuned", comparison.tuned)):
+    for name, latency in comparison.latencies.items():
         table.add_row(
-            name, *_milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90)), _samples(latency)
+            CODE[name], *_milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90)), _samples(latency)
         )
     console.print(table)
+    print_noise(console, {CODE[name]: latency.noise for name, latency in comparison.latencies.items()})
+
+
+def speedups(comparison: Comparison) -> str:
+    """Tuned over untuned code, and over what is shipped."""
+    if comparison.gain is None:
+        return f"speedup {comparison.speedup:.2f}"
+    shipped = "tuned is what is shipped" if comparison.gain == 1 else f"{comparison.gain:.3f} against what is shipped"
+    return f"speedup {comparison.speedup:.2f} against TVM untuned, {shipped}"
 
 
 def _milliseconds(*values_us: float) -> list[str]:
@@ -173,6 +192,7 @@ def print_bench(console: Console, bench: Bench) -> None:
     values = (latency.median_us, latency.min_us, latency.percentile_us(90), latency.percentile_us(99))
     table.add_row(bench.package.manifest.model, *_milliseconds(*values), _samples(latency))
     console.print(table)
+    print_noise(console, {"": latency.noise})
     cold = f"first inference {bench.cold_us / 1e3:.3f} ms, " if bench.cold_us else ""
     console.print(
         f"{cold}weights and activations {bench.peak_memory_bytes / 1e6:.2f} MB; largest error against PyTorch "
@@ -194,9 +214,17 @@ def print_deployed(console: Console, deployed: Deployed) -> None:
     values = [f"{latency[key] / 1e3:.3f}" if key in latency else "" for key in ("median", "min", "p90", "p99")]
     table.add_row(deployed.package.manifest.model, *values, f"{latency.get('samples', 0):.0f}")
     console.print(table)
+    print_noise(console, {"": deployed.noise})
     cold = f"first inference {timing.cold_us / 1e3:.3f} ms, " if timing.cold_us else ""
     memory = f"peak memory {timing.peak_memory_bytes / 1e6:.2f} MB, " if timing.peak_memory_bytes else ""
     console.print(f"{cold}{memory}output as expected; noted in {deployed.package.path}", markup=False)
+
+
+def print_noise(console: Console, noise: dict[str, str | None]) -> None:
+    """By the name of what was timed, what is to be said of its samples, if anything."""
+    for name, words in noise.items():
+        if words is not None:
+            console.print(f"{name}: {words}" if name else words, markup=False, style="yellow")
 
 
 def print_unmodelled(console: Console, cost: Cost | None) -> None:

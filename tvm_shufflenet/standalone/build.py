@@ -23,7 +23,7 @@ from .program import Program, plan
 from .source import NATIVE, identifier, render, symbols
 
 DRIVER = ("driver.c", "pool.c", "system_linux.c")
-BENCH = ("bench.c", "device.c", "samples.c")
+BENCH = ("bench.c", "device.c", "emulation.c", "samples.c")
 MODEL = ("model.c", "weights.S", "kernels.o")
 WARNINGS = ("-Wall", "-Wextra")
 # The driver is its own C library: no stack protector, which wants one, and none of zig's sanitizers.

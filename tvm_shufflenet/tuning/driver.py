@@ -75,6 +75,11 @@ class Task:
     reference: Reference | None = None
 
     @property
+    def arguments(self) -> list[tuple[tuple[int, ...], str]]:
+        """Shape and dtype of each tensor that a call takes, the result's last."""
+        return argument_shapes(self.mod)
+
+    @property
     def cost_seconds(self) -> float:
         """What the operator costs in one inference, all its occurrences together."""
         return self.weight * self.best_seconds
@@ -425,11 +430,11 @@ class Tuner:
         return guesses if len(guesses) >= share else guesses + self._unseen(task, self._found(task))
 
     def _guesses(self, task: Task) -> list[ms.MeasureCandidate]:
-        """What is known to be good, or likely."""
+        """What is known to be good, or likely; first what compilation takes without records of this device."""
+        shipped = self._shipped_candidate(task)
         if task.space != "template":
-            return []
-        default = rules.default_candidate(task.mod, self.machine)
-        return [default, *(self._shipped_candidate(task) or self._near_candidate(task))]
+            return shipped
+        return [*(shipped or self._near_candidate(task)), rules.default_candidate(task.mod, self.machine)]
 
     def _found(self, task: Task) -> list[ms.MeasureCandidate]:
         """What the search proposes."""
@@ -453,7 +458,8 @@ class Tuner:
         return list(new.values())
 
     def _shipped_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
-        """What was found best on a CPU like this one, or by another clock: tuning must not end with less."""
+        """What is shipped for a CPU like this one: tuning must not end with less, and no time but this device's tells
+        whether it does."""
         record = self.store.stand_in(task.mod, self.device.clock, self.threads)
         if record is None:
             return []
@@ -462,7 +468,7 @@ class Tuner:
         return [ms.MeasureCandidate(schedule, record.args_info)]
 
     def _near_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
-        """What compilation takes where there is no record: with one, it must not be worse."""
+        """What compilation takes where nothing is shipped: with a record, it must not be worse."""
         near = near_trace(task.mod, argument_shapes(task.mod), self.machine, self.neighbours)
         return [] if near is None else [rules.candidate(task.mod, near[0])]
 

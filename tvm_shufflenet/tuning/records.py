@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -21,10 +21,11 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..errors import RecordMismatch, lines_of
 from ..graph.tasks import argument_shapes
-from ..latency import MEASURED
+from ..latency import MEASURED, MODELLED
 from ..schedules.nearest import Neighbour
 from ..targets import is_cpu
 from ..toolchain import TVM_VERSION
+from .choices import CHOICES, Choice, read_choices, write_choice
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
 from .journal import Setting, Trial
 from .lines import writing
@@ -39,6 +40,9 @@ __all__ = [
 
 # Of each workload, the best so many make a database: a search begins with some tens of them, a library needs one.
 BEST_OF_EACH = 256
+# A search of fewer trials is on average worse than the shipped record (docs/fused-operators.md, by strategies.py): its
+# own records then come second to a shipped one that was never tried beside them.
+PROVEN = 32
 
 
 class Row(NamedTuple):
@@ -57,11 +61,19 @@ class Recalled(NamedTuple):
 
 
 class Shipped(NamedTuple):
-    """A shipped record whose workload is at hand. Only those of the ``same_target`` compete by their times."""
+    """A shipped record whose workload is at hand; ``same_target`` where it is for the store's own."""
 
     trial: Trial
     record: ms.database.TuningRecord
     same_target: bool
+
+    @property
+    def competes(self) -> bool:
+        """Whether its time means something here: a model's for the same code does, another machine's clock does not."""
+        return self.same_target and self.trial.kind == MODELLED
+
+
+Ranked = list[tuple[RecordFolder, Entry]]  # the records of a workload, the fastest first
 
 
 @dataclass
@@ -69,9 +81,11 @@ class RecordStore:
     """The records of one folder for one target. Lines that cannot be read are skipped, reported and left in place.
 
     ``shipped`` names a second folder that is read as well, but never written. Its records are for ``shipped_target``
-    if that is given, and then only stand in for workloads that have no record of ``target``'s own: a schedule made for
-    one CPU is right on another of the same vectors, and its tiles a good guess, but its time means nothing there. In
-    either folder records must be for exactly the folder's target.
+    if that is given: a schedule made for one CPU is right on another of the same vectors, and its tiles a good guess,
+    but its time means nothing there, nor does what another machine's clock has measured. Such a record competes once a
+    search has tried it here, as each does first. Until then it serves workloads that have no record of their own on
+    the clock at hand, or one that fewer than ``PROVEN`` trials have found. In either folder records must be for exactly
+    the folder's target.
     """
 
     folder: Path
@@ -84,31 +98,44 @@ class RecordStore:
         self.folder = self._own.path
         self._own_trials = set(self._own.trials)  # written by this run, or before it
         self._lent: RecordFolder | None = None
-        self._shipped_trials: list[Trial] = []
         self._best: dict[str, list[Best]] = {}  # shipped records by workload, until somebody comes with it
         self._numbers: dict[int, int] = {}  # of their lines, by the identity of each
         self._met: dict[str, list[Shipped]] = {}
         self._skipped: list[Skipped] = []
-        self._shipped_elsewhere = 0
+        self._shipped_elsewhere = self._own_elsewhere = 0
+        self._own_best: set[Trial] = set()  # of the folder's own shipped records
         self._refused: Counter[str] = Counter()  # shipped records of other TVM versions
         self._matches: dict[str, bool] = {}
         self._hidden: set[Trial] = set()
         self._recallable: dict[tuple[str, str], tuple[Trial, Entry | None]] = {}  # hidden, and not asked for yet
         self._target_hash = target_hash(self.target)
+        self._choices: dict[tuple[str, Setting], Choice] = {}
+        self._untried: set[str] = set()  # workloads that a shipped record serves in the place of an own one
         if self.shipped is not None and Path(self.shipped).resolve() != self.folder.resolve():
             if not self._borrowed:
                 self._lent = RecordFolder(self.shipped)
             self._read_best(Path(self.shipped), self.shipped_target or self.target)
         self._read_best(self.folder, self.target)
+        self._read_choices()
         self._refuse_useless()
 
     def _refuse_useless(self) -> None:
         """Raises RecordMismatch where there are records, and none is for this target and TVM."""
-        if next(self._entries(), None) or self._best:
+        if not (next(self._entries(), None) or self._best):
+            self._refuse(self.other_targets)
+
+    def refuse_useless(self) -> None:
+        """Raises RecordMismatch where the folder itself has records, and none of them is for this target and TVM."""
+        usable = any(folder is self._own for folder, _ in self._entries())
+        if usable or any(line.trial in self._own_best for lines in self._best.values() for line in lines):
             return
-        if self.other_targets:
+        self._refuse(sum(not self._is_ours(entry.target) for entry in self._own.entries.values()) + self._own_elsewhere)
+
+    def _refuse(self, others: int) -> None:
+        """For ``others`` of another target, or because all that there are are of another TVM."""
+        if others:
             raise RecordMismatch(
-                f"the {self.other_targets} records in {self.folder} are not for this target",
+                f"the {others} records in {self.folder} are not for this target",
                 "they were tuned for another machine, or TVM described it otherwise",
                 "name another --records folder, or tune again into an empty one",
             )
@@ -130,8 +157,15 @@ class RecordStore:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know of the folder."""
-        return self._own.notes
+        """What the user should know of the folder, and of what was chosen from it."""
+        if not self._untried:
+            return self._own.notes
+        count = len(self._untried)
+        note = (
+            f"{count} operator{'s' if count > 1 else ''} by shipped records: {self.folder} has fewer than {PROVEN} "
+            "trials of each, and none of what is shipped; tune again to have them compared"
+        )
+        return [*self._own.notes, note]
 
     @property
     def refusal(self) -> str | None:
@@ -177,10 +211,13 @@ class RecordStore:
 
     @property
     def sources(self) -> str:
-        """Where the records come from, for people."""
-        if not self._borrowed or not self._best:
-            return str(self.folder)
-        return f"{self.folder}, else by the records shipped for {self.shipped_target.attrs['mcpu']}"
+        """Where the records come from, for people; only folders that hold any are named."""
+        own = str(self.folder) if self._own.entries or (self.folder / BEST).exists() else None
+        lent = self.shipped is not None and self._best and Path(self.shipped).resolve() != self.folder.resolve()
+        if not lent:
+            return own or "the templates' defaults"
+        shipped = f"the records shipped for {(self.shipped_target or self.target).attrs['mcpu']}"
+        return f"{own}, else by {shipped}" if own else shipped
 
     def _read_best(self, folder: Path, target: tvm.target.Target) -> None:
         """Add a folder's shipped records, which must be for ``target``."""
@@ -194,13 +231,21 @@ class RecordStore:
                 matches[key] = _is_target(best.target, target)
             if not matches[key]:
                 self._shipped_elsewhere += 1
+                self._own_elsewhere += folder == self.folder
             elif not same_version(best.trial.tvm):
                 self._refused[best.trial.tvm] += 1
             else:
                 self._best.setdefault(best.trial.workload, []).append(best)
+                if folder == self.folder:
+                    self._own_best.add(best.trial)
                 self._numbers[id(best)] = number
-                if same_target(target, self.target):
-                    self._shipped_trials.append(best.trial)
+
+    def _read_choices(self) -> None:
+        for number, choice in read_choices(self.folder):
+            if isinstance(choice, str):
+                self._skipped.append(Skipped(CHOICES, number, choice))
+            elif choice.target == self._target_hash and same_version(choice.tvm):
+                self._choices[choice.network, choice.setting] = choice
 
     def meet(self, workloads: Iterable[tvm.IRModule]) -> None:
         """Make the shipped records of ``workloads`` usable: they name their workload by its hash alone."""
@@ -218,28 +263,114 @@ class RecordStore:
             return None
         return Shipped(best.trial, record, same_target(record.target, self.target))
 
-    def database(self, *preferred: str, threads: int = 1) -> ms.database.MemoryDatabase:
-        """The usable records for ``threads`` as a MetaSchedule database, all of one clock: two do not compare.
+    def setting(self, *preferred: str, threads: int = 1) -> Setting | None:
+        """Whose records for ``threads`` a library is built with: two clocks do not compare.
 
-        It is the first of the ``preferred`` clocks that has any; after these, measured times come before modelled
-        ones. Shipped records, of workloads that have been met, stand in where that leaves none, whatever their clock.
+        It is the first of the ``preferred`` clocks that has any; after these, measured times come before modelled ones.
         """
         present = {setting.clock for setting in self._settings() if setting.threads == threads}
-        order = [*preferred, MEASURED, *sorted(present)]
-        wanted = next((clock for clock in order if clock in present), None)
-        chosen = [] if wanted is None else self._rows(Setting(wanted, threads))
-        return _as_database([*chosen, *self._stand_ins({row.workload for row in chosen}, order, threads)])
+        return next((Setting(clock, threads) for clock in self._order(preferred, present) if clock in present), None)
+
+    @staticmethod
+    def _order(preferred: Iterable[str], present: Iterable[str]) -> list[str]:
+        return [*preferred, MEASURED, *sorted(present)]
+
+    def database(
+        self, *preferred: str, threads: int = 1, network: str | None = None, own: bool = True
+    ) -> ms.database.MemoryDatabase:
+        """The usable records for ``threads`` as a MetaSchedule database, of the clock that ``setting`` says.
+
+        Shipped records of workloads that have been met serve where that leaves none, whatever their clock, and where
+        too few trials were made of what is shipped to believe that it is worse. Of a workload of a ``network`` whose
+        own time has decided which record serves it, only that one is there. Without ``own``, what is shipped alone:
+        ask ``uses_own``.
+        """
+        setting = self.setting(*preferred, threads=threads)
+        choice = self.choice(network, setting) if own and network and setting else None
+        rows = self._rows(setting, own) if setting else []
+        order = self._order(preferred, {each.clock for each in self._settings()})
+        alone = self._stand_ins(rows, setting if own else None, order, threads)
+        if own:
+            self._untried = set(alone) & {row.workload for row in rows}
+        if choice is not None:
+            ranked = self._ranked(setting)
+            found = {key: self._chosen_row(ranked.get(key, []), choice, key) for key in choice.chosen}
+            chosen = {key: row for key, row in found.items() if row is not None}
+            alone |= chosen
+            self._untried -= set(chosen)
+        return _as_database([*(row for row in rows if row.workload not in alone), *alone.values()])
+
+    def uses_own(self, network: str, *preferred: str, threads: int = 1) -> bool:
+        """Whether a network is built with the folder's own records: not where its own time has found none better than
+        what is shipped."""
+        setting = self.setting(*preferred, threads=threads)
+        choice = setting and self.choice(network, setting)
+        return not (choice and choice.shipped)
+
+    def _chosen_row(self, ranked: Ranked, choice: Choice, workload: str) -> Row | None:
+        """None where a record has come since that is faster by itself, or the one that was chosen has gone."""
+        if not ranked or ranked[0][1].trial.trace != choice.fastest.get(workload):
+            return None
+        return self._row_of(ranked, choice.chosen[workload])
+
+    @staticmethod
+    def _row_of(ranked: Ranked, trace: str) -> Row | None:
+        for folder, entry in ranked:
+            if entry.trial.trace == trace and (record := folder.usable(entry)) is not None:
+                return Row(entry.trial.setting, entry.trial.workload, record)
+        return None
+
+    def assigned(self, chosen: Mapping[str, str], setting: Setting) -> ms.database.MemoryDatabase:
+        """For each workload the record of that trace alone; for others that have been met, what is shipped."""
+        ranked = self._ranked(setting)
+        rows = {key: self._row_of(ranked.get(key, []), trace) for key, trace in chosen.items()}
+        found = {key: row for key, row in rows.items() if row is not None}
+        alone = self._stand_ins(list(found.values()), None, self._order([setting.clock], []), setting.threads)
+        return _as_database([*found.values(), *(row for key, row in alone.items() if key not in found)])
+
+    def fastest(self, setting: Setting) -> dict[str, list[Trial]]:
+        """The trials of each workload whose records the folder has, the fastest first."""
+        return {key: [entry.trial for _, entry in ranked] for key, ranked in self._ranked(setting).items()}
+
+    def shipped_traces(self, clock: str, threads: int = 1) -> dict[str, str]:
+        """The schedule that is shipped for each workload met, as the hash of its trace."""
+        order = self._order([clock], [])
+        alone = self._stand_ins([], None, order, threads)
+        return {key: trace_hash(row.record.trace) for key, row in alone.items()}
+
+    def choice(self, network: str, setting: Setting) -> Choice | None:
+        """What the network's own time has decided. One for what is shipped holds until a faster record comes."""
+        found = self._choices.get((network, setting))
+        if found is not None and found.shipped and found.fastest != self._fastest_of(found):
+            return None
+        return found
+
+    def _fastest_of(self, choice: Choice) -> dict[str, str]:
+        """As in ``choice.fastest``, now."""
+        now = self.fastest(choice.setting)
+        return {key: now[key][0].trace for key in choice.fastest if key in now}
+
+    def is_decided(self, network: str, setting: Setting, workloads: Iterable[str]) -> bool:
+        """Whether the network's own time has decided among the records that the folder has now."""
+        found, now = self._choices.get((network, setting)), self.fastest(setting)
+        return found is not None and found.fastest == {key: now[key][0].trace for key in workloads if key in now}
+
+    def choose(self, choice: Choice) -> None:
+        """Write a decision of a network's own time; on disk when this returns. Raises BadInput."""
+        choice = msgspec.structs.replace(choice, target=self._target_hash, tvm=TVM_VERSION)
+        with self._own.ours():
+            write_choice(self.folder, choice)
+        self._choices[choice.network, choice.setting] = choice
 
     def database_of(self, clock: str, threads: int = 1) -> ms.database.MemoryDatabase:
         """The records of one clock and number of threads alone, perhaps none: what a search may learn from."""
         return _as_database(self._rows(Setting(clock, threads)))
 
     def stand_in(self, workload: tvm.IRModule, clock: str, threads: int = 1) -> ms.database.TuningRecord | None:
-        """The shipped record of a workload that has none on this clock: where a search may begin."""
+        """The shipped record of a workload: where a search begins. One of the same clock comes first."""
         self.meet([workload])
-        shash = workload_hash(workload)
-        found = [] if self.trials(shash, clock, threads) else self._met.get(shash, [])
-        return next((shipped.record for shipped in found if shipped.trial.threads == threads), None)
+        row = self._shipped_row(workload_hash(workload), self._order([clock], []), threads)
+        return row and row.record
 
     def best(self, clock: str, threads: int = 1) -> list[Best]:
         """The best record of each workload as a line to ship."""
@@ -251,19 +382,19 @@ class RecordStore:
         trial = msgspec.structs.replace(entry.trial, target=None, record=None, search=None)
         return Best(trial, target, trace, arguments)
 
-    def neighbours(self, threads: int = 1) -> list[Neighbour]:
+    def neighbours(self, threads: int = 1, own: bool = True) -> list[Neighbour]:
         """The best records of all workloads that say for what shapes they are, whatever their clock; own ones first."""
-        clocks = sorted({entry.trial.clock for _, entry in self._entries()})
-        own = [best for clock in clocks for best in self.best(clock, threads)]
-        shipped = [best for found in self._best.values() for best in found if best.trial.threads == threads]
-        return [best.neighbour() for best in (*own, *shipped) if best.arguments]
+        clocks = sorted({entry.trial.clock for _, entry in self._entries()}) if own else []
+        found = [best for clock in clocks for best in self.best(clock, threads)]
+        shipped = [best for lines in self._best.values() for best in lines if best.trial.threads == threads]
+        return [best.neighbour() for best in (*found, *shipped) if best.arguments]
 
     def _settings(self) -> set[Setting]:
         """Those of all records that compete by their times."""
-        shipped = {each.trial.setting for found in self._met.values() for each in found if each.same_target}
+        shipped = {each.trial.setting for found in self._met.values() for each in found if each.competes}
         return shipped | {entry.trial.setting for _, entry in self._entries()}
 
-    def _ranked(self, setting: Setting) -> dict[str, list[tuple[RecordFolder, Entry]]]:
+    def _ranked(self, setting: Setting) -> dict[str, Ranked]:
         """The folders' records of one setting by workload, the fastest first."""
         found: dict[str, list[tuple[RecordFolder, Entry]]] = {}
         for folder, entry in self._entries():
@@ -271,34 +402,63 @@ class RecordStore:
                 found.setdefault(entry.trial.workload, []).append((folder, entry))
         return {shash: sorted(rows, key=lambda row: row[1].trial.seconds) for shash, rows in found.items()}
 
-    def _rows(self, setting: Setting) -> list[Row]:
+    def _rows(self, setting: Setting, own: bool = True) -> list[Row]:
         """All of one setting that compete by their times, but for those that many others beat."""
         rows = []
-        for shash, ranked in self._ranked(setting).items():
+        for shash, ranked in self._ranked(setting).items() if own else ():
             records = (folder.usable(entry) for folder, entry in ranked[:BEST_OF_EACH])
             rows += [Row(setting, shash, record) for record in records if record is not None]
-        shipped = [each for found in self._met.values() for each in found if each.same_target]
+        shipped = [each for found in self._met.values() for each in found if each.competes]
         return rows + [
             Row(setting, each.trial.workload, each.record) for each in shipped if each.trial.setting == setting
         ]
 
-    def _stand_ins(self, served: set[str], clocks: list[str], threads: int) -> Iterator[Row]:
-        """A shipped record for each workload met that is not ``served``, of the first of the ``clocks``."""
+    def _stand_ins(
+        self, rows: Iterable[Row], setting: Setting | None, clocks: list[str], threads: int
+    ) -> dict[str, Row]:
+        """A shipped record for each workload met that has no row, or rows that prove little in ``setting``."""
+        served, made = {row.workload for row in rows}, self._made(setting) if setting else {}
+        found = {}
+        for workload in self._met:
+            row = self._shipped_row(workload, clocks, threads)
+            if row is not None and (workload not in served or self._outweighs(row, setting, made)):
+                found[workload] = row
+        return found
+
+    def _shipped_row(self, workload: str, clocks: list[str], threads: int) -> Row | None:
+        """The shipped record of a workload met, of the first of the ``clocks``."""
         rank = {clock: number for number, clock in reversed(list(enumerate(clocks)))}
-        for workload, found in self._met.items():
-            usable = [each for each in found if each.trial.threads == threads]
-            if usable and workload not in served:
-                best = min(usable, key=lambda each: rank.get(each.trial.clock, len(rank)))
-                yield Row(best.trial.setting, workload, best.record)
+        usable = [each for each in self._met.get(workload, []) if each.trial.threads == threads]
+        best = min(usable, key=lambda each: rank.get(each.trial.clock, len(rank)), default=None)
+        return best and Row(best.trial.setting, workload, best.record)
+
+    def _made(self, setting: Setting) -> dict[str, list[Trial]]:
+        """The finished trials of one setting by workload."""
+        found: dict[str, list[Trial]] = {}
+        for folder in self._folders:
+            for trial in self._finished(folder):
+                if trial.setting == setting:
+                    found.setdefault(trial.workload, []).append(trial)
+        return found
+
+    def _outweighs(self, shipped: Row, setting: Setting | None, trials: Mapping[str, list[Trial]]) -> bool:
+        """Whether a shipped record serves though there are own ones: few trials found them, and none was of it."""
+        met = self._met[shipped.workload]
+        if setting is None or any(each.competes and each.trial.setting == setting for each in met):
+            return False
+        made = trials.get(shipped.workload, [])
+        return len(made) < PROVEN and trace_hash(shipped.record.trace) not in {trial.trace for trial in made}
 
     def trials(self, workload: str, clock: str, threads: int = 1) -> list[Trial]:
-        """Finished trials of a workload on one clock; those that a device's failure ended do not count."""
+        """Finished trials of a workload on one clock; those that a device's failure ended do not count, nor what is
+        shipped: that is tried anew."""
         finished = [trial for folder in self._folders for trial in self._finished(folder)]
-        return [
-            trial
-            for trial in (*self._shipped_trials, *finished)
-            if trial.workload == workload and trial.setting == (clock, threads)
-        ]
+        return [trial for trial in finished if trial.workload == workload and trial.setting == (clock, threads)]
+
+    def shipped_trials(self, workload: str, clock: str, threads: int = 1) -> list[Trial]:
+        """What made the shipped records of a workload, elsewhere."""
+        made = (best.trial for best in self._best.get(workload, []))
+        return [trial for trial in made if trial.setting == (clock, threads)]
 
     def _finished(self, folder: RecordFolder) -> Iterator[Trial]:
         for trial in folder.finished(self._is_ours):

@@ -14,9 +14,10 @@ from tvm.s_tir import Schedule
 from ..errors import BadInput, lines_of
 from ..graph.tasks import argument_shapes
 from ..schedules.admitted import check_straight
+from .choices import CHOICES, Choice, read_choices, write_choice
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
 from .journal import PRUNED, Damaged, Newer, Trial, decode, encode
-from .lines import Stream, replace_lines
+from .lines import Stream, locked, replace_lines
 from .shipped import BEST, Best, read_best
 
 
@@ -138,11 +139,26 @@ def merge(sources: Iterable[Path], into: Path) -> Changes:
                     if trial not in result.trials:
                         result.write(trial, None, None)
                         trials += 1
+        _merge_choices(folder.path, into)
     return Changes(records, trials)
 
 
+def _choices(folder: Path) -> list[Choice]:
+    return [choice for _, choice in read_choices(folder) if isinstance(choice, Choice)]
+
+
+def _merge_choices(source: Path, into: Path) -> None:
+    """Append what ``into`` has not. A decision says itself among which records it was made."""
+    known = _choices(into)
+    for choice in _choices(source):
+        if choice not in known:
+            with locked(into):
+                write_choice(into, choice)
+
+
 def prune(path: Path, keep: int | None = None) -> Changes:
-    """Drop damaged lines, duplicates and, of each workload and setting, all but the ``keep`` fastest records.
+    """Drop damaged lines, duplicates and, of each workload and setting, all but the ``keep`` fastest records
+    and those that a network's own time has chosen.
 
     The trials of records that are dropped stay known as done. What was there is kept under names with a tilde. Raises
     BadInput where a newer version has written to the folder, whose lines this one cannot judge.
@@ -172,8 +188,13 @@ def _kept(folder: RecordFolder, keep: int | None) -> dict[tuple, Entry]:
     for entry in folder.entries.values():
         trial = entry.trial
         ranked.setdefault((trial.workload, trial.setting, trial.tvm, entry.target), []).append(entry)
-    best = (sorted(entries, key=lambda entry: entry.trial.seconds)[:keep] for entries in ranked.values())
-    return {entry.key: entry for entries in best for entry in entries}
+    chosen = {pair for choice in _choices(folder.path) for pair in choice.chosen.items()}
+    kept = []
+    for entries in ranked.values():
+        entries.sort(key=lambda entry: entry.trial.seconds)
+        named = (entry for entry in entries[keep:] if (entry.trial.workload, entry.trial.trace) in chosen)
+        kept += [*entries[:keep], *(named if keep else ())]
+    return {entry.key: entry for entry in kept}
 
 
 class _Pruned:
@@ -244,7 +265,8 @@ def verify(folder: RecordFolder, on_progress: Callable[[int, int], None] = lambd
             check_straight(schedule.mod["main"])
         except Exception as exc:
             folder.skip(RECORDS, entry.place.number, f"its schedule does not apply: {lines_of(exc)[-1]}")
-    for number, best in read_best(folder.path):
-        if isinstance(best, str):
-            folder.skip(BEST, number, best)
+    for name, read in ((BEST, read_best), (CHOICES, read_choices)):
+        for number, found in read(folder.path):
+            if isinstance(found, str):
+                folder.skip(name, number, found)
     return folder.skipped

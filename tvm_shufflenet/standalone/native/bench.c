@@ -12,6 +12,7 @@
 
 #include "device.h"
 #include "driver.h"
+#include "emulation.h"
 #include "samples.h"
 
 enum { EXIT_ARGUMENTS = 2, EXIT_DEVICE = 4, EXIT_WRONG = 5 };
@@ -237,6 +238,7 @@ static size_t time_operators(const struct run *run, int repeat, struct operator_
 struct result {
   const struct options *options;
   int threads;
+  bool emulated; /* then no time means anything, and none is shown */
   struct samples latency_us;
   double cold_us;
   long peak_memory_bytes;
@@ -245,6 +247,19 @@ struct result {
   const struct answer *answer; /* NULL where the input was the user's */
 };
 
+static void print_times_json(const struct result *result) {
+  const struct samples *us = &result->latency_us;
+  printf("\"latency_us\": {\"median\": %.3f, \"min\": %.3f, \"p90\": %.3f, \"p99\": %.3f, \"samples\": %d}, ",
+         us->median, us->min, us->p90, us->p99, us->count);
+  printf("\"cold_us\": %.3f, \"operators\": [", result->cold_us);
+  for (size_t index = 0; index < result->operator_count; index++) {
+    printf("%s{\"name\": ", index ? ", " : "");
+    print_quoted(result->operators[index].name);
+    printf(", \"median_us\": %.3f}", result->operators[index].median_us);
+  }
+  printf("], ");
+}
+
 static void print_json(const struct result *result) {
   printf("{\"schema\": %d, \"model\": ", SCHEMA);
   print_quoted(model_network.name);
@@ -252,17 +267,9 @@ static void print_json(const struct result *result) {
   print_device_json();
   printf(", \"threads\": %d, \"affinity\": ", result->threads);
   print_processors_json();
-  const struct samples *us = &result->latency_us;
-  printf(", \"latency_us\": {\"median\": %.3f, \"min\": %.3f, \"p90\": %.3f, \"p99\": %.3f, \"samples\": %d}",
-         us->median, us->min, us->p90, us->p99, us->count);
-  printf(", \"cold_us\": %.3f, \"peak_memory_bytes\": %ld, \"operators\": [", result->cold_us,
-         result->peak_memory_bytes);
-  for (size_t index = 0; index < result->operator_count; index++) {
-    printf("%s{\"name\": ", index ? ", " : "");
-    print_quoted(result->operators[index].name);
-    printf(", \"median_us\": %.3f}", result->operators[index].median_us);
-  }
-  printf("]");
+  printf(", \"emulated\": %s, ", result->emulated ? "true" : "false");
+  if (!result->emulated) print_times_json(result);
+  printf("\"peak_memory_bytes\": %ld", result->peak_memory_bytes);
   const struct answer *answer = result->answer;
   if (answer != NULL)
     printf(", \"output\": {\"checksum\": %.9g, \"expected\": %.9g, \"ok\": %s, \"max_abs_err\": %.3g, "
@@ -272,10 +279,8 @@ static void print_json(const struct result *result) {
   printf("}\n");
 }
 
-static void print_table(const struct result *result) {
+static void print_times(const struct result *result) {
   const struct samples *us = &result->latency_us;
-  print_device();
-  printf("%s, %d thread%s\n\n", model_network.name, result->threads, result->threads == 1 ? "" : "s");
   printf("ms         median       min       p90       p99   samples\n");
   printf("warm    %9.3f %9.3f %9.3f %9.3f %9d\n", us->median / 1e3, us->min / 1e3, us->p90 / 1e3, us->p99 / 1e3,
          us->count);
@@ -283,6 +288,15 @@ static void print_table(const struct result *result) {
   printf("operator                 median us\n");
   for (size_t index = 0; index < result->operator_count; index++)
     printf("%-24s %9.1f\n", result->operators[index].name, result->operators[index].median_us);
+}
+
+static void print_table(const struct result *result) {
+  print_device();
+  printf("%s, %d thread%s\n\n", model_network.name, result->threads, result->threads == 1 ? "" : "s");
+  if (result->emulated)
+    printf("run by an emulator: times mean nothing here, and none is shown\n");
+  else
+    print_times(result);
   printf("\npeak memory %.2f MB\n", (double)result->peak_memory_bytes / 1e6);
   if (result->answer != NULL)
     printf("checksum %.6g, expected %.6g; largest error %.2g, %.2g allowed\n", result->answer->checksum,
@@ -322,6 +336,7 @@ int main(int count, char **arguments) {
   struct result result = {
       .options = &options,
       .threads = driver_threads(run.instance),
+      .emulated = is_emulated(),
       .latency_us = samples_of(times, options.repeat),
       .cold_us = cold_us,
       .operator_count = time_operators(&run, options.repeat, operators),
