@@ -230,9 +230,7 @@ class ConvTranspose(_Operator):
             full[(slice(None), slice(None), *places)] += values.reshape(data.shape[0], outputs, *data.shape[2:])
         ends = [start + size - n for start, size, n in zip(starts, sizes, whole, strict=True)]
         widths = [(max(0, -start), max(0, end)) for start, end in zip(starts, ends, strict=True)]
-        kept = tuple(
-            slice(max(0, start), n + min(0, end)) for start, end, n in zip(starts, ends, whole, strict=True)
-        )
+        kept = tuple(slice(max(0, start), n + min(0, end)) for start, end, n in zip(starts, ends, whole, strict=True))
         result = np.pad(full[(slice(None), slice(None), *kept)], [(0, 0), (0, 0), *widths])
         if bias is not None:
             result += bias.reshape(-1, *(1,) * rank)
