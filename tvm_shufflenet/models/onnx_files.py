@@ -62,7 +62,9 @@ class OnnxModel(Model):
         from tvm.relax.frontend.onnx import from_onnx
 
         from ..graph.frontend import fold
+        from .onnx_forms import refuse_misread
 
+        refuse_misread(self.proto, self.name)
         said = io.StringIO()
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(said):  # it prints what it raises anyway
@@ -136,7 +138,7 @@ def _fix_input(proto: onnx.ModelProto, path: Path, wanted: tuple[int, ...] | Non
 
     Raises BadInput, ImportFailed.
     """
-    from onnx import TensorProto, TensorShapeProto
+    from onnx import TensorProto
 
     inputs = _inputs(proto.graph)
     if len(inputs) != 1:
@@ -148,8 +150,6 @@ def _fix_input(proto: onnx.ModelProto, path: Path, wanted: tuple[int, ...] | Non
     if tensor.elem_type != TensorProto.FLOAT:
         found = TensorProto.DataType.Name(tensor.elem_type).lower()
         raise ImportFailed(f"{path} takes {found}, only float32 is deployed here", "", "export it with a float32 input")
-    if not tensor.HasField("shape"):  # of any rank
-        tensor.shape.dim.extend(TensorShapeProto.Dimension() for _ in range(4))
     dims = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim]
     text = f"({', '.join(map(str, dims))})"
     if len(dims) != 4:
