@@ -39,13 +39,16 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return interrupts.EXIT_CODE
-    except DeployError as exc:
-        if options.debug:
-            raise
-        print(f"tvm-shufflenet: {exc}", file=sys.stderr)
-        return exc.exit_code
     except BrokenPipeError:
         return 0
+    except Exception as exc:
+        if options.debug:
+            raise
+        from .last_words import last_words
+
+        text, code = last_words(exc)
+        print(text, file=sys.stderr)
+        return code
 
 
 def _check_files(options) -> None:
@@ -960,13 +963,31 @@ def _write_json(options, facts: dict, last: bool = False) -> None:
 
 def entry() -> NoReturn:
     """``main`` as a process of its own."""
+    from .encoding import speak_utf8
+
+    speak_utf8()
     code = main()
+    if code != interrupts.EXIT_CODE:
+        code = _flushed(code)
     if code == interrupts.EXIT_CODE:
         # Python remembers an interrupt that reached the top of some module's own code, and would end by it after all.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _flushed(code: int) -> int:
+    """The exit code after what was printed has been written: a full disk shows only then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"tvm-shufflenet: cannot write what it prints: {exc.strerror}; next: free space there", file=sys.stderr)
+        return code or BadInput.exit_code
+    return code
 
 
 if __name__ == "__main__":

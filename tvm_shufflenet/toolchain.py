@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ToolMissing
+from .surroundings import CACHE, cache_path, make_folder
 
 TVM_VERSION = "0.27.0.post1"
 FFI_VERSION = "0.1.14.post1"
+ZIG_CACHE = "ZIG_GLOBAL_CACHE_DIR"
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,8 @@ def apt(*packages: str) -> str:
 
 
 def cache_dir() -> Path:
-    """Where built helpers (device server, plugin, downloaded runtimes) live between runs."""
-    from platformdirs import user_cache_path
-
-    override = os.environ.get("TVM_SHUFFLENET_CACHE")
-    path = Path(override) if override else user_cache_path("tvm-shufflenet")
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    """Where built helpers (device server, plugin, downloaded runtimes) live between runs. Raises Unusable."""
+    return make_folder(cache_path(), "the cache", CACHE)
 
 
 def _program(name: str, purpose: str, variable: str, find: Callable[[], str | None], install: str) -> Tool:
@@ -111,11 +109,12 @@ def find_llvm_objcopy() -> Tool:
 def newest(program: str, minimum: int = 19) -> str | None:
     """``program-N`` of the highest N on PATH, from ``minimum`` on."""
     found = {}
-    for folder in os.environ.get("PATH", "").split(os.pathsep):
-        for path in Path(folder).glob(f"{program}-[0-9]*") if folder else ():
-            version = re.fullmatch(rf"{re.escape(program)}-(\d+)", path.name)
-            if version and int(version[1]) >= minimum and os.access(path, os.X_OK):
-                found.setdefault(int(version[1]), str(path))
+    for folder in filter(None, os.environ.get("PATH", "").split(os.pathsep)):
+        with contextlib.suppress(OSError):  # no folder, or one that only others may read
+            for name in os.listdir(folder):
+                version, path = re.fullmatch(rf"{re.escape(program)}-(\d+)", name), os.path.join(folder, name)
+                if version and int(version[1]) >= minimum and os.access(path, os.X_OK):
+                    found.setdefault(int(version[1]), path)
     return found[max(found)] if found else None
 
 
@@ -123,7 +122,7 @@ def find_sysroot() -> Tool:
     """A folder with the arm64 C and C++ runtime libraries under ``lib``; qemu takes it as ``-L``."""
     path = os.environ.get("TVM_SHUFFLENET_SYSROOT", "/usr/aarch64-linux-gnu")
     complete = all(
-        (Path(path) / "lib" / name).exists() for name in ("libc.so.6", "libstdc++.so.6", "ld-linux-aarch64.so.1")
+        os.path.exists(f"{path}/lib/{name}") for name in ("libc.so.6", "libstdc++.so.6", "ld-linux-aarch64.so.1")
     )
     install = apt("libc6-arm64-cross", "libstdc++6-arm64-cross")
     return Tool("arm64 sysroot", "C and C++ libraries for the emulated device", path if complete else None, install)
@@ -138,6 +137,17 @@ def find_zig() -> Tool:
         _packaged_zig,
         f"{sys.executable} -m pip install ziglang",
     )
+
+
+def zig_program() -> str:
+    """The path of zig, which keeps what it builds (C libraries of targets) in our cache: its own choice is below HOME.
+
+    Raises ToolMissing, Unusable.
+    """
+    program = require(find_zig())
+    if not os.environ.get(ZIG_CACHE):
+        os.environ[ZIG_CACHE] = str(cache_dir() / "zig")
+    return program
 
 
 def _packaged_zig() -> str | None:
