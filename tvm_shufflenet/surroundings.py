@@ -6,6 +6,7 @@ happened, to which folder, and which variable names another one.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -19,6 +20,8 @@ from .errors import BadInput, DeployError, LinkFailed
 CACHE = "TVM_SHUFFLENET_CACHE"
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+OWNER = "owner"  # the lock in a run's own folder
+TEMPORARY = ("tvm-shufflenet", "trial-", "tmp")  # how the names of temporary files begin
 LEAST_FREE_BYTES = 1 << 20  # with less, whatever failed is likely to have failed of that
 
 
@@ -57,11 +60,14 @@ def places() -> list[Place]:
 
 
 def temporary_folder() -> str:
-    """Where temporary files go, or would go if they could: ``tempfile`` raises where it finds no place."""
+    """Where temporary files go, or would go if they could: ``tempfile`` raises where it finds no place. A run's own folder
+    (run_folder.py) lies in it.
+    """
     try:
-        return tempfile.gettempdir()
+        folder = tempfile.gettempdir()
     except OSError:
         return os.environ.get("TMPDIR") or "/tmp"
+    return os.path.dirname(folder) if os.path.exists(os.path.join(folder, OWNER)) else folder
 
 
 def make_folder(path: Path, what: str, variable: str) -> Path:
@@ -73,6 +79,14 @@ def make_folder(path: Path, what: str, variable: str) -> Path:
     if not os.access(path, os.W_OK | os.X_OK):
         raise _unusable(what, path, OSError(errno.EACCES, os.strerror(errno.EACCES)), variable)
     return path
+
+
+def require_space(folder: str | Path, needed: int) -> None:
+    """Raises Unusable where there is less: for what cannot be told that the disk is full. LLVM ends the process."""
+    place = next((each for each in places() if _lies_in(Path(folder), each)), None)
+    if shutil.disk_usage(folder).free < needed:
+        place = place or Place("the folder", Path(folder), "TMPDIR")
+        raise _full(place.what, place.path, place.variable)
 
 
 def explain(error: BaseException) -> DeployError | None:
@@ -152,7 +166,23 @@ def _in_a_place(exc: OSError) -> bool:
 
 def _place_of(name: str) -> Place | None:
     path = Path(os.path.abspath(name))
-    return next((place for place in places() if place.path == path or place.path in path.parents), None)
+    return next((place for place in places() if _lies_in(path, place)), None)
+
+
+def _lies_in(path: Path, place: Place) -> bool:
+    """Whether this program put ``path`` there: what a user names may lie there too, perhaps on another disk."""
+    if path == place.path:
+        return True
+    if place.path not in path.parents or _device(path) != _device(place.path):
+        return False
+    return place.variable != "TMPDIR" or path.relative_to(place.path).parts[0].startswith(TEMPORARY)
+
+
+def _device(path: Path) -> int | None:
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return os.stat(folder).st_dev
+    return None
 
 
 def _is_full(place: Place) -> bool:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tvm
 
+from .activity import doing
 from .devices.base import Device
 from .devices.cycles import Cost
 from .devices.network import Network
@@ -141,6 +142,7 @@ class Comparison:
         }
 
 
+@doing("importing the model")
 def import_model(model: Model) -> Imported:
     """Relax module and reference of a model. Raises ImportFailed, BadInput for weights that are no numbers."""
     from .graph.frontend import check_single_tensor  # imports PyTorch, with which a package has nothing to do
@@ -190,6 +192,7 @@ def best_records(imported: Imported, target: Target, store: RecordStore, *clocks
     return store.database(*clocks, threads=threads)
 
 
+@doing("scheduling operators")
 def schedule(imported: Imported, target: Target, store: RecordStore, *clocks: str, threads: int = 1) -> Scheduled:
     """The network with its operators scheduled by the records of ``store``, and by what stands in for them."""
     database = best_records(imported, target, store, *clocks, threads=threads)
@@ -257,6 +260,7 @@ def compare(
         return compare_libraries(imported, both, device, threads, repeats)
 
 
+@doing("measuring")
 def compare_libraries(
     imported: Imported, both: Libraries, device: Device, threads: int = 1, repeats: int = NETWORK_REPEATS
 ) -> Comparison:
@@ -286,6 +290,7 @@ FORMATS = {"vm": ("vm",), "standalone": ("standalone",), "both": ("vm", "standal
 STATIC = "static"
 
 
+@doing("compiling")
 def compile_package(
     imported: Imported,
     target: Target,
@@ -400,6 +405,7 @@ def _entry(operator: Operator) -> OperatorEntry:
     )
 
 
+@doing("running")
 def run(package: Package, device: Device, data: np.ndarray) -> np.ndarray:
     """The network's output for ``data`` on a started device. Raises BadInput for another shape."""
     if tuple(data.shape) != tuple(package.manifest.input_shape):
@@ -446,6 +452,7 @@ class Bench:
         }
 
 
+@doing("measuring")
 def bench(package: Package, device: Device, threads: int, warmup: int, repeats: int) -> Bench:
     """Check a package against PyTorch's stored answer, then time it, and note the latency in its manifest."""
     data = package.reference_input()
@@ -463,6 +470,7 @@ def bench(package: Package, device: Device, threads: int, warmup: int, repeats: 
 PROFILE_REPEATS = 10
 
 
+@doing("measuring")
 def profile(
     package: Package, device: Device, threads: int, assembly: bool = False, assembly_of: Sequence[str] = ()
 ) -> Profile:
