@@ -79,7 +79,7 @@ def linker(arch: str):
     """What ``export_library`` calls to link: TVM's objects with zig."""
 
     def link(output, objects, options=None, **_):
-        zig = toolchain.require(toolchain.find_zig())
+        zig = toolchain.zig_program()
         command = [zig, "cc", "-target", f"{TRIPLES[arch]}.2.28", "-shared", "-o", output, *objects, *(options or [])]
         subprocess.run(command, check=True)
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from . import interrupts
+from . import activity, interrupts
 from .devices import SERVER_PORT
 from .errors import BadInput, DeployError, WrongResult
 from .files import write_output
@@ -20,7 +20,16 @@ from .without_torch import without_torch
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
 # Eight or nine trials for each operator of ShuffleNet v1: one to three minutes on two cores of a desktop.
 DEFAULT_TRIALS = 256
-NO_MODEL = {"bench", "deploy", "inspect", "profile", "records", "run", "serve"}  # they start a third sooner for it
+NO_MODEL = {
+    "bench",
+    "clean",
+    "deploy",
+    "inspect",
+    "profile",
+    "records",
+    "run",
+    "serve",
+}  # they start a third sooner for it
 # What an interrupt leaves behind, where that is anything.
 INTERRUPTED = {"tune": "interrupted; finished trials are recorded, the same command goes on from them"}
 
@@ -40,13 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return interrupts.EXIT_CODE
-    except DeployError as exc:
-        if options.debug:
-            raise
-        print(f"tvm-shufflenet: {exc}", file=sys.stderr)
-        return exc.exit_code
     except BrokenPipeError:
         return 0
+    except Exception as exc:
+        if options.debug:
+            raise
+        from .last_words import last_words
+
+        text, code = last_words(exc)
+        print(text, file=sys.stderr)
+        return code
 
 
 def _check_files(options) -> None:
@@ -67,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Tune ShuffleNet-class PyTorch models with Apache TVM and deploy them on ARM Cortex-A.",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action=_Version, help="show this program's version, and that of TVM")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
 
     def command(name: str, run, text: str) -> argparse.ArgumentParser:
@@ -108,8 +121,13 @@ def _parser() -> argparse.ArgumentParser:
     json_option(command("targets", _targets, "list the target presets"))
 
     doctor = command("doctor", _doctor, "show what is present and missing, and the command that installs it")
+    doctor.add_argument("--target", metavar="T", help="only what this target needs, such as local")
     device_options(doctor, threads=False)
     json_option(doctor)
+
+    clean = command("clean", _clean, "remove caches, and what killed runs left")
+    clean.add_argument("--dry-run", action="store_true", help="only show them, with their sizes")
+    json_option(clean)
 
     tune = command("tune", _tune, "search schedules on a device, then compare untuned, shipped and tuned code")
     model_options(tune)
@@ -294,6 +312,20 @@ def _records_parser(parser: argparse.ArgumentParser, json_option) -> None:
     action("verify", _records_verify, "check every line, and that every schedule applies; exit code 2 where not")
 
 
+class _Version(argparse.Action):
+    """Looks the version up when asked, which takes longer than all of ``--help``."""
+
+    def __init__(self, option_strings, dest, help=None):
+        super().__init__(option_strings, dest=argparse.SUPPRESS, default=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser, namespace, values, option_string=None) -> NoReturn:
+        from importlib.metadata import version
+
+        from .toolchain import TVM_VERSION
+
+        parser.exit(message=f"tvm-shufflenet {version('tvm-shufflenet')} (TVM {TVM_VERSION})\n")
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -379,15 +411,33 @@ def _targets(options) -> None:
 
 
 def _doctor(options) -> None:
-    from .doctor import examine
-    from .report.tables import print_findings
+    from .doctor import abilities, examine, install_commands
+    from .report.tables import print_abilities, print_findings
 
-    findings = examine(options.device)
+    findings = examine(options.device, options.target)
+    able, commands = abilities(findings), install_commands(findings)
     facts = {"schema": 1, "findings": [finding.to_json() for finding in findings]}
-    _report(options, facts, lambda console: print_findings(console, findings))
+    facts |= {"abilities": [ability.to_json() for ability in able], "install": commands}
+
+    def show(console) -> None:
+        print_findings(console, findings)
+        print_abilities(console, able, commands)
+
+    _report(options, facts, show)
     missing = [finding for finding in findings if finding.required and not finding.ok]
     if missing:
         raise missing[0].error
+
+
+def _clean(options) -> None:
+    from .cleaning import remnants, remove
+    from .report.tables import print_remnants
+
+    found = remnants()
+    left = found if options.dry_run else [remove(remnant) for remnant in found]
+    removed = sum(remnant.bytes for remnant in found) - sum(remnant.bytes for remnant in left)
+    facts = {"schema": 1, "found": [remnant.to_json() for remnant in found], "removed_bytes": removed}
+    _report(options, facts, lambda console: print_remnants(console, found, left, options.dry_run))
 
 
 def _tune(options) -> None:
@@ -872,6 +922,7 @@ def _serve(options) -> None:
     command += ["--seccomp", options.seccomp]
     command += ["--user", options.user] if options.user else []
     command += [flag for flag in ("--allow-root", "--insecure") if getattr(options, flag[2:].replace("-", "_"))]
+    activity.end()
     os.execv(command[0], command)
 
 
@@ -881,6 +932,7 @@ def _serve_core(name: str, where: list[str]) -> None:
 
     with EmulatedDevice(find_core(name), server_options=where) as device:
         print(f"listening {device.address}", flush=True)
+        activity.end()
         device.wait()
 
 
@@ -969,13 +1021,35 @@ def _write_json(options, facts: dict, last: bool = False) -> None:
 
 def entry() -> NoReturn:
     """``main`` as a process of its own."""
-    code = main()
+    from .encoding import speak_utf8
+    from .report.heartbeat import Heartbeat
+    from .run_folder import run_folder
+
+    speak_utf8()
+    serves = "serve" in sys.argv[1:2]  # its server outlives this program
+    with Heartbeat("working"), contextlib.nullcontext() if serves else run_folder():
+        code = main()
+    if code != interrupts.EXIT_CODE:
+        code = _flushed(code)
     if code == interrupts.EXIT_CODE:
         # Python remembers an interrupt that reached the top of some module's own code, and would end by it after all.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _flushed(code: int) -> int:
+    """The exit code after what was printed has been written: a full disk shows only then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes again when it ends
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"tvm-shufflenet: cannot write what it prints: {exc.strerror}; next: free space there", file=sys.stderr)
+        return code or BadInput.exit_code
+    return code
 
 
 if __name__ == "__main__":

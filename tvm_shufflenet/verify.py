@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tvm
 
+from .activity import doing
 from .devices.base import Device
 from .devices.local import LocalDevice
 from .devices.network import Network, largest_error
@@ -57,6 +58,7 @@ class Candidate:
     bench: Path | None
 
 
+@doing("verifying")
 def verify(candidate: Candidate, device: Device | DeployError | None) -> Verification:
     """Compare with PyTorch, on a started device, and first of all each scheduled operator with its unscheduled self,
     where nobody has done that before. Raises WrongResult, DeviceFailed; says why there was no ``device``."""

@@ -16,6 +16,7 @@ import numpy as np
 import tvm
 import tvm_ffi
 
+from .activity import doing
 from .devices.base import Device
 from .devices.cycles import Cost
 from .devices.network import Network, timed
@@ -160,6 +161,7 @@ class Comparison:
         }
 
 
+@doing("importing the model")
 def import_model(model: Model) -> Imported:
     """Relax module and reference of a model. Raises ImportFailed, BadInput for weights that are no numbers."""
     from .graph.frontend import check_single_tensor  # imports PyTorch, with which a package has nothing to do
@@ -222,6 +224,7 @@ def meet(store: RecordStore, tasks: Sequence[OperatorTask]) -> str:
     return network_hash((workload_hash(task.mod), task.occurrences) for task in tasks)
 
 
+@doing("scheduling operators")
 def schedule(
     imported: Imported, target: Target, store: RecordStore, *clocks: str, threads: int = 1, own: bool = True
 ) -> Scheduled:
@@ -304,6 +307,7 @@ def compare(
         return compare_libraries(imported, libraries, device, threads, repeats)
 
 
+@doing("measuring")
 def compare_libraries(
     imported: Imported, libraries: Libraries, device: Device, threads: int = 1, repeats: int = NETWORK_REPEATS
 ) -> Comparison:
@@ -350,6 +354,7 @@ FORMATS = {"vm": ("vm",), "standalone": ("standalone",), "both": ("vm", "standal
 STATIC = "static"
 
 
+@doing("compiling")
 def compile_package(
     imported: Imported,
     target: Target,
@@ -467,6 +472,7 @@ def operator_entry(operator: Operator) -> OperatorEntry:
     )
 
 
+@doing("running")
 def run(package: Package, device: Device, data: np.ndarray) -> np.ndarray:
     """The network's output for ``data`` on a started device. Raises BadInput for another shape."""
     if tuple(data.shape) != tuple(package.manifest.input_shape):
@@ -514,6 +520,7 @@ class Bench:
         }
 
 
+@doing("measuring")
 def bench(package: Package, device: Device, threads: int, warmup: int, repeats: int) -> Bench:
     """Check a package against PyTorch's stored answer, then time it, and note the latency in its manifest."""
     data = package.reference_input()
@@ -531,6 +538,7 @@ def bench(package: Package, device: Device, threads: int, warmup: int, repeats: 
 PROFILE_REPEATS = 10
 
 
+@doing("measuring")
 def profile(
     package: Package, device: Device, threads: int, assembly: bool = False, assembly_of: Sequence[str] = ()
 ) -> Profile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..graph.tasks import OperatorTask, operator_tasks
 from ..schedules import rules
 from ..schedules.admitted import check_straight
 from ..schedules.nearest import Neighbour, near_trace
+from ..surroundings import require_space
 from ..targets import Target
 from . import alternate, lowering
 from .link import link
@@ -25,6 +27,7 @@ from .link import link
 # A time no record has: a default schedule only stands in where there is none.
 NEVER = 1e9
 NEAR_RECORD = "near record"
+OBJECT_BYTES = 8 << 20  # more than the code of a network takes, in its object and its library
 
 
 @dataclass(frozen=True)
@@ -160,8 +163,10 @@ def build(scheduled: Scheduled, target: Target, output: Path, linker: list[str])
     def link_objects(path, objects, **_options):
         link(objects, Path(path), linker, target.machine)
 
+    activation_bytes, weight_bytes = memory(scheduled.module)
+    require_space(tempfile.gettempdir(), OBJECT_BYTES + 2 * weight_bytes)
     executable.export_library(str(output), fcompile=link_objects)
-    return Built(Path(output), scheduled.operators, *memory(scheduled.module))
+    return Built(Path(output), scheduled.operators, activation_bytes, weight_bytes)
 
 
 def memory(module: tvm.IRModule) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import LinkFailed, PackageInvalid
 from ..targets import Target
-from ..toolchain import find_zig, require
+from ..toolchain import zig_program
 
 CC_VARIABLE = "TVM_SHUFFLENET_CC"
 # The oldest C library that the aarch64 runtime of TVM itself accepts.
@@ -25,7 +25,7 @@ def linker_command(target: Target) -> list[str]:
     abi = "" if target.triple.endswith("android") else f".{GLIBC}"
     # Android's loader accepts a library that asks for nothing but libc symbols, whichever linker made it.
     system = "linux-gnu" if target.triple.endswith("gnu") else "linux-musl"
-    return [require(find_zig()), "cc", "-target", f"{target.machine}-{system}{abi}", "-shared", "-fPIC"]
+    return [zig_program(), "cc", "-target", f"{target.machine}-{system}{abi}", "-shared", "-fPIC"]
 
 
 def trial_command(target: Target) -> list[str]:
@@ -35,7 +35,7 @@ def trial_command(target: Target) -> list[str]:
     """
     if os.environ.get(CC_VARIABLE):
         return linker_command(target)
-    return [require(find_zig()), "ld.lld", "-shared", "--strip-all"]
+    return [zig_program(), "ld.lld", "-shared", "--strip-all"]
 
 
 def link(objects: list[str], output: Path, command: list[str], machine: str) -> None:

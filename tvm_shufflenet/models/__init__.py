@@ -142,9 +142,10 @@ def _from_zoo(name: str, weights: Path | None, input_shape: tuple[int, ...], cla
         torch.manual_seed(seed)
         module = builder(name)(classes=count)
         randomise_batch_norms(module)
-    if checkpoint is not None:
-        load_weights(module, checkpoint, [(other, builder(other)) for other in names()])
     notes = (f"classes: {count}, as in {weights}",) if count not in (classes, IMAGENET_CLASSES) else ()
+    if checkpoint is not None:
+        chosen = load_weights(module, checkpoint, [(other, builder(other)) for other in names()])
+        notes += (chosen,) if chosen else ()
     return Model(name, input_shape, module.eval(), notes=notes)
 
 
@@ -171,9 +172,8 @@ def _from_factory(path: Path, factory: str, weights: Path | None, input_shape: t
     from .factories import make_module
 
     module = make_module(path, factory)
-    if weights is not None:
-        load_weights(module, read_checkpoint(weights))
-    return Model(f"{path.stem}_{factory}", input_shape, module.eval())
+    chosen = load_weights(module, read_checkpoint(weights)) if weights is not None else ""
+    return Model(f"{path.stem}_{factory}", input_shape, module.eval(), notes=(chosen,) if chosen else ())
 
 
 def builder(name: str) -> Callable[..., nn.Module]:

@@ -6,6 +6,7 @@ network of another, even where every shape fits.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ import torch
 from torch import nn
 
 from ..errors import BadInput, lines_of
+from .safetensors_files import is_safetensors, read_safetensors
 from .shufflenet_v1 import ARITHMETICS, STAGE_REPEATS, ShuffleNetV1
+from .state_dicts import State, states_in
 
 # How a zoo network is made, given its number of ``classes``; and all of them by name.
 Builder = Callable[..., nn.Module]
@@ -103,36 +106,49 @@ def _stage_and_index(unit: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a file of torch.save, by the names its author gave them."""
+    """The tensors of a file of torch.save or of safetensors, by the names its author gave them: ``states`` of several
+    places and spellings, the preferred first.
+    """
+
+    path: Path
+    states: tuple[State, ...]
+
+
+@dataclass(frozen=True)
+class _Match:
+    """The ``state`` of a checkpoint that is a network's, and our name of each of its tensors."""
 
     path: Path
     state: dict[str, object]
+    ours: dict[str, str]
+    note: str
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The named tensors at ``path``; nothing else of the file is unpickled. Raises BadInput."""
-    return Checkpoint(path, _read(path))
+    return Checkpoint(path, tuple(states_in(_read(path))))
 
 
-def load_weights(module: nn.Module, checkpoint: Checkpoint, zoo: Zoo = ()) -> None:
-    """The checkpoint into ``module``, every tensor of it and every tensor of the module.
+def load_weights(module: nn.Module, checkpoint: Checkpoint, zoo: Zoo = ()) -> str:
+    """The checkpoint into ``module``, every tensor of it and every tensor of the module. Returns what was chosen where
+    several states of the checkpoint fit, else nothing.
 
     Only counters of batches may lack: they take no part in inference, and checkpoints older than torch 0.4.1 have
     none. Raises BadInput, which lists the missing, unexpected and misshapen tensors and the networks of ``zoo`` that
     the checkpoint fits, or those tensors that hold NaN.
     """
-    ours_by_name = _our_names(module, checkpoint)
-    misfits = _misfits(checkpoint.state, _wanted(module, checkpoint))
+    match = _match(module, checkpoint)
+    misfits = _misfits(match.state, _wanted(module, match))
     if misfits:
-        fitting = _fitting(checkpoint, zoo) if checkpoint.state else []
+        fitting = _fitting(checkpoint, zoo) if match.state else []
         raise BadInput(
             f"{checkpoint.path} does not fit the model: {misfits}",
             "a checkpoint of another network or width",
             f"it fits --model {' or '.join(fitting[:MOST_NAMES])}" if fitting else "",
         )
-    _check_numbers(checkpoint, ours_by_name)
-    state = {ours_by_name[name]: value for name, value in checkpoint.state.items()}
-    module.load_state_dict(state, strict=False)
+    _check_numbers(match)
+    module.load_state_dict({match.ours[name]: value for name, value in match.state.items()}, strict=False)
+    return match.note
 
 
 def classes_in(checkpoint: Checkpoint, build: Builder) -> int | None:
@@ -142,14 +158,14 @@ def classes_in(checkpoint: Checkpoint, build: Builder) -> int | None:
     """
     module, other = _without_storage(build, classes=1000), _without_storage(build, classes=1001)
     try:
-        names = _our_names(module, checkpoint)
+        match = _match(module, checkpoint)
     except BadInput:  # a checkpoint of another arithmetic; loading it says so
         return None
     shapes, others = ({name: value.shape for name, value in m.state_dict().items()} for m in (module, other))
     counts = set()
-    for name, ours in names.items():
+    for name, ours in match.ours.items():
         if shapes[ours] != others[ours]:  # it is the classifier's
-            found = checkpoint.state.get(name)
+            found = match.state.get(name)
             fits = _is_real(found) and found.ndim == len(shapes[ours]) and found.shape[1:] == shapes[ours][1:]
             counts.add(found.shape[0] if fits else None)
     return counts.pop() if len(counts) == 1 else None
@@ -167,22 +183,24 @@ def _fitting(checkpoint: Checkpoint, zoo: Zoo) -> list[str]:
 
 def _fits(checkpoint: Checkpoint, build: Builder) -> bool:
     """Whether the checkpoint, whatever its number of classes, is one of the network that ``build`` makes."""
-    wanted = _wanted(_without_storage(build), checkpoint)
-    if not checkpoint.state.keys() <= wanted.keys():
+    module = _without_storage(build)
+    match = _match(module, checkpoint)
+    wanted = _wanted(module, match)
+    if not match.state.keys() <= wanted.keys():
         return False
-    shapes = ((getattr(checkpoint.state.get(name), "shape", None), tensor.shape) for name, tensor in wanted.items())
+    shapes = ((getattr(match.state.get(name), "shape", None), tensor.shape) for name, tensor in wanted.items())
     if sum(found is not None and found != shape for found, shape in shapes) > len(("weight", "bias")):
         return False  # more than a classifier differs: the usual case, told quickly
     classes = classes_in(checkpoint, build)
     if not classes:
         return False
-    return not _misfits(checkpoint.state, _wanted(_without_storage(build, classes=classes), checkpoint))
+    return not _misfits(match.state, _wanted(_without_storage(build, classes=classes), match))
 
 
-def _wanted(module: nn.Module, checkpoint: Checkpoint) -> dict[str, torch.Tensor]:
-    """The tensors of ``module`` by the checkpoint's names. Raises BadInput."""
+def _wanted(module: nn.Module, match: _Match) -> dict[str, torch.Tensor]:
+    """The tensors of ``module`` by the checkpoint's names."""
     tensors = module.state_dict()
-    return {name: tensors[ours] for name, ours in _our_names(module, checkpoint).items()}
+    return {name: tensors[ours] for name, ours in match.ours.items()}
 
 
 def _without_storage(build: Builder, **arguments: int) -> nn.Module:
@@ -190,42 +208,57 @@ def _without_storage(build: Builder, **arguments: int) -> nn.Module:
         return build(**arguments)
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict:
+    """What the file holds: named tensors, or containers of some. Raises BadInput."""
     if not path.is_file():
-        raise BadInput(f"there is no file {path}", "", "write --weights FILE.pth")
+        raise BadInput(f"there is no file {path}", "", "write --weights FILE.pth, or FILE.safetensors")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        loaded = read_safetensors(path) if is_safetensors(path) else _unpickled(path)
+    except OSError as exc:
+        raise BadInput(f"cannot read {path}: {exc.strerror or exc}", "", "correct its permissions") from exc
+    if not isinstance(loaded, dict):
+        raise BadInput(
+            f"{path} does not fit the model: it holds a {type(loaded).__name__}, not named tensors",
+            "",
+            "save model.state_dict()",
+        )
+    return loaded
+
+
+def _unpickled(path: Path) -> object:
+    try:
+        # Options of training scripts, kept beside the tensors: a namespace has no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
     except Exception as exc:
         raise BadInput(
             f"{path} is no checkpoint that can be loaded safely",
             lines_of(exc)[0][:200],
             "save the tensors alone: torch.save(model.state_dict(), FILE.pth)",
         ) from exc
-    if isinstance(state, dict):
-        state = next((state[key] for key in ("state_dict", "model") if isinstance(state.get(key), dict)), state)
-    if not isinstance(state, dict):
-        raise BadInput(
-            f"{path} does not fit the model: it holds a {type(state).__name__}, not named tensors",
-            "",
-            "save model.state_dict()",
-        )
-    state = {str(name): value for name, value in state.items()}
-    if state and all(name.startswith("module.") for name in state):  # saved from nn.DataParallel
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    return state
 
 
-def _our_names(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
-    """Our name of each tensor under the naming that the checkpoint is nearest to. Raises BadInput."""
+def _match(module: nn.Module, checkpoint: Checkpoint) -> _Match:
+    """The state and the naming that have the most of the module's names, and the fewest others; the first of equals.
+
+    Raises BadInput.
+    """
     wanted = list(module.state_dict())
     ours = {name: name for name in wanted}
-    if not isinstance(module, ShuffleNetV1):
-        return ours
-    known = [(naming, {naming.name_of(name): name for name in wanted}) for naming in NAMINGS]
-    naming, names = max([(None, ours), *known], key=lambda entry: len(entry[1].keys() & checkpoint.state.keys()))
-    if naming is None or 2 * len(names.keys() & checkpoint.state.keys()) <= len(names):
-        return ours  # every network has some layer called conv1
-    if ARITHMETICS[naming.arithmetic] != module.arithmetic:
+    known: list[tuple[Naming | None, dict[str, str]]] = [(None, ours)]
+    if isinstance(module, ShuffleNetV1):
+        known += [(naming, {naming.name_of(name): name for name in wanted}) for naming in NAMINGS]
+    found = [
+        (len(names.keys() & state.tensors.keys()), -len(state.tensors.keys() - names.keys()), state, naming, names)
+        for state in checkpoint.states
+        for naming, names in known
+    ]
+    count, _, state, naming, names = max(found, key=lambda entry: entry[:2])
+    if naming is not None and 2 * count <= len(names):  # every network has some layer called conv1
+        naming, names = None, ours
+    if naming is not None and ARITHMETICS[naming.arithmetic] != module.arithmetic:
         suffix = f"ends in _{naming.arithmetic}" if naming.arithmetic else "has no suffix"
         raise BadInput(
             f"{checkpoint.path} does not fit the model: it has the names of {naming.source}, which computes something "
@@ -233,7 +266,12 @@ def _our_names(module: nn.Module, checkpoint: Checkpoint) -> dict[str, str]:
             "",
             f"name the --model that {suffix}, or rename the tensors as in {wanted[0]}",
         )
-    return names
+    others = {other.keys: other.label for size, _, other, *_ in found if size == count and other.keys != state.keys}
+    note = ""
+    if others:
+        why = "averaged weights come first" if state.averaged else "the first that fits"
+        note = f"weights: {state.label} of {checkpoint.path}, not {', '.join(others.values())}: {why}"
+    return _Match(checkpoint.path, state.tensors, names, note)
 
 
 def _misfits(state: dict[str, object], wanted: dict[str, torch.Tensor]) -> str:
@@ -251,12 +289,13 @@ def _misfits(state: dict[str, object], wanted: dict[str, torch.Tensor]) -> str:
     return "; ".join(f"{len(names)} {kind}: {_some(names)}" for kind, names in lists.items() if names)
 
 
-def _check_numbers(checkpoint: Checkpoint, names: dict[str, str]) -> None:
+def _check_numbers(match: _Match) -> None:
+    """Raises BadInput for what is no number in float32, as it is loaded."""
     for kind, test in (("NaN", torch.isnan), ("infinity", torch.isinf)):
-        spoilt = [name for name in names if name in checkpoint.state and test(checkpoint.state[name]).any()]
+        spoilt = [name for name in match.ours if name in match.state and test(match.state[name].float()).any()]
         if spoilt:
             raise BadInput(
-                f"{checkpoint.path} holds {kind} in {_some(spoilt)}",
+                f"{match.path} holds {kind} in {_some(spoilt)}",
                 "a training run that diverged",
                 "take an earlier checkpoint",
             )
@@ -273,5 +312,6 @@ def _is_real(value: object) -> bool:
     return (
         isinstance(value, torch.Tensor)
         and value.layout == torch.strided
+        and not value.is_nested
         and not (value.is_complex() or value.is_quantized or value.is_meta)
     )

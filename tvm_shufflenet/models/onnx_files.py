@@ -1,11 +1,13 @@
-"""A network from an ONNX file. There is no PyTorch here: the reference answers are those of onnx's own evaluator."""
+"""A network from an ONNX file. There is no PyTorch module here: onnx_engines.py computes the reference answers."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import onnx
     import tvm
 
+    from .onnx_engines import Engine
+
 # Operators whose value needs none of their operands' elements, those that need the first operand's alone, and those
 # that have a new value each time.
 FROM_SHAPES = ("Constant", "Shape", "Size")
@@ -29,11 +33,29 @@ RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLik
 class OnnxModel(Model):
     """``proto`` takes one float32 tensor of ``input_shape``, all of its shapes known, and answers one tensor."""
 
-    engine = "onnx's reference evaluator"
     proto: onnx.ModelProto | None = None
 
+    @cached_property
+    def _engine(self) -> Engine:
+        from .onnx_engines import engine_for
+
+        return engine_for(self.proto)
+
+    @property
+    def engine(self) -> str:
+        return self._engine.name
+
     def __call__(self, data: np.ndarray) -> np.ndarray:
-        return _evaluate(self.proto, data)[self.proto.graph.output[0].name]
+        """The model's answer to a float32 tensor. Raises ImportFailed where the engine cannot compute it."""
+        output = self.proto.graph.output[0].name
+        try:
+            return self._engine.evaluate(self.proto, data, [output])[output]
+        except Exception as exc:
+            raise ImportFailed(
+                f"{self.engine} cannot compute {self.name}: {_reason(exc)}",
+                "an operator that it does not know in this form, and so there is nothing to verify a library by",
+                "pip install onnxruntime" if self.engine != "onnxruntime" else "export the model with another opset",
+            ) from exc
 
     def weights(self) -> dict[str, np.ndarray]:
         """As of a PyTorch model, where the exporter has kept its names."""
@@ -51,7 +73,9 @@ class OnnxModel(Model):
         from tvm.relax.frontend.onnx import from_onnx
 
         from ..graph.frontend import fold
+        from .onnx_forms import refuse_misread
 
+        refuse_misread(self.proto, self.name)
         said = io.StringIO()
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(said):  # it prints what it raises anyway
@@ -121,7 +145,10 @@ def _trains(node: onnx.NodeProto) -> bool:
 
 
 def _fix_input(proto: onnx.ModelProto, path: Path, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Write ``wanted`` into the only input's dynamic dimensions; returns its shape. Raises BadInput, ImportFailed."""
+    """Write ``wanted`` into the only input's dynamic dimensions: unknown, named, or below 1. Returns its shape.
+
+    Raises BadInput, ImportFailed.
+    """
     from onnx import TensorProto
 
     inputs = _inputs(proto.graph)
@@ -134,7 +161,7 @@ def _fix_input(proto: onnx.ModelProto, path: Path, wanted: tuple[int, ...] | Non
     if tensor.elem_type != TensorProto.FLOAT:
         found = TensorProto.DataType.Name(tensor.elem_type).lower()
         raise ImportFailed(f"{path} takes {found}, only float32 is deployed here", "", "export it with a float32 input")
-    dims = [dim.dim_value or dim.dim_param or "?" for dim in tensor.shape.dim]
+    dims = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim]
     text = f"({', '.join(map(str, dims))})"
     if len(dims) != 4:
         raise ImportFailed(f"{path} takes a tensor of shape {text}", "", "export it for a batch of images, N,C,H,W")
@@ -145,8 +172,29 @@ def _fix_input(proto: onnx.ModelProto, path: Path, wanted: tuple[int, ...] | Non
     shape = tuple(wanted or dims)
     for dim, size in zip(tensor.shape.dim, shape, strict=True):
         dim.dim_value = size
-    del proto.graph.value_info[:]  # shapes inferred before the input's was known
+    for graph in _graphs(proto.graph):
+        _forget_shapes(graph)
     return shape
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """``graph`` and those inside its nodes: branches and bodies of loops."""
+    pending = [graph]
+    while pending:
+        graph = pending.pop()
+        yield graph
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            pending += [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def _forget_shapes(graph: onnx.GraphProto) -> None:
+    """Drop what was inferred before the input's shape was known, and extents that are none: exporters write -1 or 0 for
+    an extent that they do not know."""
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:
+                dim.ClearField("dim_value")
 
 
 def fold_shapes(proto: onnx.ModelProto, input_shape: tuple[int, ...]) -> None:
@@ -154,6 +202,8 @@ def fold_shapes(proto: onnx.ModelProto, input_shape: tuple[int, ...]) -> None:
     makes dynamic tensors, or refuses it. Raises ImportFailed where the model does not run.
     """
     from onnx import numpy_helper
+
+    from .onnx_engines import engine_for
 
     graph = proto.graph
     known, rest = {tensor.name for tensor in graph.initializer}, []
@@ -164,15 +214,16 @@ def fold_shapes(proto: onnx.ModelProto, input_shape: tuple[int, ...]) -> None:
             rest.append(node)
     if all(node.op_type == "Constant" for node in graph.node if known.issuperset(node.output)):
         return
+    weights = {tensor.name for tensor in graph.initializer}
+    read = {name for node in rest for name in node.input} | {value.name for value in graph.output}
+    folded = sorted(read & known - weights)
     try:
-        values = _evaluate(proto, np.zeros(input_shape, np.float32))
+        values = engine_for(proto).evaluate(proto, np.zeros(input_shape, np.float32), folded)
     except Exception as exc:
         raise ImportFailed(
             f"the model does not run on input {input_shape}: {_reason(exc)}", "", "give another --input-shape"
         ) from exc
-    weights = {tensor.name for tensor in graph.initializer}
-    read = {name for node in rest for name in node.input} | {value.name for value in graph.output}
-    graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in sorted(read & known - weights))
+    graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in folded)
     del graph.node[:]
     graph.node.extend(rest)
 
@@ -184,21 +235,3 @@ def _is_known(node: onnx.NodeProto, known: set[str]) -> bool:
     branches = any(attribute.HasField("g") for attribute in node.attribute)  # they read what is not listed as input
     operands = {name for name in node.input[: 1 if node.op_type in FROM_FIRST else None] if name}
     return bool(operands) and operands <= known and not branches and node.op_type not in RANDOM
-
-
-def _evaluate(proto: onnx.ModelProto, data: np.ndarray) -> dict[str, np.ndarray]:
-    """Every tensor of the model by name."""
-    from onnx.reference import ReferenceEvaluator
-    from onnx.reference.op_run import OpRun
-
-    class BatchNormalization(OpRun):
-        """As in inference. Before opset 14, onnx's own mixes statistics of the batch into the given ones."""
-
-        def _run(self, data, scale, bias, mean, variance, epsilon=1e-5, **_training):
-            factor = scale / np.sqrt(variance + epsilon)
-            per_channel = (-1, *(1,) * (data.ndim - 2))
-            result = data * factor.reshape(per_channel) + (bias - mean * factor).reshape(per_channel)
-            return (result.astype(data.dtype),)
-
-    (value,) = _inputs(proto.graph)
-    return ReferenceEvaluator(proto, new_ops=[BatchNormalization]).run(None, {value.name: data}, intermediate=True)

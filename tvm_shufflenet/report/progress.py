@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from typing import TYPE_CHECKING
 
+from ..activity import drawing
+
 if TYPE_CHECKING:
-    from rich.console import Console, Group
+    from rich.console import Console, Group, RenderableType
 
     from ..tuning.driver import Progress, TuneResult
+
+TICKS_PER_SECOND = 2
 
 
 class TuningProgress:
@@ -16,23 +22,32 @@ class TuningProgress:
     def __init__(self, console: Console):
         self.console = console
         self._live = None
+        self._progress: Progress | None = None
+        self._since = time.monotonic()
+        self._stack = contextlib.ExitStack()
         self._told: dict[str, int] = {}
 
     def __enter__(self) -> TuningProgress:
         if self.console.is_terminal:
             from rich.live import Live
 
-            self._live = Live("tuning", console=self.console, auto_refresh=False)
-            self._live.start()
+            self._stack.enter_context(drawing())
+            self._live = Live(get_renderable=self._drawn, console=self.console, refresh_per_second=TICKS_PER_SECOND)
+            self._stack.enter_context(self._live)
         return self
 
     def __exit__(self, *_exc) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._stack.close()
+
+    def _drawn(self) -> RenderableType:
+        """As of the last call, and how long ago that was."""
+        passed = time.monotonic() - self._since
+        return f"tuning, {_clock(passed)}" if self._progress is None else _view(self._progress, passed)
 
     def __call__(self, progress: Progress) -> None:
+        self._progress, self._since = progress, time.monotonic()
         if self._live is not None:
-            self._live.update(_view(progress), refresh=True)
+            self._live.refresh()
             return
         left = f", {_clock(progress.left_s)} left" if progress.left_s is not None else ""
         self.console.print(
@@ -45,20 +60,20 @@ class TuningProgress:
             self.console.print(f"  {failures(progress)}", markup=False)
 
 
-def _view(progress: Progress) -> Group:
-    """Three lines: how far and how fast, what has come of it, and what has failed."""
+def _view(progress: Progress, passed_s: float) -> Group:
+    """Three lines: how far and how fast, what has come of it, and what has failed. ``passed_s`` is the progress's age."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
     done = progress.reused + progress.done
-    left = "" if progress.left_s is None else f"{_clock(progress.left_s)} left"
+    left = "" if progress.left_s is None else f"{_clock(max(0, progress.left_s - passed_s))} left"
     first = Table.grid(padding=(0, 1))
     bar = ProgressBar(progress.requested, done, width=24)
     pace = f"{done}/{progress.requested} trials, {progress.trials_per_minute:.0f}/min"
     first.add_row("tuning", bar, pace, left)
-    best = Text.assemble((_best(progress), "bold"), f", now {progress.task}", overflow="ellipsis")
+    best = Text.assemble((_best(progress), "bold"), f", now {progress.task} {_clock(passed_s)}", overflow="ellipsis")
     return Group(first, best, Text(failures(progress), "red" if progress.failed else ""))
 
 
@@ -92,13 +107,13 @@ class CountingProgress:
         self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self._what, self._announcement = what, announcement
         self._bar = self._task = None
+        self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> CountingProgress:
         return self
 
     def __exit__(self, *_exc) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._stack.close()
 
     def __call__(self, done: int, total: int) -> None:
         if not self.console.is_terminal:
@@ -110,5 +125,6 @@ class CountingProgress:
 
             self._bar = Progress(console=self.console, transient=True)
             self._task = self._bar.add_task(self._what, total=total)
-            self._bar.start()
+            self._stack.enter_context(drawing())
+            self._stack.enter_context(self._bar)
         self._bar.update(self._task, completed=done)

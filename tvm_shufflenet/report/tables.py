@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
+    from ..cleaning import Remnant
     from ..deploy.deployment import Deployed
     from ..devices.cycles import Cost
-    from ..doctor import Finding
+    from ..doctor import Ability, Finding
     from ..latency import Latency
     from ..library.package import Package
     from ..targets import Target
@@ -68,6 +69,34 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
             word = "missing " if finding.required else "optional"
             install = finding.error.next_step
             console.print(f"{word} {finding.name} ({finding.purpose}); install: {install}", markup=False)
+
+
+def print_abilities(console: Console, abilities: list[Ability], commands: list[str]) -> None:
+    """What works now, what does not, and the commands that bring all that is missing."""
+    works = [ability.what for ability in abilities if not ability.missing]
+    console.print(f"works now: {'; '.join(works) or 'nothing'}", markup=False)
+    for ability in abilities:
+        if ability.missing:
+            console.print(f"does not: {ability.what}, for want of {', '.join(ability.missing)}", markup=False)
+    for command in commands:
+        console.print(f"to install what is missing: {command}", markup=False)
+
+
+def print_remnants(console: Console, found: list[Remnant], left: list[Remnant], dry_run: bool) -> None:
+    table = _table("what", "entries", "MB", left=1)
+    for remnant in found:
+        table.add_row(remnant.what, str(len(remnant.paths)), f"{remnant.bytes / 1e6:.1f}")
+    if found:
+        console.print(table)
+    for folder in sorted({str(path.parent) for remnant in found for path in remnant.paths}):
+        console.print(f"in {folder}", markup=False)
+    total, kept = (sum(remnant.bytes for remnant in each) / 1e6 for each in (found, left))
+    if dry_run:
+        console.print(f"{total:.1f} MB can be removed: tvm-shufflenet clean")
+        return
+    console.print(f"{total - kept:.1f} MB removed")
+    for reason in sorted({remnant.kept for remnant in left if remnant.kept}):
+        console.print(f"{kept:.1f} MB kept: {reason}", markup=False)
 
 
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:

@@ -17,7 +17,7 @@ from ..errors import ImportFailed, LinkFailed
 from ..library.link import CC_VARIABLE, elf_machine
 from ..library.symbols import undefined_symbols
 from ..targets import Target, features_of
-from ..toolchain import find_llvm_objcopy, find_zig, require
+from ..toolchain import find_llvm_objcopy, require, zig_program
 from .kernels import compile_kernels
 from .program import Program, plan
 from .source import NATIVE, identifier, render, symbols
@@ -149,7 +149,7 @@ def make_archive(target: Target, model: str, folder: Path) -> Path:
     compile_c(target, folder, ["-r", "-nostdlib", "-ffreestanding", *sources, *MODEL], whole)
     (folder / "interface.txt").write_text("\n".join(symbols(model)))
     _run([objcopy, "--keep-global-symbols=interface.txt", "--strip-unneeded", whole.name], folder, output)
-    _run([require(find_zig()), "ar", "rcsD", output.name, whole.name], folder, output)
+    _run([zig_program(), "ar", "rcsD", output.name, whole.name], folder, output)
     return output
 
 
@@ -172,7 +172,7 @@ def compiler(target: Target) -> list[str]:
     override, is_arm = os.environ.get(CC_VARIABLE), target.machine == "aarch64"
     if override:
         return [*shlex.split(override), *(KEEP_X18 if is_arm else ())]
-    zig = [require(find_zig()), "cc", "-target", f"{target.machine}-linux-musl"]
+    zig = [zig_program(), "cc", "-target", f"{target.machine}-linux-musl"]
     return [*zig, *(ZIG_KEEPS_X18 if is_arm else ())]
 
 

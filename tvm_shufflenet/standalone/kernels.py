@@ -23,7 +23,9 @@ from tvm.tirx.build import codegen_build
 
 from ..errors import ImportFailed, lines_of
 from ..library import lowering
+from ..library.build import OBJECT_BYTES
 from ..library.lowering import lies_on_stack, size_of
+from ..surroundings import require_space
 from ..targets import Target
 from .arena import aligned
 
@@ -71,6 +73,7 @@ def compile_kernels(module: tvm.IRModule, target: Target, output: Path) -> dict[
         functions |= phases
     finalize = tvm.tirx.get_default_tir_pipeline(target.tvm())[1]()
     finished = finalize(tirx.transform.ConvertSSA()(tvm.IRModule(functions)))
+    require_space(output.parent, OBJECT_BYTES)
     try:
         codegen_build(finished, target.tvm()).write_to_file(str(output), "o")
     except tvm.error.InternalError as exc:

@@ -75,7 +75,7 @@ def server_binary(arch: str) -> Path:
 
     Raises LinkFailed with the compiler's last lines, ToolMissing where zig or the runtime cannot be had.
     """
-    zig = toolchain.require(toolchain.find_zig())
+    zig = toolchain.zig_program()
     libs = runtime_libs(arch)
     command = compile_server([zig, "c++", "-target", f"{arch}-linux-gnu.{GLIBC}"], libs)
 

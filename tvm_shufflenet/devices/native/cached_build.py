@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ... import toolchain
+from ...activity import doing, doing_once
 
 
 def cached_build(name: str, key_parts: Sequence[bytes | str], build: Callable[[Path], None]) -> Path:
@@ -28,12 +29,14 @@ def cached_build(name: str, key_parts: Sequence[bytes | str], build: Callable[[P
     if result.exists():
         return result
     with open(result.with_name(result.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with doing(f"waiting for another run, which makes {result.stem}"):
+            fcntl.flock(lock, fcntl.LOCK_EX)
         if result.exists():
             return result
         temporary = result.with_name(f"tmp-{os.getpid()}-{result.name}")
         try:
-            build(temporary)
+            with doing_once(f"making {os.path.basename(stem)} for the cache"):
+                build(temporary)
             os.replace(temporary, result)
         finally:
             shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(missing_ok=True)

@@ -59,14 +59,14 @@ def rehearsal_library() -> Path:
 def _host_library(name: str, *options: str) -> Path:
     """Built with the host's C compiler, or with zig where there is none."""
     host_cc, zig = toolchain.find_host_cc(), toolchain.find_zig()
-    command = [zig.path, "cc"] if host_cc.path is None and zig.path else [toolchain.require(host_cc)]
+    zig_instead = host_cc.path is None and zig.path is not None
+    command = [toolchain.zig_program(), "cc"] if zig_instead else [toolchain.require(host_cc)]
     return _shared_library(name, [*command, *options], host_cc.install)
 
 
 def _guest_library(name: str) -> Path:
-    zig = toolchain.find_zig()
-    command = [toolchain.require(zig), "cc", "-target", "aarch64-linux-gnu.2.28", "-fno-builtin"]
-    return _shared_library(name, command, zig.install)
+    command = [toolchain.zig_program(), "cc", "-target", "aarch64-linux-gnu.2.28", "-fno-builtin"]
+    return _shared_library(name, command, toolchain.find_zig().install)
 
 
 def _shared_library(name: str, command: list[str], install: str) -> Path:
