@@ -454,7 +454,7 @@ def bench(package: Package, device: Device, threads: int, warmup: int, repeats: 
         cold_us = network.cold_us()
         error = check(network, data, package.reference, package.manifest.tolerance, package.manifest.library)
         latency = network.latency(repeats, warmup)
-    cost = device.last_cost() if device.kind == "modelled" else None
+        cost = network.cost() if device.kind == "modelled" else None
     result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost)
     package.add_timing(Timing(result.device, threads, latency.to_json()), error)
     return result
@@ -477,14 +477,15 @@ def profile(
     with Network(device, package.library) as network:
         error = check(network, package.reference_input(), package.reference, manifest.tolerance, manifest.library)
         latency = network.latency(PROFILE_REPEATS)
+        counts, cost = (network.counts(), network.cost()) if modelled else (None, None)
     if not modelled:
         return Profile(manifest, device.to_json(), threads, latency, timed_operators(device, package), error)
-    counted = Counted.of(device.core, manifest.operators, code, device.last_counts())
+    counted = Counted.of(device.core, manifest.operators, code, counts)
     operators = counted.operators()
     names = list(assembly_of) or [cost.entry.name for cost in operators[: int(assembly)]]
     return Profile(
         manifest, device.to_json(), threads, latency, operators, error, counted.runtime(),
-        device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), device.last_cost(),
+        device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), cost,
     )  # fmt: skip
 
 

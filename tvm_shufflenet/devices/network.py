@@ -13,6 +13,8 @@ from tvm import relax
 from ..errors import DeviceFailed
 from ..latency import Latency
 from .base import Device, first_line
+from .counts import Counts
+from .cycles import Cost
 
 # A measured sample averages as many runs as fit in this time: short enough to see a disturbance, long enough to time.
 SAMPLE_MS = 20
@@ -26,7 +28,7 @@ class Network:
 
     def __enter__(self) -> Network:
         try:
-            session = self.device.session()
+            self._session = session = self.device.session()
             session.upload(str(self.library))
             module = session.load_module(self.library.name)
             self._cpu = session.cpu(0)
@@ -40,7 +42,7 @@ class Network:
     def __exit__(self, *_exc) -> None:
         # The session ends with its last remote object, and TVM's VirtualMachine keeps some of them in reference cycles:
         # a tracker would not lend the device again before the next collection.
-        self._machine = self._cpu = None
+        self._machine = self._cpu = self._session = None
         gc.collect()
 
     def set_input(self, data: np.ndarray) -> None:
@@ -87,6 +89,14 @@ class Network:
             return Latency.from_seconds(timer("main").results, self.device.kind)
         except Exception as exc:
             raise device_failed(self.device, "failed while timing the network", exc) from exc
+
+    def cost(self) -> Cost:
+        """What the latest latency, by a modelled clock, is made of. Raises DeviceFailed."""
+        return self.device.cost_of(self._session)
+
+    def counts(self) -> Counts:
+        """What was executed in it. Raises DeviceFailed."""
+        return self.device.counts_of(self._session)
 
 
 def largest_error(output: np.ndarray, reference: np.ndarray) -> float:
