@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tvm
 from hypothesis import HealthCheck, given, settings
@@ -647,3 +649,123 @@ def test_a_server_that_is_not_ours_is_taken_as_it_is(monkeypatch):
     monkeypatch.setattr(handshake, "server_function", lambda *_: None)
     with find_device("local", replace(find_target("local"), mcpu="native")) as device:
         assert np.array_equal(device.endpoint().connect(10).cpu(0).exist, True)
+
+
+# Servers that commands start for themselves. They are on loopback, which is every local user's, and may run as root.
+
+# Says on its standard output what a server says to a client that proves nothing, in hexadecimal.
+STRANGER = """
+import encodings.idna, os, socket, struct, sys  # all that it needs: nobody may not read this interpreter's files
+if os.geteuid() == 0 and sys.argv[2] != "0":
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as client:
+    client.sendall(struct.pack("<ii", 0xff271, 7) + b"client:")
+    try:
+        print(client.recv(100).hex())
+    except ConnectionResetError:
+        print()
+"""
+
+
+def strangers_hear(port: int, whom: str) -> str:
+    done = subprocess.run([sys.executable, "-I", "-c", STRANGER, str(port), whom], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Intruder:
+    """Asks every server that this process or one of its descendants starts for a session, as soon as it is seen."""
+
+    def __init__(self):
+        self.heard: dict[int, list[str]] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Intruder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.02):
+            for port in self._ports() - self.heard.keys():
+                with contextlib.suppress(AssertionError):  # it is gone again
+                    self.heard[port] = [strangers_hear(port, whom) for whom in ("65534", "0")]
+
+    @staticmethod
+    def _ports() -> set[int]:
+        found = set()
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found |= {each.laddr.port for each in process.net_connections("tcp") if each.status == "LISTEN"}
+        return found
+
+
+def test_a_stranger_gets_into_an_open_server(serve):
+    """Else the tests below show nothing."""
+    server = serve()
+    for whom in ("65534", "0"):
+        assert strangers_hear(server.port, whom).startswith(struct.pack("<i", base.RPC_CODE_SUCCESS).hex())
+
+
+MODEL = """
+import torch
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(4, 8, 1), torch.nn.ReLU())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["local", "arm64"])
+def test_nobody_else_gets_into_a_server_of_compile_tune_run_and_bench(tmp_path, target, capsys):
+    if target == "arm64" and not toolchain.find_qemu().path:
+        pytest.skip("no emulator")
+    (tmp_path / "model.py").write_text(MODEL)
+    words = ["--model", f"{tmp_path}/model.py:network", "--input-shape", "1,4,8,8", "--target", target]
+    package, records = str(tmp_path / "package"), ["--records", str(tmp_path / "records")]
+    for command in (
+        ["tune", *words, *records, "--trials", "2"],
+        ["compile", *words, *records, "-o", package],
+        ["run", package],
+        ["bench", package],
+    ):
+        with Intruder() as intruder:
+            assert cli.main(command) == 0, capsys.readouterr().err
+        assert intruder.heard, f"{command[0]} started no server that was seen"
+        assert {said for heard in intruder.heard.values() for said in heard} == {""}, command[0]
+
+
+def test_the_secret_of_a_run_is_nowhere_to_be_read(tmp_path):
+    """Not on a command line, in no environment and no file, and not in the memory of a session."""
+    with find_device("local", find_target("local")) as device:
+        endpoint = device.endpoint()
+        assert len(endpoint.secret) == 64 and endpoint.secret.decode() not in repr(endpoint)
+        session = endpoint.connect(10)
+        pid = session_info(session)["pid"]
+        for process in (device._process.pid, pid):
+            for name in ("cmdline", "environ"):
+                assert endpoint.secret not in Path(f"/proc/{process}/{name}").read_bytes()
+        assert endpoint.secret not in memory_of(pid)
+        with find_device("local", find_target("local")) as other:
+            assert other.endpoint().secret != endpoint.secret
+
+
+def memory_of(pid: int) -> bytes:
+    """What a process may write to, its stack and heap."""
+    found = []
+    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            extent, rights, *_ = line.split()
+            begin, end = (int(address, 16) for address in extent.split("-"))
+            if rights.startswith("rw") and end - begin < 1 << 28:
+                with contextlib.suppress(OSError):
+                    memory.seek(begin)
+                    found.append(memory.read(end - begin))
+    return b"".join(found)

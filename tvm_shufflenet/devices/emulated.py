@@ -76,6 +76,7 @@ class EmulatedCore:
         command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
         command += ["--cores", str(self.cores)]
         command += ["--traces", str(self.traces)] if self.traces else []
+        command += ["--secret"] if self.secret else []
         command += ["--tells"] if self.tells else []
         command += ["--", *self.server_options]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the emulator has ended)
@@ -85,9 +86,10 @@ class EmulatedCore:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (PACKAGE_PARENT, os.getenv("PYTHONPATH"))))},
         )  # fmt: skip
         atexit.register(self.stop)
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and says why
-            self._process.stdin.write(self.secret.hex().encode() + b"\n")
-            self._process.stdin.flush()
+        if self.secret:
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and says why
+                self._process.stdin.write(self.secret.hex().encode() + b"\n")
+                self._process.stdin.flush()
         line = self._first_line()
         if not line:
             raise self._start_failed()

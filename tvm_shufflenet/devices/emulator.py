@@ -1,10 +1,10 @@
 """The emulated Cortex-A as a process: ``python -m tvm_shufflenet.devices.emulator --core cortex-a72``.
 
 It runs the arm64 device server under qemu-aarch64 with the counting plugin, and answers the server's questions for
-the modelled time of what was counted. The first line of its stdin is the secret that the server asks for, as
-hexadecimal digits; an empty line lets everybody in. One JSON line on stdout says where the RPC server listens. It ends,
-and leaves neither process nor file behind, when its stdin closes (its owner ended or closed it), on SIGTERM and SIGINT,
-and when qemu ends.
+the modelled time of what was counted. With --secret the first line of its stdin is what the server asks its clients
+for, as hexadecimal digits. One JSON line on stdout says where the RPC server listens. It ends, and leaves neither
+process nor file behind, when its stdin closes (its owner ended or closed it), on SIGTERM and SIGINT, and when qemu
+ends.
 
 It imports neither tvm nor torch nor numpy, so it is up in a fraction of a second.
 """
@@ -50,20 +50,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(CORES)}")
     parser.add_argument("--cores", type=int, default=1, help="how many of them share a parallel region")
     parser.add_argument("--traces", type=Path, help="keep counts here, each with the trace of what was counted")
+    parser.add_argument("--secret", action="store_true", help="serve only who knows the secret that stdin begins with")
     parser.add_argument("--tells", action="store_true", help="leave what a time is made of in its session's folder")
     parser.add_argument("server", nargs="*", help="after --, more options for the device server")
     options = parser.parse_args(arguments)
-    core = find_core(options.core)
+    core, secret = find_core(options.core), _first_line() if options.secret else b""
     try:
-        with Emulator(core, options.cores, options.traces, options.server, _secret(), options.tells) as emulator:
+        with Emulator(core, options.cores, options.traces, options.server, secret, options.tells) as emulator:
             return emulator.run()
     except DeployError as exc:
         print(exc, file=sys.stderr)
         return exc.exit_code
 
 
-def _secret() -> bytes:
-    """The first line of stdin, and no byte of what follows."""
+def _first_line() -> bytes:
+    """What hexadecimal digits in the first line of stdin say, and no byte of what follows."""
     line = b""
     while (byte := os.read(0, 1)) not in (b"", b"\n"):
         line += byte
