@@ -21,6 +21,7 @@ import pytest
 from PIL import Image
 
 from tvm_shufflenet import cli, doctor, interrupts, toolchain
+from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.local import LocalDevice
 from tvm_shufflenet.targets import CORES, host_machine, targets
 
@@ -409,6 +410,21 @@ class TestPackage:
         (timing,) = json.loads((package / "manifest.json").read_text())["timings"]
         assert timing["latency_us"] == facts["latency_us"] and timing["device"] == facts["device"]
 
+    def test_a_served_core_tells_what_its_times_are_made_of(self, run, package, tmp_path):
+        """To bench and profile of another process, as one that is started here does."""
+        facts = {}
+        with EmulatedDevice(CORES["cortex-a72"], secret=b"", served=True) as served:
+            for where in (f"rpc://{served.address}", "emulated:cortex-a72"):
+                for command in ("bench", "profile"):
+                    path = tmp_path / f"{command}.json"
+                    assert run(command, package, "--device", where, "--json", path)[0] == 0
+                    facts[where, command] = json.loads(path.read_text())
+            for command in ("bench", "profile"):
+                there, here = (found for (_, name), found in facts.items() if name == command)
+                assert there["device"] == here["device"] and there.keys() == here.keys()
+            assert there["sum_us"] == pytest.approx(here["sum_us"], rel=0.02) and there["operators"]
+            assert facts[f"rpc://{served.address}", "bench"]["unmodelled"]["instructions"] >= 0
+
     def test_a_wrong_result_has_no_latency(self, run, package, tmp_path):
         np.save(package / "reference.npy", np.load(package / "reference.npy") + 1)
         _forge(package, "reference.npy")
@@ -548,6 +564,13 @@ class TestRecords:
         _check_comparison(facts)
         tuned = recorded[1]["latency_us"]["tuned"]["median"]
         assert facts["latency_us"]["tuned"]["median"] == pytest.approx(tuned, rel=0.02)
+
+    def test_compare_on_a_served_core_has_a_report(self, run, words, recorded, tmp_path):
+        with EmulatedDevice(CORES["cortex-a72"], secret=b"", served=True) as served:
+            more = ("--records", recorded[0], "--html", tmp_path / "report.html")
+            code, _, error = run("compare", *words, *more, "--device", f"rpc://{served.address}")
+        assert code == 0, error
+        assert "pointwise" in (tmp_path / "report.html").read_text()
 
     def test_a_truncated_file(self, run, words, recorded, tmp_path):
         folder = Path(shutil.copytree(recorded[0], tmp_path / "records"))

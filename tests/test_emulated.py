@@ -119,11 +119,12 @@ def matmul(tmp_path_factory):
     return build
 
 
-def modelled_time(device, library: Path, rows: int) -> float:
+def modelled_time(device: EmulatedCore | Endpoint, library: Path, rows: int) -> float:
     """Seconds of one call, in a session of its own."""
     import tvm
 
-    session = tvm.rpc.connect(device.host, device.port, session_timeout=60)
+    endpoint = device if isinstance(device, Endpoint) else Endpoint(device.host, device.port)
+    session = endpoint.connect(60)
     session.upload(str(library))
     module = session.load_module(library.name)
     arguments = [tvm.runtime.empty(shape, "float32", session.cpu()) for shape in ((rows, 64), (64, 64), (rows, 64))]
@@ -288,15 +289,18 @@ class TestServed:
 
     def test_its_times_are_modelled_and_of_its_core(self):
         target = find_target("cortex-a53")
-        with EmulatedDevice(find_core("cortex-a53")) as served, find_device(f"rpc://{served.address}", target) as seen:
+        open_to_all = EmulatedDevice(find_core("cortex-a53"), secret=b"", served=True)
+        with open_to_all as served, find_device(f"rpc://{served.address}", target) as seen:
             assert (seen.kind, seen.clock, seen.name) == ("modelled", served.clock, served.name)
             assert f"modelled clock, about {served.model_error_percent:.0f} % off) at rpc://" in seen.describe()
             with pytest.raises(DeviceFailed, match="models 1 cores, not 2"):
                 find_device(f"rpc://{served.address}", target, threads=2).start()
 
     def test_serving_one(self, tmp_path, capsys):
-        assert cli.main(["serve", "--core", "cortex-a53", "--secret-file", "x"]) == 2
+        assert cli.main(["serve", "--core", "cortex-a53", "--user", "nobody"]) == 2
         assert "an emulated core" in capsys.readouterr().err
+        assert cli.main(["serve", "--core", "cortex-a53", "--secret-file", "x"]) == 2
+        assert "cannot read the secret in x" in capsys.readouterr().err
         words = [sys.executable, "-m", "tvm_shufflenet.cli", "serve", "--core", "cortex-a53", "--port", "0"]
         environment = os.environ | {"TMPDIR": str(tmp_path)}
         server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment)

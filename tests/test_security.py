@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import json
 import os
 import signal
 import socket
 import struct
 import subprocess
+import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tvm
 from hypothesis import HealthCheck, given, settings
@@ -25,7 +29,7 @@ from tvm.rpc import base
 from tvm.rpc.tracker import Tracker
 
 from tvm_shufflenet import cli, toolchain
-from tvm_shufflenet.devices import find_device, handshake, secret
+from tvm_shufflenet.devices import find_device, handshake, proof, secret
 from tvm_shufflenet.devices.base import Endpoint
 from tvm_shufflenet.devices.native import build
 from tvm_shufflenet.errors import BadInput, DeviceFailed
@@ -110,22 +114,81 @@ def hello(key: str) -> bytes:
     return struct.pack("<ii", base.RPC_MAGIC, len(key.encode())) + key.encode()
 
 
-def test_nothing_is_said_to_who_proves_nothing(guarded, tmp_path):
-    option = secret.proof_option("127.0.0.1", guarded.port, secret_file(tmp_path))
-    challenge, proof = option.removeprefix(" -proof=").split(":")
-    first = "0" if challenge[0] != "0" else "1"
-    for key in (
-        "client:",
-        "client:nonsense",
-        f"client: -proof={challenge}:{'0' * 64}",
-        f"client: -proof={challenge}",
-        f"client: -proof={first}{challenge[1:]}:{proof}",  # a challenge that we never gave
-        f"client: -proof={'0' * 80}:{proof}",
-        f"client: -proof={proof}:{challenge}",
-        f"client: -proof={challenge}:{proof}{proof}",
-        f"client: -proof={challenge}:{proof.upper()}" if proof != proof.upper() else "client:",
-    ):
-        assert exchange(guarded.port, hello(key))[0] == b"", key
+class Client:
+    """The proof as devices/native/gate.h has it, each message apart: what an attacker may send, too."""
+
+    def __init__(self, port: int, text: str = SECRET, host: str = "127.0.0.1"):
+        self.to, self._text, self._connections = (host, port), text, []
+        self.knock = self._connect()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        for connection in self._connections:
+            connection.close()
+
+    def _connect(self) -> socket.socket:
+        self._connections.append(socket.create_connection(self.to, timeout=10))
+        return self._connections[-1]
+
+    def mac(self, role: str, words: bytes = b"") -> bytes:
+        return hmac.digest(self._text.encode(), role.encode() + self.nonces + words, "sha256")
+
+    def greeted(self) -> Client:
+        self.knock.sendall(b"TVSC")
+        greeting = receive(self.knock, 24)
+        assert greeting[:8] == b"TVSP" + struct.pack("<i", proof.VERSION)
+        self.nonces = greeting[8:] + b"c" * 16
+        return self
+
+    def first(self) -> bytes:
+        return self.nonces[16:] + self.mac("TVSP2C")
+
+    def met(self) -> Client:
+        self.greeted().knock.sendall(self.first())
+        assert len(receive(self.knock, 68)) == 68
+        return self
+
+    def asking(self, key: str = "client:") -> Client:
+        """The session's connection has come."""
+        self.key = f"{key} -session={self.nonces[:16].hex()}"
+        self.session = self._connect()
+        self.session.sendall(hello(self.key))
+        self.came_from = receive(self.knock, 18)
+        return self
+
+    def second(self, mode: str = "d", server: tuple | None = None, client: tuple | None = None) -> bytes:
+        words = mode.encode() + proof._packed(server or self.session.getpeername())
+        words += proof._packed(client or self.session.getsockname())
+        return words + self.mac("TVSP2D", words + self.key.encode())
+
+    def is_let_in(self, second: bytes) -> bool:
+        self.knock.sendall(second)
+        return receive(self.session, 4) == struct.pack("<i", base.RPC_CODE_SUCCESS)
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """So many bytes, or fewer where the other side hangs up."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while len(data) < size and (part := connection.recv(size - len(data))):
+            data += part
+    return data
+
+
+def test_nothing_is_said_to_who_proves_nothing(guarded):
+    with Client(guarded.port).met() as known:
+        name = known.nonces[:16].hex()
+        for key in ("client:", "client:nonsense", f"client: -session={'0' * 32}", f"client: -session={name[:-1]}"):
+            assert exchange(guarded.port, hello(key))[0] == b"", key
+    for wrong in (lambda client: client.first()[:-1] + b"x", lambda client: b"\0" * 48):
+        with Client(guarded.port).greeted() as client:
+            client.knock.sendall(wrong(client))
+            assert receive(client.knock, 100) == b""
+    with Client(guarded.port, "another secret entirely").greeted() as client:
+        client.knock.sendall(client.first())
+        assert receive(client.knock, 100) == b""
     assert guarded.sessions() == []
     with ThreadPoolExecutor() as threads:
         unfinished = (b"", struct.pack("<i", base.RPC_MAGIC), hello("client:")[:-1])
@@ -133,23 +196,172 @@ def test_nothing_is_said_to_who_proves_nothing(guarded, tmp_path):
             assert said == b"" and took_s < 2.5
 
 
-def test_a_proof_serves_once(guarded, tmp_path):
-    option = secret.proof_option("127.0.0.1", guarded.port, secret_file(tmp_path))
-    session = rpc.connect("127.0.0.1", guarded.port, option)
-    assert session_info(session)
-    assert exchange(guarded.port, hello("client:" + option))[0] == b""
-    assert len(guarded.sessions()) == 1
+def test_the_second_proof_is_for_one_connection(guarded):
+    """The address that was asked for, the address that asked, the mode, the key and the nonces: none may differ."""
+    with Client(guarded.port).met().asking() as right:
+        assert right.came_from == proof._packed(right.session.getsockname())
+        assert right.is_let_in(right.second()) and len(guarded.sessions()) == 1
+    asked = ("127.0.0.1", guarded.port)
+    for change in (
+        {"server": ("127.0.0.1", guarded.port ^ 1)},
+        {"server": ("127.0.0.2", guarded.port)},
+        {"client": ("127.0.0.1", 9)},
+        {"client": ("127.0.0.2", 9)},
+        {"server": asked, "mode": "x"},
+        {"mode": "\0"},
+    ):
+        with Client(guarded.port).met().asking() as client:
+            assert not client.is_let_in(client.second(**change)), change
+    with Client(guarded.port).met().asking("client: -timeout=3") as client:
+        client.key = client.key.replace("3", "9")
+        assert not client.is_let_in(client.second())
+    eventually(lambda: not guarded.sessions(), "session over")
 
 
-def test_a_challenge_ends_by_itself(guarded, tmp_path):
-    option = secret.proof_option("127.0.0.1", guarded.port, secret_file(tmp_path))
-    time.sleep(5.2)
-    assert exchange(guarded.port, hello("client:" + option))[0] == b""
+def test_a_proof_serves_once(guarded):
+    with Client(guarded.port).met().asking() as first:
+        second = first.second()
+        assert first.is_let_in(second)
+        assert exchange(guarded.port, hello(first.key))[0] == b""
+        for again in (first.first() + second, second):
+            with Client(guarded.port).greeted() as thief:
+                thief.knock.sendall(again)
+                assert receive(thief.knock, 100) == b""
+        with Client(guarded.port).met().asking() as thief:  # even one who knows the secret, with what he overheard
+            assert not thief.is_let_in(second)
 
 
-def test_challenges_are_free_and_bind_nothing(guarded):
-    found = {exchange(guarded.port, struct.pack("<i", secret.CHALLENGE_MAGIC))[0] for _ in range(200)}
-    assert len(found) == 200 and {len(challenge) for challenge in found} == {80}
+def test_only_the_first_connection_is_proven(guarded):
+    """Who has overheard a session's name comes too late, or its owner does and gets nothing: never both."""
+    with Client(guarded.port).met().asking() as client:
+        assert exchange(guarded.port, hello(client.key))[0] == b""
+        assert client.is_let_in(client.second())
+    with Client(guarded.port).met() as client:
+        client.key = f"client: -session={client.nonces[:16].hex()}"
+        thief = socket.create_connection(("127.0.0.1", guarded.port), timeout=10)
+        thief.sendall(hello(client.key))
+        came_from = receive(client.knock, 18)
+        assert came_from == proof._packed(thief.getsockname()) and not proof._is_ours(
+            came_from, proof._packed(("::", 1))
+        )
+        client.session = client._connect()
+        client.session.sendall(hello(client.key))
+        assert not client.is_let_in(client.second()) and receive(thief, 4) == b""
+        thief.close()
+
+
+def test_a_proof_that_takes_too_long_ends(guarded):
+    with Client(guarded.port).met() as slow, Client(guarded.port).met().asking() as slower:
+        time.sleep(5.2)
+        assert receive(slow.knock, 1) == b"" and not slower.is_let_in(slower.second())
+    assert "did not prove in time" in guarded.log.read_text()
+
+
+def test_no_two_greetings_are_the_same(guarded):
+    found = set()
+    for _ in range(200):
+        with Client(guarded.port).greeted() as client:
+            found.add(client.nonces)
+    assert len(found) == 200
+
+
+class Relay:
+    """Somebody who listens at ``host`` and passes on to the server at ``port`` all that is said, both ways."""
+
+    def __init__(self, port: int, host: str = "127.0.0.1", own_port: int = 0):
+        self._listener = socket.create_server((host, own_port))
+        self.port, self._to, self._open, self.passed = self._listener.getsockname()[1], port, [], 0
+        self._thread = threading.Thread(target=self._accept)
+
+    def __enter__(self) -> Relay:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        for each in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+        self._thread.join()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._to))
+                self._open += [client, server]
+                for ends in ((client, server), (server, client)):
+                    threading.Thread(target=self._pass, args=ends, daemon=True).start()
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 14):
+                self.passed += len(data)
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+def test_a_proof_cannot_be_relayed(guarded, tmp_path, host):
+    """From another port, and from the very port at another address."""
+    with Relay(guarded.port, host, 0 if host == "127.0.0.1" else guarded.port) as relay:
+        endpoint = Endpoint(host, relay.port, secret_file=str(secret_file(tmp_path)))
+        with pytest.raises(DeviceFailed, match=rf"a way to it: the device is 127\.0\.0\.1:{guarded.port}, asked by"):
+            endpoint.connect(10)
+        assert relay.passed > 100 and guarded.sessions() == []
+
+
+def test_a_client_that_did_not_look_would_not_open_the_door_to_a_relay(guarded):
+    """The server compares too: the proof names the address that the client asked for."""
+    with Relay(guarded.port) as relay, Client(relay.port).met().asking() as client:
+        assert client.came_from != proof._packed(client.session.getsockname())
+        assert not client.is_let_in(client.second())
+    with Relay(guarded.port) as relay, Client(relay.port).met().asking() as client:
+        seen = ("127.0.0.1", int.from_bytes(client.came_from[16:], "big"))
+        assert not client.is_let_in(client.second(client=seen))
+    assert guarded.sessions() == []
+
+
+def test_a_forwarded_port_that_the_user_declares_is_a_way(guarded, tmp_path, monkeypatch):
+    """Nothing is called in these sessions: TVM would wait for an answer with the lock that the forwarder needs."""
+    with Relay(guarded.port) as forwarder:
+        endpoint = Endpoint("127.0.0.1", forwarder.port, secret_file=str(secret_file(tmp_path)))
+        sessions = [replace(endpoint, forwarded=True).connect(10)]
+        monkeypatch.setenv(secret.FORWARDED, f"board:9090, 127.0.0.1:{forwarder.port}")
+        sessions.append(endpoint.connect(10))
+        assert len(guarded.sessions()) == 2
+        for_one_run = replace(endpoint, secret_file=None, secret=SECRET.encode())
+        with pytest.raises(DeviceFailed, match="a way to it"):  # such a server is never behind one
+            for_one_run.connect(10)
+        del sessions
+
+
+def test_a_server_of_an_earlier_version_is_refused_by_name(tmp_path):
+    """Version 1 answered at once with eighty digits and hung up; a later one may say anything behind its number."""
+    for greeting, theirs in ((b"0123456789abcdef" * 5, 1), (b"TVSP" + struct.pack("<i", 3) + b"?", 3)):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            answering = threading.Thread(target=lambda: _answer(listener, greeting))  # noqa: B023
+            answering.start()
+            endpoint = Endpoint(*listener.getsockname(), secret_file=str(secret_file(tmp_path)))
+            with pytest.raises(DeviceFailed, match=rf"has version {theirs} of the proof, this host 2.*serve --bundle"):
+                endpoint.connect(10)
+            answering.join()
+
+
+def _answer(listener: socket.socket, greeting: bytes) -> None:
+    client, _ = listener.accept()
+    with client:
+        receive(client, 4)
+        client.sendall(greeting)
+
+
+def test_a_server_that_does_not_know_the_secret_gets_no_proof(serve, tmp_path):
+    server = serve("--secret-file", secret_file(tmp_path, "another secret entirely"))
+    with pytest.raises(DeviceFailed, match="does not know the secret that this host knows"):
+        Endpoint("127.0.0.1", server.port, secret_file=str(secret_file(tmp_path))).connect(10)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -158,7 +370,8 @@ def test_challenges_are_free_and_bind_nothing(guarded):
     | st.tuples(st.integers(-(2**31), 2**31 - 1), st.binary(max_size=80)).map(
         lambda pair: struct.pack("<ii", base.RPC_MAGIC, pair[0]) + pair[1]
     )
-    | st.text(max_size=150).map(lambda text: hello("client: -proof=" + text))
+    | st.text(max_size=150).map(lambda text: hello("client: -session=" + text))
+    | st.binary(max_size=200).map(lambda data: b"TVSC" + data)
 )
 def test_no_bytes_open_the_door_or_break_it(guarded, data):
     with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as client:
@@ -166,8 +379,8 @@ def test_no_bytes_open_the_door_or_break_it(guarded, data):
         with contextlib.suppress(OSError):  # it may hang up at the first bytes
             client.sendall(data)
             client.shutdown(socket.SHUT_WR)  # else it waits two seconds for the rest
-            said = client.recv(4096)
-    assert said == b"" or data[:4] == struct.pack("<i", secret.CHALLENGE_MAGIC)
+            said = receive(client, 4096)
+    assert said == b"" or (data[:4] == b"TVSC" and len(said) == 24)
     assert guarded.process.poll() is None and guarded.sessions() == []
 
 
@@ -436,3 +649,123 @@ def test_a_server_that_is_not_ours_is_taken_as_it_is(monkeypatch):
     monkeypatch.setattr(handshake, "server_function", lambda *_: None)
     with find_device("local", replace(find_target("local"), mcpu="native")) as device:
         assert np.array_equal(device.endpoint().connect(10).cpu(0).exist, True)
+
+
+# Servers that commands start for themselves. They are on loopback, which is every local user's, and may run as root.
+
+# Says on its standard output what a server says to a client that proves nothing, in hexadecimal.
+STRANGER = """
+import encodings.idna, os, socket, struct, sys  # all that it needs: nobody may not read this interpreter's files
+if os.geteuid() == 0 and sys.argv[2] != "0":
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20) as client:
+    client.sendall(struct.pack("<ii", 0xff271, 7) + b"client:")
+    try:
+        print(client.recv(100).hex())
+    except ConnectionResetError:
+        print()
+"""
+
+
+def strangers_hear(port: int, whom: str) -> str:
+    done = subprocess.run([sys.executable, "-I", "-c", STRANGER, str(port), whom], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class Intruder:
+    """Asks every server that this process or one of its descendants starts for a session, as soon as it is seen."""
+
+    def __init__(self):
+        self.heard: dict[int, list[str]] = {}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Intruder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(0.02):
+            for port in self._ports() - self.heard.keys():
+                with contextlib.suppress(AssertionError):  # it is gone again
+                    self.heard[port] = [strangers_hear(port, whom) for whom in ("65534", "0")]
+
+    @staticmethod
+    def _ports() -> set[int]:
+        found = set()
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                found |= {each.laddr.port for each in process.net_connections("tcp") if each.status == "LISTEN"}
+        return found
+
+
+def test_a_stranger_gets_into_an_open_server(serve):
+    """Else the tests below show nothing."""
+    server = serve()
+    for whom in ("65534", "0"):
+        assert strangers_hear(server.port, whom).startswith(struct.pack("<i", base.RPC_CODE_SUCCESS).hex())
+
+
+MODEL = """
+import torch
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(4, 8, 1), torch.nn.ReLU())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["local", "arm64"])
+def test_nobody_else_gets_into_a_server_of_compile_tune_run_and_bench(tmp_path, target, capsys):
+    if target == "arm64" and not toolchain.find_qemu().path:
+        pytest.skip("no emulator")
+    (tmp_path / "model.py").write_text(MODEL)
+    words = ["--model", f"{tmp_path}/model.py:network", "--input-shape", "1,4,8,8", "--target", target]
+    package, records = str(tmp_path / "package"), ["--records", str(tmp_path / "records")]
+    for command in (
+        ["tune", *words, *records, "--trials", "2"],
+        ["compile", *words, *records, "-o", package],
+        ["run", package],
+        ["bench", package],
+    ):
+        with Intruder() as intruder:
+            assert cli.main(command) == 0, capsys.readouterr().err
+        assert intruder.heard, f"{command[0]} started no server that was seen"
+        assert {said for heard in intruder.heard.values() for said in heard} == {""}, command[0]
+
+
+def test_the_secret_of_a_run_is_nowhere_to_be_read(tmp_path):
+    """Not on a command line, in no environment and no file, and not in the memory of a session."""
+    with find_device("local", find_target("local")) as device:
+        endpoint = device.endpoint()
+        assert len(endpoint.secret) == 64 and endpoint.secret.decode() not in repr(endpoint)
+        session = endpoint.connect(10)
+        pid = session_info(session)["pid"]
+        for process in (device._process.pid, pid):
+            for name in ("cmdline", "environ"):
+                assert endpoint.secret not in Path(f"/proc/{process}/{name}").read_bytes()
+        assert endpoint.secret not in memory_of(pid)
+        with find_device("local", find_target("local")) as other:
+            assert other.endpoint().secret != endpoint.secret
+
+
+def memory_of(pid: int) -> bytes:
+    """What a process may write to, its stack and heap."""
+    found = []
+    with open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            extent, rights, *_ = line.split()
+            begin, end = (int(address, 16) for address in extent.split("-"))
+            if rights.startswith("rw") and end - begin < 1 << 28:
+                with contextlib.suppress(OSError):
+                    memory.seek(begin)
+                    found.append(memory.read(end - begin))
+    return b"".join(found)

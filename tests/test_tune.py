@@ -23,7 +23,7 @@ import psutil
 import pytest
 import tvm
 from test_records import put
-from test_server import answers
+from test_server import answers, servers
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
@@ -490,8 +490,8 @@ def test_a_schedule_that_crashes_or_is_wrong_counts_as_failed_and_is_not_tried_a
 class Cable:
     """A port that leads to a device, and is cut in the middle of the first ``cuts`` uploads."""
 
-    def __init__(self, device: LocalDevice, cuts: int):
-        self.to, self.cuts = device.endpoint(), cuts
+    def __init__(self, port: int, cuts: int):
+        self.to, self.cuts = port, cuts
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -500,7 +500,7 @@ class Cable:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self.listener.accept()
-                server = socket.create_connection((self.to.host, self.to.port))
+                server = socket.create_connection(("127.0.0.1", self.to))
                 for source, sink in ((client, server), (server, client)):
                     threading.Thread(target=self._carry, args=(source, sink, source is client), daemon=True).start()
 
@@ -520,10 +520,10 @@ class Cable:
 
 @pytest.mark.usefixtures("kept_workers")
 @pytest.mark.slow
-def test_a_session_that_is_cut_off_costs_no_trial(unit, folder):
+def test_a_session_that_is_cut_off_costs_no_trial(unit, folder, tmp_path):
     target = find_target("local")
-    with LocalDevice() as server:
-        device = find_device(f"rpc://127.0.0.1:{Cable(server, cuts=2).port}", target)
+    with servers(target.machine, tmp_path) as start:
+        device = find_device(f"rpc://127.0.0.1:{Cable(start().port, cuts=2).port}", target)
         result, _ = tune(unit, device, folder, 5, target=target)
     assert (result.measured, result.failed) == (5, 0) and 1 <= result.repeated <= 2
     assert {line["kind"] for line in journal(folder)} == {"measured"}

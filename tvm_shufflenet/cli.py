@@ -910,9 +910,9 @@ def _serve(options) -> None:
         where += ["--tracker", options.tracker, "--key", options.key]
     where += ["--custom-addr", options.custom_addr] if options.custom_addr else []
     if options.core is not None:
-        if options.secret_file or options.user:
-            raise BadInput("an emulated core is served on loopback, to whoever can run code here anyway")
-        return _serve_core(options.core, where)
+        if options.user:
+            raise BadInput("an emulated core is served by the user who starts it", "", "leave --user out")
+        return _serve_core(options.core, where, options.secret_file)
     command = [str(server_binary(host_machine())), *where]
     if options.secret_file is not None:
         from .devices.secret import read_secret
@@ -926,11 +926,15 @@ def _serve(options) -> None:
     os.execv(command[0], command)
 
 
-def _serve_core(name: str, where: list[str]) -> None:
+def _serve_core(name: str, where: list[str], secret_file: Path | None) -> None:
     from .devices.emulated_device import EmulatedDevice
+    from .devices.secret import own_secret
     from .targets import find_core
 
-    with EmulatedDevice(find_core(name), server_options=where) as device:
+    secret = own_secret(secret_file) if secret_file else b""
+    if not secret:
+        print("every user of this machine can run code here, as you; --secret-file keeps others out", file=sys.stderr)
+    with EmulatedDevice(find_core(name), server_options=where, secret=secret, served=True) as device:
         print(f"listening {device.address}", flush=True)
         activity.end()
         device.wait()

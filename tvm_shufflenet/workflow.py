@@ -19,7 +19,7 @@ import tvm_ffi
 from .activity import doing
 from .devices.base import Device
 from .devices.cycles import Cost
-from .devices.network import Network, timed
+from .devices.network import Network, timed, undisturbed
 from .errors import BadInput, DeployError, PackageInvalid, UnknownName
 from .graph.layers import kind_of, layer_names, rows
 from .graph.pipeline import fused
@@ -528,8 +528,9 @@ def bench(package: Package, device: Device, threads: int, warmup: int, repeats: 
         network.set_input(data)
         cold_us = network.cold_us()
         error = check(network, data, package.reference, package.manifest.tolerance, package.manifest.library)
-    latency = timed(device, package.library, data, repeats, warmup)
-    cost = device.last_cost() if device.kind == "modelled" else None
+    with undisturbed(device, package.library, data) as network:
+        latency = network.latency(repeats, warmup)
+        cost = network.cost() if device.kind == "modelled" else None
     result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost)
     package.add_timing(Timing(result.device, threads, latency.to_json()), error)
     return result
@@ -552,15 +553,17 @@ def profile(
     code = read_code(package.library, [entry.name for entry in manifest.operators]) if modelled else None
     with Network(device, package.library) as network:
         error = check(network, package.reference_input(), package.reference, manifest.tolerance, manifest.library)
-    latency = timed(device, package.library, package.reference_input(), PROFILE_REPEATS)
+    with undisturbed(device, package.library, package.reference_input()) as network:
+        latency = network.latency(PROFILE_REPEATS)
+        counts, cost = (network.counts(), network.cost()) if modelled else (None, None)
     if not modelled:
         return Profile(manifest, device.to_json(), threads, latency, timed_operators(device, package), error)
-    counted = Counted.of(device.core, manifest.operators, code, device.last_counts())
+    counted = Counted.of(device.core, manifest.operators, code, counts)
     operators = counted.operators()
     names = list(assembly_of) or [cost.entry.name for cost in operators[: int(assembly)]]
     return Profile(
         manifest, device.to_json(), threads, latency, operators, error, counted.runtime(),
-        device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), device.last_cost(),
+        device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), cost,
     )  # fmt: skip
 
 

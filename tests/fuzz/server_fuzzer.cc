@@ -67,8 +67,7 @@ void CallFromElsewhere(int fd) {
   bind(fd, reinterpret_cast<sockaddr*>(&source), sizeof(source));
 }
 
-// What the server says to `bytes` until it hangs up: it must, and soon.
-std::string Exchange(const std::string& bytes) {
+int Connected() {
   int fd = socket(AF_INET, SOCK_STREAM, 0);
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -82,31 +81,70 @@ std::string Exchange(const std::string& bytes) {
     perror("connect");
     abort();
   }
+  return fd;
+}
+
+void Say(int fd, const std::string& bytes) {
   Unhindered([&] { return send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL); });
-  shutdown(fd, SHUT_WR);
+}
+
+// What the server says, at most so many bytes, until it hangs up: it must do either, and soon.
+std::string Heard(int fd, size_t most) {
   std::string said;
   char chunk[4096];
-  ssize_t count;
-  while ((count = Unhindered([&] { return recv(fd, chunk, sizeof(chunk), 0); })) > 0) said.append(chunk, count);
-  bool hung_up = count == 0 || errno == ECONNRESET;
-  close(fd);
-  if (!hung_up) abort();
+  ssize_t count = 1;
+  while (said.size() < most && count > 0) {
+    count = Unhindered([&] { return recv(fd, chunk, std::min(sizeof(chunk), most - said.size()), 0); });
+    if (count > 0) said.append(chunk, count);
+  }
+  if (count < 0 && errno != ECONNRESET) abort();
   return said;
 }
 
-void Stranger(const std::string& bytes) {
-  std::string said = Exchange(bytes);
-  bool asked = bytes.size() >= sizeof(int32_t) && ReadWireInt(bytes.data()) == kChallengeMagic;
-  if (!said.empty() && !asked) abort();  // nothing is said to who proves nothing
+// What the server says to `bytes` until it hangs up.
+std::string Exchange(const std::string& bytes) {
+  int fd = Connected();
+  Say(fd, bytes);
+  shutdown(fd, SHUT_WR);
+  std::string said = Heard(fd, 1 << 16);
+  close(fd);
+  return said;
 }
 
-// Somebody who knows the secret, and says something strange beside the proof.
-void Friend(const std::string& words) {
-  std::string challenge = Exchange(WireInt(kChallengeMagic));
-  std::string key = words + " -proof=" + challenge + ":" + Hex(HmacSha256(kSecret, challenge));
-  if (key.size() > kMaxKeyBytes) return;
-  std::string said = Exchange(WireInt(kRPCMagic) + WireInt(key.size()) + key);
-  if (!said.empty() && said != WireInt(kRPCMismatch)) abort();
+constexpr size_t kGreetingBytes = 2 * sizeof(int32_t) + 16, kWelcomeBytes = 2 * 18 + 32;
+
+void Stranger(const std::string& bytes) {
+  std::string said = Exchange(bytes);
+  bool asked = bytes.size() >= sizeof(int32_t) && ReadWireInt(bytes.data()) == kKnockMagic;
+  if (said.size() > (asked ? kGreetingBytes : 0)) abort();  // nothing is said to who proves nothing
+}
+
+// Somebody who knows the secret: proves it, opens a second connection with strange `words` in its key, says how that one
+// is connected, and, where `last` is not empty, something else in place of the second proof.
+void Friend(const std::string& words, const std::string& last) {
+  if (words.find("-session=") != std::string::npos) return;  // it would be another's
+  static const Hmac mac(kSecret);
+  const std::string own_nonce(16, 'c');
+  int knock = Connected();
+  Say(knock, WireInt(kKnockMagic));
+  std::string nonces = Heard(knock, kGreetingBytes).substr(2 * sizeof(int32_t)) + own_nonce;
+  Say(knock, own_nonce + mac.Of("TVSP2C" + nonces));
+  if (Heard(knock, kWelcomeBytes).size() != kWelcomeBytes) abort();
+  std::string key = "client:" + words + " -session=" + Hex(nonces.substr(0, 16));
+  if (key.size() <= kMaxKeyBytes) {
+    int session = Connected();
+    Say(session, WireInt(kRPCMagic) + WireInt(key.size()) + key);
+    Ends ends = EndsOf(session);  // from this side
+    if (Heard(knock, ends.server.size()) != ends.server) abort();
+    std::string proof = "d" + ends.client + ends.server;
+    Say(knock, last.empty() ? proof + mac.Of("TVSP2D" + nonces + proof + key) : last);
+    shutdown(knock, SHUT_WR);
+    std::string said = Heard(session, 1 << 16);
+    // Who is let in is told that its key is wrong, nobody else is told anything.
+    if (said != (last.empty() ? WireInt(kRPCMismatch) : "")) abort();
+    close(session);
+  }
+  close(knock);
 }
 
 void ClientOptions(const std::string& text) {
@@ -116,7 +154,11 @@ void ClientOptions(const std::string& text) {
   double seconds = SessionTimeout(words, 60);
   if (!(seconds > 0 && seconds <= 60)) abort();
   Gate gate(kSecret);
-  if (gate.Admits(Option(words, "-proof=")) || gate.Admits(text)) abort();
+  Knock knock;
+  gate.Greet(&knock);
+  std::string answer = text, reason;
+  answer.resize(1024, '\0');
+  if (!gate.Welcome(&knock, answer, {}).empty() || gate.Admits(knock, answer, {}, text, &reason)) abort();
 }
 
 // A tracker that says `bytes`, in pieces.
@@ -150,11 +192,12 @@ extern "C" int LLVMFuzzerInitialize(int*, char***) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   std::string rest(reinterpret_cast<const char*>(data) + 1, size - 1);
-  switch (data[0] % 4) {
+  switch (data[0] % 5) {
     case 0: Stranger(rest); break;
-    case 1: Friend(rest); break;
+    case 1: Friend(rest, ""); break;
     case 2: ClientOptions(rest); break;
     case 3: Tracker(rest); break;
+    case 4: Friend("", rest); break;
   }
   return 0;
 }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import DeviceFailed
 from ..latency import Kind, clock_name
 from ..targets import Target
+from .counts import Counts
+from .cycles import Cost
 from .lending import borrow
 
 BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
@@ -24,7 +26,9 @@ class Endpoint:
     With a ``key`` the address is a tracker's and any free device of that key answers; without, a server's. ``threads``
     are set in each session, None where the server was started with the right number. With ``rehearsal`` an emulated
     core serves the session in its main process, so that those which follow begin with its code translated. With a
-    ``secret_file`` the server must ask for what is in it. Of a tracker's devices, those in ``avoid`` are left out.
+    ``secret``, or a ``secret_file``, the server must ask for it, or for what is in it; ``forwarded`` says that the
+    address is a forwarder's, so that the server cannot tell that nobody else relays the proof. Of a tracker's devices,
+    those in ``avoid`` are left out.
     """
 
     host: str
@@ -34,6 +38,8 @@ class Endpoint:
     rehearsal: bool = False
     secret_file: str | None = None
     avoid: tuple[str, ...] = ()
+    secret: bytes | None = field(default=None, repr=False)
+    forwarded: bool = False
 
     def connect(self, session_seconds: float):
         """A new RPCSession that the server ends after ``session_seconds``; its ``address`` is the device's.
@@ -52,20 +58,35 @@ class Endpoint:
 
     def _session(self, seconds: float):
         if self.key is not None:
-            return borrow(self.host, self.port, self.key, int(seconds), self.avoid, self._proof)
-        from tvm import rpc
-
+            return borrow(self.host, self.port, self.key, int(seconds), self.avoid, self._open)
         key = " -rehearsal" if self.rehearsal else ""  # an option to our server, as TVM's own -timeout is
-        session = rpc.connect(
-            self.host, self.port, key + self._proof(self.host, self.port), session_timeout=int(seconds)
-        )
-        session.address = f"{self.host}:{self.port}"
+        return self._open(self.host, self.port, key, int(seconds))
+
+    def _open(self, host: str, port: int, key: str, seconds: int):
+        """A session from the server at the address, which is this endpoint's or one that the tracker lends."""
+        if self.secret or self.secret_file:
+            from .proof import proven_session
+
+            session = proven_session(host, port, key, seconds, self._secret(), self._is_forwarded(host, port))
+        else:
+            from tvm import rpc
+
+            session = rpc.connect(host, port, key, session_timeout=seconds)
+        session.address = f"{host}:{port}"
         return session
 
-    def _proof(self, host: str, port: int) -> str:
-        from .secret import proof_option
+    def _secret(self) -> bytes:
+        from .secret import read_secret
 
-        return proof_option(host, port, self.secret_file) if self.secret_file else ""
+        return self.secret or read_secret(self.secret_file)
+
+    def _is_forwarded(self, host: str, port: int) -> bool | None:
+        """None where it is not known. A server that was started for one run is on this machine."""
+        from .secret import is_forwarded
+
+        if self.forwarded or self.secret is not None:
+            return self.forwarded
+        return is_forwarded(host, port) or None
 
     def __str__(self) -> str:
         return f"tracker://{self.host}:{self.port}/{self.key}" if self.key else f"rpc://{self.host}:{self.port}"
@@ -107,6 +128,14 @@ class Device(ABC):
     def devices(self) -> int:
         """How many devices there are behind the endpoint. Raises DeviceFailed."""
         return 1
+
+    def cost_of(self, session) -> Cost:
+        """What the latest modelled time of the session is made of. Raises DeviceFailed."""
+        raise DeviceFailed(f"the times of {self.name} are not modelled")
+
+    def counts_of(self, session) -> Counts:
+        """What was executed in the latest modelled time of the session. Raises DeviceFailed."""
+        raise DeviceFailed(f"nothing is counted on {self.name}")
 
     def restart(self) -> None:
         """Bring a device that died or hangs back, as far as that is in our hands. Raises DeviceFailed."""

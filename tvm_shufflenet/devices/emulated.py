@@ -33,9 +33,10 @@ STOP_LIMIT_S = 10.0
 class EmulatedCore:
     """``with EmulatedCore("cortex-a72") as device: tvm.rpc.connect(device.host, device.port)``.
 
-    Several may run at once, each with a port and a folder of its own. ``server_options`` go to the device server. The
-    emulator ends with this process, however this process ends. It keeps what it counts in the folder ``traces``, if
-    there is one, with the trace of each.
+    Several may run at once, each with a port and a folder of its own. The server asks for the ``secret``, and without
+    one serves every local user. ``server_options`` go to it too. With ``tells`` it leaves in the folder of each session
+    what its latest time is made of, for a client that is not this process. The emulator ends with this process, however
+    this process ends. It keeps what it counts in the folder ``traces``, if there is one, with the trace of each.
     """
 
     def __init__(
@@ -44,9 +45,11 @@ class EmulatedCore:
         cores: int = 1,
         traces: Path | None = None,
         server_options: Sequence[str] = (),
+        secret: bytes = b"",
+        tells: bool = False,
     ):
         self.core, self.cores, self.traces = find_core(core), cores, traces
-        self.server_options = server_options
+        self.server_options, self.secret, self.tells = server_options, secret, tells
         self.host: str | None = None
         self.port: int | None = None
         self._folder: str | None = None
@@ -73,6 +76,8 @@ class EmulatedCore:
         command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
         command += ["--cores", str(self.cores)]
         command += ["--traces", str(self.traces)] if self.traces else []
+        command += ["--secret"] if self.secret else []
+        command += ["--tells"] if self.tells else []
         command += ["--", *self.server_options]
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (it is read after the emulator has ended)
         # A session of its own: Ctrl-C reaches this process only, which decides what it still needs the device for.
@@ -81,6 +86,10 @@ class EmulatedCore:
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (PACKAGE_PARENT, os.getenv("PYTHONPATH"))))},
         )  # fmt: skip
         atexit.register(self.stop)
+        if self.secret:
+            with contextlib.suppress(BrokenPipeError):  # it has ended, and says why
+                self._process.stdin.write(self.secret.hex().encode() + b"\n")
+                self._process.stdin.flush()
         line = self._first_line()
         if not line:
             raise self._start_failed()

@@ -14,23 +14,35 @@ from .counts import Counts
 from .cycles import Cost
 from .emulated import EmulatedCore
 from .rehearsal import rehearse
+from .secret import new_secret
 
 
 class EmulatedDevice(Device):
     """``threads`` cores of one kind, modelled.
 
-    Sessions are processes of their own, so trials side by side do not disturb its clock.
+    Sessions are processes of their own, so trials side by side do not disturb its clock. Only who is given the endpoint
+    knows the secret that the server asks for: a random one, or ``secret``, of which an empty one lets everybody in. A
+    device that is ``served`` tells its clients what times are made of.
     """
 
     kind = "modelled"
     machine = "aarch64"
 
-    def __init__(self, core: Core, threads: int = 1, traces: Path | None = None, server_options: Sequence[str] = ()):
+    def __init__(
+        self,
+        core: Core,
+        threads: int = 1,
+        traces: Path | None = None,
+        server_options: Sequence[str] = (),
+        secret: bytes | None = None,
+        served: bool = False,
+    ):
         self.core = core
         self.name = f"emulated:{core.name}"
         self.model_error_percent = core.model_error_percent
         self.workers = os.cpu_count() or 1
-        self._emulator = EmulatedCore(core.name, cores=threads, traces=traces, server_options=server_options)
+        secret = new_secret() if secret is None else secret
+        self._emulator = EmulatedCore(core.name, threads, traces, server_options, secret, tells=served)
 
     def start(self) -> None:
         self._emulator.start()
@@ -38,7 +50,7 @@ class EmulatedDevice(Device):
         self._emulator.forget()
 
     def endpoint(self) -> Endpoint:
-        return Endpoint(self._emulator.host, self._emulator.port)
+        return Endpoint(self._emulator.host, self._emulator.port, secret=self._emulator.secret or None)
 
     @property
     def address(self) -> str:
@@ -57,6 +69,12 @@ class EmulatedDevice(Device):
     def last_counts(self) -> Counts:
         """What was executed in the latest modelled time."""
         return self._emulator.last_counts()
+
+    def cost_of(self, session) -> Cost:
+        return self.last_cost()
+
+    def counts_of(self, session) -> Counts:
+        return self.last_counts()
 
     def close(self) -> None:
         self._emulator.stop()

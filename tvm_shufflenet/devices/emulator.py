@@ -1,9 +1,10 @@
 """The emulated Cortex-A as a process: ``python -m tvm_shufflenet.devices.emulator --core cortex-a72``.
 
 It runs the arm64 device server under qemu-aarch64 with the counting plugin, and answers the server's questions for
-the modelled time of what was counted. One JSON line on stdout says where the RPC server listens. It ends, and leaves
-neither process nor file behind, when its stdin closes (its owner ended or closed it), on SIGTERM and SIGINT, and when
-qemu ends.
+the modelled time of what was counted. With --secret the first line of its stdin is what the server asks its clients
+for, as hexadecimal digits. One JSON line on stdout says where the RPC server listens. It ends, and leaves neither
+process nor file behind, when its stdin closes (its owner ended or closed it), on SIGTERM and SIGINT, and when qemu
+ends.
 
 It imports neither tvm nor torch nor numpy, so it is up in a fraction of a second.
 """
@@ -14,6 +15,7 @@ import argparse
 import contextlib
 import ctypes
 import dataclasses
+import io
 import json
 import os
 import queue
@@ -48,15 +50,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(CORES)}")
     parser.add_argument("--cores", type=int, default=1, help="how many of them share a parallel region")
     parser.add_argument("--traces", type=Path, help="keep counts here, each with the trace of what was counted")
+    parser.add_argument("--secret", action="store_true", help="serve only who knows the secret that stdin begins with")
+    parser.add_argument("--tells", action="store_true", help="leave what a time is made of in its session's folder")
     parser.add_argument("server", nargs="*", help="after --, more options for the device server")
     options = parser.parse_args(arguments)
-    core = find_core(options.core)
+    core, secret = find_core(options.core), _first_line() if options.secret else b""
     try:
-        with Emulator(core, options.cores, options.traces, options.server) as emulator:
+        with Emulator(core, options.cores, options.traces, options.server, secret, options.tells) as emulator:
             return emulator.run()
     except DeployError as exc:
         print(exc, file=sys.stderr)
         return exc.exit_code
+
+
+def _first_line() -> bytes:
+    """What hexadecimal digits in the first line of stdin say, and no byte of what follows."""
+    line = b""
+    while (byte := os.read(0, 1)) not in (b"", b"\n"):
+        line += byte
+    return bytes.fromhex(line.decode())
 
 
 class Emulator:
@@ -72,8 +84,11 @@ class Emulator:
         cores: int = 1,
         traces: Path | None = None,
         server_options: Sequence[str] = (),
+        secret: bytes = b"",
+        tells: bool = False,
     ):
         self.core, self.cores, self.server_options = core, cores, server_options
+        self._secret, self._tells = secret, tells
         self.traces = traces and traces.resolve()
         self._events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
         self._qemu: subprocess.Popen | None = None
@@ -96,7 +111,8 @@ class Emulator:
         """Until something ends it. The result is the process's exit code."""
         os.chdir(self.folder)
         self._start_qemu()
-        CostService(CycleModel(self.core), Path("cost.sock"), Path("counts"), keep=self.traces is not None).start()
+        keep, sessions = self.traces is not None, Path("work").resolve() if self._tells else None
+        CostService(CycleModel(self.core), Path("cost.sock"), Path("counts"), keep, sessions).start()
         for task in (self._watch_stdout, self._watch_stdin):
             threading.Thread(target=task, daemon=True).start()
         while True:
@@ -126,6 +142,9 @@ class Emulator:
         os.symlink(server.parent, "server")  # the program and the libraries it loads
         os.symlink(plugin_library(), "plugin.so")
         os.symlink(guest_heap_library(), "heap.so")
+        # As many words and characters with a secret as without, or it would show in times: the server listens on
+        # loopback anyway, and four zeros are standard input.
+        secret = ["--secret-fd", "0000"] if self._secret else ["--host", "127.0.0.1"]
         command = [
             toolchain.require(toolchain.find_qemu()),
             "-cpu", self.core.qemu_cpu,
@@ -134,17 +153,19 @@ class Emulator:
             "-E", "LD_PRELOAD=./heap.so",
             "-E", "TVM_NUM_THREADS=1",
             "-plugin", plugin_argument(self.core, self.cores, self.traces is not None),
-            f"./server/{server.name}", "--host", "127.0.0.1", "--port", "0", "--work-dir", "work",
+            f"./server/{server.name}", *secret, "--port", "0", "--work-dir", "work",
             "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", str(SESSION_SECONDS["modelled"]),
             "--modelled-cores", str(self.cores), "--allow-root", *self.server_options,
         ]  # fmt: skip
         self._qemu = subprocess.Popen(
-            command, env={}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, errors="replace",
-            start_new_session=True, preexec_fn=_die_with_parent,
+            command, env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+            preexec_fn=_die_with_parent,
         )  # fmt: skip
+        with contextlib.suppress(BrokenPipeError), self._qemu.stdin as pipe:
+            pipe.write(self._secret)
 
     def _watch_stdout(self) -> None:
-        for line in self._qemu.stdout:
+        for line in io.TextIOWrapper(self._qemu.stdout, errors="replace"):
             if line.startswith("listening "):
                 self._events.put(("listening", line.split()[1]))
         self._events.put(("qemu ended", self._qemu.wait()))
@@ -176,10 +197,12 @@ def _die_with_parent() -> None:
 class CostService:
     """Answers ``price PID K`` with ``ok NANOSECONDS`` or ``error TEXT``, and ``core`` with the core's name, one thread
     per connection.
+
+    With ``sessions``, where the server keeps their folders, what a price is made of is left for the session to read.
     """
 
-    def __init__(self, model: CycleModel, path: Path, counts: Path, keep: bool = False):
-        self._model, self._counts, self._keeps_counts = model, counts, keep
+    def __init__(self, model: CycleModel, path: Path, counts: Path, keep: bool = False, sessions: Path | None = None):
+        self._model, self._counts, self._keeps_counts, self._sessions = model, counts, keep, sessions
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen(64)
@@ -211,6 +234,7 @@ class CostService:
             return f"error the cost service does not know the request {request.strip()!r}"
         try:
             cost = self._model.price(read_counts(dump))
+            self._tell(cost, dump, int(pid))
             self._keep(cost, dump)
             return f"ok {cost.nanoseconds}"
         except Exception as exc:  # whatever it is, the session must hear of it instead of waiting
@@ -222,11 +246,26 @@ class CostService:
 
     def _keep(self, cost: Cost, dump: Path) -> None:
         folder = self._counts.parent
-        temporary = folder / f"{LAST_COST}.{threading.get_ident()}"
-        temporary.write_text(json.dumps(dataclasses.asdict(cost)))
-        temporary.replace(folder / LAST_COST)
+        _write_cost(cost, folder)
         if not self._keeps_counts:
             dump.replace(folder / LAST_COUNTS)  # a new name costs a trial nothing
+
+    def _tell(self, cost: Cost, dump: Path, pid: int) -> None:
+        """A session that has ended is told nothing, and no other process is."""
+        if self._sessions is None:
+            return
+        with contextlib.suppress(OSError):
+            folder = Path(os.readlink(f"/proc/{pid}/cwd"))
+            if folder.parent == self._sessions:
+                _write_cost(cost, folder)
+                (folder / LAST_COUNTS).unlink(missing_ok=True)
+                os.link(dump, folder / LAST_COUNTS)
+
+
+def _write_cost(cost: Cost, folder: Path) -> None:
+    temporary = folder / f"{LAST_COST}.{threading.get_ident()}"
+    temporary.write_text(json.dumps(dataclasses.asdict(cost)))
+    temporary.replace(folder / LAST_COST)
 
 
 if __name__ == "__main__":

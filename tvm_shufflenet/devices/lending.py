@@ -11,6 +11,8 @@ import socket
 import struct
 from collections.abc import Callable, Collection, Iterator
 
+from ..errors import DeviceFailed
+
 ATTEMPTS = 8
 ANSWER_S = 10.0
 PATIENCE_S = 90.0  # another's session, at most thirty seconds in tuning, comes first
@@ -53,13 +55,13 @@ def _ask(tracker: socket.socket, *request):
     return answer
 
 
-def borrow(host: str, port: int, key: str, seconds: int, avoid: Collection[str], proof: Callable[[str, int], str]):
-    """A session on a free device whose address is not to be avoided. Raises OSError, RuntimeError, ValueError.
+def borrow(host: str, port: int, key: str, seconds: int, avoid: Collection[str], connect: Callable):
+    """A session on a free device whose address is not to be avoided, by ``connect(host, port, key, seconds)``. Raises
+    OSError, RuntimeError, ValueError, DeviceFailed.
 
     A device that is avoided has been given to us all the same; by our not coming it stays out of the way for a while,
     then it offers itself to the tracker again.
     """
-    from tvm import rpc
     from tvm.rpc.base import TrackerCode
 
     with _tracker(host, port) as tracker:
@@ -73,12 +75,7 @@ def borrow(host: str, port: int, key: str, seconds: int, avoid: Collection[str],
             if address in avoid:
                 continue
             try:
-                session = rpc.connect(
-                    lent_host, lent_port, lent_key + proof(lent_host, lent_port), session_timeout=int(seconds)
-                )
-            except (OSError, RuntimeError) as exc:  # it died on offer: the next may be well
+                return connect(lent_host, lent_port, lent_key, seconds)
+            except (OSError, RuntimeError, DeviceFailed) as exc:  # it died on offer: the next may be well
                 failure = exc
-                continue
-            session.address = address
-            return session
         raise failure

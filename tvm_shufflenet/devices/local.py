@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -12,6 +13,7 @@ from ..errors import DeviceFailed
 from ..targets import host_machine
 from .base import Device, Endpoint
 from .native.build import runtime_libs, server_binary
+from .secret import new_secret
 
 PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
@@ -23,7 +25,10 @@ def _end_with_parent() -> None:
 
 
 class LocalDevice(Device):
-    """The RPC server on a free loopback port, using ``threads`` threads of this machine's CPU."""
+    """The RPC server on a free loopback port, using ``threads`` threads of this machine's CPU.
+
+    Only this process, and those that it gives its endpoint to, know the secret that the server asks for.
+    """
 
     # Nothing else may run while a kernel is timed on the cores that it is timed on.
     workers = 1
@@ -41,17 +46,20 @@ class LocalDevice(Device):
 
     def start(self) -> None:
         command = [*self.launcher(), str(server_binary(self.machine)), "--host", "127.0.0.1", "--port", "0"]
-        command.append("--allow-root")
+        command += ["--allow-root", "--secret-fd", "0"]
         environment = os.environ | {
             "TVM_NUM_THREADS": str(self.threads),
             "LD_LIBRARY_PATH": str(runtime_libs(self.machine)),
         }
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (read when the server does not start)
         self._process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True, text=True,
-            preexec_fn=_end_with_parent,
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
+            start_new_session=True, text=True, preexec_fn=_end_with_parent,
         )  # fmt: skip
+        secret = new_secret()
         try:
+            with contextlib.suppress(BrokenPipeError), self._process.stdin as pipe:  # it has ended: the log says why
+                pipe.write(secret.decode())
             line = self._process.stdout.readline()
             if not line.startswith("listening "):
                 self.close()
@@ -61,7 +69,7 @@ class LocalDevice(Device):
             self.close()
             raise
         host, _, port = line.split()[1].rpartition(":")
-        self._endpoint = Endpoint(host, int(port))
+        self._endpoint = Endpoint(host, int(port), secret=secret)
 
     def _last_words(self) -> str:
         self._log.seek(0)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ from tvm import relax
 from ..errors import DeviceFailed
 from ..latency import Latency
 from .base import Device, first_line
+from .counts import Counts
+from .cycles import Cost
 
 # A measured sample averages as many runs as fit in this time: short enough to see a disturbance, long enough to time.
 SAMPLE_MS = 20
@@ -26,7 +30,7 @@ class Network:
 
     def __enter__(self) -> Network:
         try:
-            session = self.device.session()
+            self._session = session = self.device.session()
             session.upload(str(self.library))
             module = session.load_module(self.library.name)
             self._cpu = session.cpu(0)
@@ -40,7 +44,7 @@ class Network:
     def __exit__(self, *_exc) -> None:
         # The session ends with its last remote object, and TVM's VirtualMachine keeps some of them in reference cycles:
         # a tracker would not lend the device again before the next collection.
-        self._machine = self._cpu = None
+        self._machine = self._cpu = self._session = None
         gc.collect()
 
     def set_input(self, data: np.ndarray) -> None:
@@ -91,15 +95,30 @@ class Network:
         except Exception as exc:
             raise device_failed(self.device, "failed while timing the network", exc) from exc
 
+    def cost(self) -> Cost:
+        """What the latest latency, by a modelled clock, is made of. Raises DeviceFailed."""
+        return self.device.cost_of(self._session)
 
-def timed(device: Device, library: Path, data: np.ndarray, repeat: int, warmup: int = 1) -> Latency:
-    """``repeat`` samples of a network, in a session that does nothing else. Raises DeviceFailed.
+    def counts(self) -> Counts:
+        """What was executed in it. Raises DeviceFailed."""
+        return self.device.counts_of(self._session)
+
+
+@contextmanager
+def undisturbed(device: Device, library: Path, data: np.ndarray) -> Iterator[Network]:
+    """The network in a session that has done nothing but take its input, for it to be timed. Raises DeviceFailed.
 
     A modelled time depends on addresses, and these on all that a session has allocated before: so whoever times a
     library does the same from the session's start, and comes to the same figure.
     """
     with Network(device, library) as network:
         network.set_input(data)
+        yield network
+
+
+def timed(device: Device, library: Path, data: np.ndarray, repeat: int, warmup: int = 1) -> Latency:
+    """``repeat`` samples of a network, see ``undisturbed``. Raises DeviceFailed."""
+    with undisturbed(device, library, data) as network:
         return network.latency(repeat, warmup)
 
 

@@ -21,7 +21,7 @@ class Phone(RemoteDevice):
     """
 
     def __init__(self, spec: str, serial: str | None, port: int, machine: str, threads: int):
-        super().__init__(spec, Endpoint(HOST, 0, None, threads, secret_file=secret_file()), machine)
+        super().__init__(spec, Endpoint(HOST, 0, None, threads, secret_file=secret_file(), forwarded=True), machine)
         self._adb, self._port = AdbClient(serial), port
         self._forwarded: str | None = None
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import replace
+from pathlib import Path
+
+import msgspec
 
 from ..errors import DeviceFailed
 from ..latency import MODELLED
 from ..targets import find_core
 from .base import Device, Endpoint, first_line
+from .counts import Counts, read_counts
+from .cycles import Cost
+from .emulator import LAST_COST, LAST_COUNTS
 from .handshake import facts_of
 from .lending import registered
 
@@ -40,7 +47,7 @@ class RemoteDevice(Device):
         name, cores, threads = facts.get("core"), facts.get("cores"), self._endpoint.threads
         if type(name) is not str or type(cores) is not int:
             raise DeviceFailed(f"{self.spec} does not say which core it models", "it is of another version")
-        core = find_core(name)
+        self.core = core = find_core(name)
         if threads not in (None, cores):
             raise DeviceFailed(
                 f"{self.spec} models {cores} cores, not {threads}", "", "start it with as many, or --threads"
@@ -60,6 +67,29 @@ class RemoteDevice(Device):
             return registered(self._endpoint.host, self._endpoint.port, self._endpoint.key)
         except (OSError, RuntimeError, ValueError) as exc:
             raise DeviceFailed(f"the tracker of {self.spec} does not answer", first_line(exc)) from exc
+
+    def cost_of(self, session) -> Cost:
+        try:
+            return msgspec.json.decode(self._told(session, LAST_COST), type=Cost)
+        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            raise DeviceFailed(f"{self.spec} does not say what its time is made of: {exc}") from exc
+
+    def counts_of(self, session) -> Counts:
+        with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
+            path = Path(folder) / LAST_COUNTS
+            path.write_bytes(self._told(session, LAST_COUNTS))
+            return read_counts(path)
+
+    def _told(self, session, name: str) -> bytes:
+        """A file that a served core leaves in the session's folder."""
+        try:
+            return bytes(session.download(name))
+        except RuntimeError as exc:
+            raise DeviceFailed(
+                f"{self.spec} does not say what its time is made of: {first_line(exc)}",
+                "it is served by an earlier version, or has timed nothing in this session",
+                f"tvm-shufflenet serve --core {self.name.partition(':')[2]} again there, with this version",
+            ) from exc
 
     def endpoint(self) -> Endpoint:
         return self._endpoint

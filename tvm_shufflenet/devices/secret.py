@@ -1,26 +1,20 @@
-"""The proof that we know a device's shared secret; see SECURITY.md and devices/native/gate.h.
+"""The secret that a device and this host share: a file that the user names, or one that lasts as long as a server.
 
-The secret is in a file that TVM_SHUFFLENET_SECRET_FILE names, here and (``--secret-file``) on the device. It is never
-sent: the server gives a challenge, on a connection of its own, and the next connection carries the challenge's HMAC.
+The file is the one that TVM_SHUFFLENET_SECRET_FILE names, here and (``--secret-file``) on the device. Servers that this
+program starts for itself get a random secret each, through a pipe. No secret is ever sent, only proven: see proof.py.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import os
-import re
-import socket
-import struct
+import secrets
 from pathlib import Path
 
 from ..errors import BadInput
 
 VARIABLE = "TVM_SHUFFLENET_SECRET_FILE"
+FORWARDED = "TVM_SHUFFLENET_FORWARDED"  # addresses, HOST:PORT and commas, that lead to devices by a forwarder or NAT
 SHORTEST = 16
-CHALLENGE_MAGIC = 0x43535654
-CHALLENGE = re.compile(rb"[0-9a-f]{80}")
-ANSWER_S = 5.0
 
 
 def secret_file() -> str | None:
@@ -46,16 +40,19 @@ def read_secret(path: str | Path) -> bytes:
     return secret
 
 
-def proof_option(host: str, port: int, path: str | Path) -> str:
-    """What to add to the key when connecting to the server. Raises OSError, ValueError where it asks for no secret."""
-    challenge = _challenge(host, port)
-    return f" -proof={challenge.decode()}:{hmac.new(read_secret(path), challenge, hashlib.sha256).hexdigest()}"
+def own_secret(path: Path) -> bytes:
+    """What the file holds, which nobody else may read. Raises BadInput."""
+    secret = read_secret(path)
+    if path.stat().st_mode & 0o077:
+        raise BadInput(f"others may read the secret in {path}", "", f"chmod 600 {path}")
+    return secret
 
 
-def _challenge(host: str, port: int) -> bytes:
-    with socket.create_connection((host, port), timeout=ANSWER_S) as connection, connection.makefile("rb") as answer:
-        connection.sendall(struct.pack("<i", CHALLENGE_MAGIC))
-        challenge = answer.read(200)
-    if not CHALLENGE.fullmatch(challenge):
-        raise ValueError(f"the server asks for no secret, but {VARIABLE} names one: start it with --secret-file")
-    return challenge
+def new_secret() -> bytes:
+    """For one run of one server; always as long, for a server's memory must not differ from run to run."""
+    return secrets.token_hex(32).encode()
+
+
+def is_forwarded(host: str, port: int) -> bool:
+    """Whether the user has declared that another machine's server is reached at this address."""
+    return f"{host}:{port}" in os.environ.get(FORWARDED, "").replace(" ", "").split(",")

@@ -61,7 +61,7 @@ class TuningProgress:
 
 
 def _view(progress: Progress, passed_s: float) -> Group:
-    """Three lines: how far and how fast, what has come of it, and what has failed. ``passed_s`` is the progress's age."""
+    """How far and how fast, what has come of it, and what has failed; ``passed_s`` is the progress's age."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table

@@ -1,13 +1,18 @@
 #include "options.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <fstream>
 #include <functional>
 #include <iterator>
@@ -15,7 +20,7 @@
 
 namespace {
 
-constexpr size_t kMinSecretBytes = 16;
+constexpr size_t kMinSecretBytes = 16, kMaxSecretBytes = 4096;
 
 constexpr const char* kUsage = R"(usage: tvm_shufflenet_server [options]
   --host ADDRESS             listen on this address (127.0.0.1; 0.0.0.0 for every network)
@@ -28,6 +33,7 @@ constexpr const char* kUsage = R"(usage: tvm_shufflenet_server [options]
   --session-timeout SECONDS  end every session after this long (0: no limit)
   --max-sessions N           serve so many clients at once (8; with a tracker 1)
   --secret-file FILE         give sessions only to clients that know what is in this file
+  --secret-fd N              the same, of what this open file (a pipe) holds
   --insecure                 without a secret, listen beyond loopback all the same: whoever connects can run code here
   --user NAME                started as root, become this user
   --allow-root               run sessions as root, which is refused otherwise
@@ -93,6 +99,15 @@ Options::Seccomp Mode(const std::string& text) {
   return Options::Seccomp::kOff;
 }
 
+std::string Secret(const std::string& what, std::string text) {
+  while (!text.empty() && isspace(static_cast<unsigned char>(text.back()))) text.pop_back();
+  if (text.size() < kMinSecretBytes) {
+    UsageError(what + " needs at least " + std::to_string(kMinSecretBytes) +
+               " characters; make one with: head -c 32 /dev/urandom | base64");
+  }
+  return text;
+}
+
 // A secret that others can read is none, and one that can be guessed neither: who connects may try as often as he likes.
 std::string ReadSecret(const std::string& path) {
   std::ifstream file(path);
@@ -101,13 +116,23 @@ std::string ReadSecret(const std::string& path) {
   if (status.st_mode & (S_IRWXG | S_IRWXO)) {
     UsageError("--secret-file: others may read '" + path + "'; run chmod 600 on it");
   }
-  std::string secret((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
-  while (!secret.empty() && isspace(static_cast<unsigned char>(secret.back()))) secret.pop_back();
-  if (secret.size() < kMinSecretBytes) {
-    UsageError("--secret-file: '" + path + "' needs at least " + std::to_string(kMinSecretBytes) +
-               " characters; make one with: head -c 32 /dev/urandom | base64");
+  return Secret("--secret-file: '" + path + "'", std::string(std::istreambuf_iterator<char>(file), {}));
+}
+
+// From the process that started this one, which closes its end: no other ever sees it. Its number is free afterwards,
+// so standard input is given something else.
+std::string ReceiveSecret(int fd) {
+  std::string text(kMaxSecretBytes, '\0');
+  size_t size = 0;
+  ssize_t count;
+  while ((count = read(fd, text.data() + size, text.size() - size)) != 0 && (count > 0 || errno == EINTR)) {
+    size += std::max<ssize_t>(count, 0);
   }
-  return secret;
+  if (count < 0) UsageError("--secret-fd: cannot read " + std::to_string(fd) + ": " + strerror(errno));
+  text.resize(size);
+  close(fd);
+  if (fd == STDIN_FILENO && open("/dev/null", O_RDONLY) != STDIN_FILENO) UsageError("--secret-fd: no /dev/null");
+  return Secret("--secret-fd", std::move(text));
 }
 
 }  // namespace
@@ -125,6 +150,7 @@ Options ParseOptions(int argc, char** argv) {
       {"--session-timeout", [&](auto& text) { options.session_timeout_s = Seconds("--session-timeout", text); }},
       {"--max-sessions", [&](auto& text) { options.max_sessions = Number("--max-sessions", text, 1, 64); }},
       {"--secret-file", [&](auto& text) { options.secret = ReadSecret(text); }},
+      {"--secret-fd", [&](auto& text) { options.secret = ReceiveSecret(Number("--secret-fd", text, 0, 1023)); }},
       {"--user", [&](auto& text) { options.user = text; }},
       {"--session-memory", [&](auto& text) { options.limits.memory_bytes = Megabytes("--session-memory", text); }},
       {"--session-disk", [&](auto& text) { options.limits.disk_bytes = Megabytes("--session-disk", text); }},

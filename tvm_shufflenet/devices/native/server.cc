@@ -55,25 +55,27 @@ void OnSignal(int signal) {
   errno = saved;
 }
 
-// A client that has connected and is saying, perhaps slowly, what it wants.
+// A client that has connected and is saying, perhaps slowly, what it wants: a session, or to prove that it may have one.
 struct Handshake {
   int fd;
   std::string peer;
   TimePoint deadline = After(kHandshakeS);
   std::string received = {};
   bool admitted = false;
+  Knock knock = {};
 
   // Never more than the handshake: what follows belongs to the session.
   size_t BytesMissing() const {
+    if (Knocks()) return knock.bytes_due - std::min(knock.bytes_due, received.size());
     if (received.size() < kHeaderBytes) return kHeaderBytes - received.size();
     return kHeaderBytes + KeyBytes() - received.size();
   }
   bool Complete() const { return BytesMissing() == 0; }
   int32_t KeyBytes() const { return ReadWireInt(received.data() + sizeof(int32_t)); }
-  bool WantsChallenge() const {
-    return received.size() >= sizeof(int32_t) && ReadWireInt(received.data()) == kChallengeMagic;
-  }
+  bool Knocks() const { return received.size() >= sizeof(int32_t) && ReadWireInt(received.data()) == kKnockMagic; }
+  std::string WholeKey() const { return received.substr(kHeaderBytes); }
   bool Sane() const {
+    if (Knocks()) return true;
     if (received.size() >= sizeof(int32_t) && ReadWireInt(received.data()) != kRPCMagic) return false;
     return received.size() < kHeaderBytes || (KeyBytes() >= 0 && KeyBytes() <= kMaxKeyBytes);
   }
@@ -131,7 +133,10 @@ void RemoveFolder(const std::string& folder) {
 
 class Server {
  public:
-  explicit Server(Options options) : options_(std::move(options)), gate_(options_.secret) {}
+  explicit Server(Options options) : gate_(options.secret) {
+    Wipe(&options.secret);
+    options_ = std::move(options);
+  }
 
   // Returns what went wrong, or nothing.
   std::string Open();
@@ -145,7 +150,11 @@ class Server {
   void Poll();
   void Accept();
   void Receive(Handshake& handshake);
+  void AnswerAll();
   bool Answer(Handshake& handshake);
+  bool AnswerKnock(Handshake& handshake);
+  void Admit(const Handshake& knock);
+  bool Proves(Handshake& handshake, const std::string& session_name);
   void StartSession(const Handshake& handshake, double timeout_s);
   bool IsRehearsal(const std::vector<std::string>& client_options) const;
   void JoinTracker();
@@ -156,13 +165,14 @@ class Server {
   void CloseSession(Session& session, int status);
   void ReadSignals();
 
-  const Options options_;
   Gate gate_;
+  Options options_;
   int listen_fd_ = -1;
   int port_ = 0;
   std::string work_dir_;
   bool remove_work_dir_ = false;
   bool filters_ = false;
+  bool rehearsed_ = false;
   std::unique_ptr<TrackerLink> tracker_;
   std::list<Handshake> handshakes_;
   std::list<Session> sessions_;
@@ -260,7 +270,7 @@ void Server::Run() {
   while (!stopping_) {
     Poll();
     if (tracker_) tracker_->OnTick();
-    handshakes_.remove_if([this](Handshake& handshake) { return Answer(handshake); });
+    AnswerAll();
     StopOverdueSessions();
     ReapSessions();
   }
@@ -349,13 +359,63 @@ void Server::Receive(Handshake& handshake) {
   }
 }
 
+// A knock comes before the connection that it is for, so that one pass takes in all that has changed.
+void Server::AnswerAll() {
+  for (auto handshake = handshakes_.begin(); handshake != handshakes_.end();) {
+    bool over = handshake->Knocks() ? AnswerKnock(*handshake) : Answer(*handshake);
+    handshake = over ? handshakes_.erase(handshake) : std::next(handshake);
+  }
+}
+
+// Returns true once the proof is over: refused, given up, or right.
+bool Server::AnswerKnock(Handshake& handshake) {
+  Knock& knock = handshake.knock;
+  if (!handshake.Complete()) {
+    if (Clock::now() < handshake.deadline) return false;
+    fprintf(stderr, "%s: refused, it did not prove in time that it knows the secret\n", handshake.peer.c_str());
+  } else if (knock.state == Knock::kArrived) {
+    handshake.deadline = After(kProofS);
+    SendWhole(handshake.fd, gate_.Greet(&knock));
+    if (!gate_.open()) return false;
+  } else if (knock.state == Knock::kGreeted) {
+    std::string welcome = gate_.Welcome(&knock, handshake.received, EndsOf(handshake.fd));
+    if (!welcome.empty() && SendWhole(handshake.fd, welcome)) return false;
+    // Who does not know the secret is told nothing.
+    fprintf(stderr, "%s: refused, it does not know the secret\n", handshake.peer.c_str());
+  } else {
+    Admit(handshake);
+  }
+  close(handshake.fd);
+  return true;
+}
+
+// The connection that a finished proof is for, if it is right.
+void Server::Admit(const Handshake& proven) {
+  std::string reason = "no session came with it";
+  for (Handshake& handshake : handshakes_) {
+    if (handshake.fd != proven.knock.session_fd) continue;
+    handshake.admitted =
+        gate_.Admits(proven.knock, proven.received, EndsOf(handshake.fd), handshake.WholeKey(), &reason);
+    if (handshake.admitted) return;
+  }
+  fprintf(stderr, "%s: refused, %s\n", proven.peer.c_str(), reason.c_str());
+}
+
+// Whether a client is proving that this connection may have a session. The first one that comes is put to it.
+bool Server::Proves(Handshake& handshake, const std::string& session_name) {
+  for (Handshake& other : handshakes_) {
+    if (other.knock.state != Knock::kWelcomed || session_name != other.knock.Name()) continue;
+    if (other.knock.session_fd < 0) {
+      other.knock.session_fd = handshake.fd;
+      SendWhole(other.fd, EndsOf(handshake.fd).client);
+    }
+    return other.knock.session_fd == handshake.fd;
+  }
+  return false;
+}
+
 // Returns true once the handshake is over: refused, given up, or a session.
 bool Server::Answer(Handshake& handshake) {
-  if (!gate_.open() && handshake.WantsChallenge()) {
-    SendWhole(handshake.fd, gate_.Challenge());
-    close(handshake.fd);
-    return true;
-  }
   if (!handshake.Sane() || (!handshake.Complete() && Clock::now() >= handshake.deadline)) {
     fprintf(stderr, "%s: not a TVM RPC client, or too slow\n", handshake.peer.c_str());
     close(handshake.fd);
@@ -364,14 +424,14 @@ bool Server::Answer(Handshake& handshake) {
   if (!handshake.Complete()) return false;
 
   // "client:KEY" and, after spaces, options. Behind a tracker only the key it has just given away opens the door.
-  std::istringstream words(handshake.received.substr(kHeaderBytes));
+  std::istringstream words(handshake.WholeKey());
   std::string name;
   words >> name;
   std::vector<std::string> client_options;
   for (std::string word; words >> word;) client_options.push_back(word);
   // Who does not know the secret is told nothing, not even whether the key is right.
-  handshake.admitted = handshake.admitted || gate_.open() || gate_.Admits(Option(client_options, "-proof="));
-  if (!handshake.admitted) {
+  if (!handshake.admitted && !gate_.open()) {
+    if (Proves(handshake, Option(client_options, "-session="))) return false;
     fprintf(stderr, "%s: refused, it does not know the secret\n", handshake.peer.c_str());
     close(handshake.fd);
     return true;
@@ -400,13 +460,14 @@ bool Server::Answer(Handshake& handshake) {
   return true;
 }
 
-// Only an emulated core's owner may ask for it: what it runs could end this process, and others wait meanwhile.
+// Only an emulated core's owner may ask for it, who comes first: what it runs could end this process, and others wait.
 bool Server::IsRehearsal(const std::vector<std::string>& client_options) const {
   bool asked = std::find(client_options.begin(), client_options.end(), "-rehearsal") != client_options.end();
-  return asked && !options_.cost_socket.empty() && !tracker_;
+  return asked && !options_.cost_socket.empty() && !rehearsed_;
 }
 
 void Server::Rehearse(const Handshake& handshake) {
+  rehearsed_ = true;
   std::string folder = work_dir_ + "/rehearsal-XXXXXX";
   if (mkdtemp(folder.data())) {
     SetBlocking(handshake.fd, true);
@@ -454,6 +515,7 @@ void Server::BecomeSession(int fd, const std::string& folder, pid_t parent) {
     if (handshake.fd != fd) close(handshake.fd);
   }
   dup2(STDERR_FILENO, STDOUT_FILENO);  // stdout carries the one line that says where the server listens
+  gate_.Forget();
   SetBlocking(fd, true);
   if (chdir(folder.c_str()) != 0) _exit(1);
   if (options_.cost_socket.empty()) Confine(options_.limits);  // under an emulator it would bind the emulator

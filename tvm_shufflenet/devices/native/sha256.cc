@@ -1,9 +1,8 @@
 #include "sha256.h"
 
-#include <array>
-#include <cstdint>
-
 namespace {
+
+using State = std::array<uint32_t, 8>;
 
 constexpr size_t kBlockBytes = 64;
 
@@ -20,7 +19,11 @@ constexpr uint32_t kRound[64] = {
 
 uint32_t Rotated(uint32_t x, int bits) { return x >> bits | x << (32 - bits); }
 
-void AddBlock(const uint8_t* block, std::array<uint32_t, 8>* state) {
+// The first 32 bits of the fractions of the square roots of the first 8 primes.
+constexpr State kInitial = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
+                            0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+
+void AddBlock(const uint8_t* block, State* state) {
   uint32_t w[64];
   for (int i = 0; i < 16; ++i) {
     w[i] = uint32_t{block[4 * i]} << 24 | uint32_t{block[4 * i + 1]} << 16 | uint32_t{block[4 * i + 2]} << 8 |
@@ -43,14 +46,11 @@ void AddBlock(const uint8_t* block, std::array<uint32_t, 8>* state) {
   for (int i = 0; i < 8; ++i) (*state)[i] += added[i];
 }
 
-}  // namespace
-
-std::string Sha256(const std::string& message) {
-  std::array<uint32_t, 8> state = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
-                                   0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
+// The hash of what has made `state`, which is `before` bytes, and of `message`.
+std::string Finish(State state, size_t before, const std::string& message) {
   std::string padded = message + '\x80';
   while (padded.size() % kBlockBytes != kBlockBytes - 8) padded += '\0';
-  uint64_t bits = uint64_t{message.size()} * 8;
+  uint64_t bits = uint64_t{before + message.size()} * 8;
   for (int shift = 56; shift >= 0; shift -= 8) padded += static_cast<char>(bits >> shift);
   for (size_t at = 0; at < padded.size(); at += kBlockBytes) {
     AddBlock(reinterpret_cast<const uint8_t*>(padded.data()) + at, &state);
@@ -62,15 +62,34 @@ std::string Sha256(const std::string& message) {
   return digest;
 }
 
-std::string HmacSha256(const std::string& key, const std::string& message) {
+}  // namespace
+
+std::string Sha256(const std::string& message) { return Finish(kInitial, 0, message); }
+
+Hmac::Hmac(const std::string& key) : inner_(kInitial), outer_(kInitial) {
   std::string padded = key.size() > kBlockBytes ? Sha256(key) : key;
   padded.resize(kBlockBytes, '\0');
-  std::string inner, outer;
-  for (char c : padded) {
-    inner += static_cast<char>(c ^ 0x36);
-    outer += static_cast<char>(c ^ 0x5c);
+  for (char& c : padded) c ^= 0x36;
+  AddBlock(reinterpret_cast<const uint8_t*>(padded.data()), &inner_);
+  for (char& c : padded) c ^= 0x36 ^ 0x5c;
+  AddBlock(reinterpret_cast<const uint8_t*>(padded.data()), &outer_);
+  Wipe(&padded);
+}
+
+std::string Hmac::Of(const std::string& message) const {
+  return Finish(outer_, kBlockBytes, Finish(inner_, kBlockBytes, message));
+}
+
+void Hmac::Forget() {
+  for (State* state : {&inner_, &outer_}) {
+    for (volatile uint32_t& word : *state) word = 0;
   }
-  return Sha256(outer + Sha256(inner + message));
+}
+
+void Wipe(std::string* text) {
+  text->resize(text->capacity());
+  for (volatile char& c : *text) c = 0;  // a plain loop is left out by compilers
+  text->clear();
 }
 
 std::string Hex(const std::string& bytes) {
