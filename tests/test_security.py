@@ -339,6 +339,21 @@ def test_a_forwarded_port_that_the_user_declares_is_a_way(guarded, tmp_path, mon
         del sessions
 
 
+def test_the_same_address_of_loopback_is_a_way_of_ssh_s(guarded):
+    """As behind ``ssh -L PORT:127.0.0.1:PORT``: the server has the address that was asked for, and another client's."""
+
+    def met(forwarded: bool | None) -> bytes:
+        with socket.create_connection(("127.0.0.1", guarded.port), timeout=10) as connection:
+            ours = proof._Proof(connection, SECRET.encode())
+            ours._own = proof._packed(("127.0.0.1", 9))
+            ours.meet(forwarded)
+            return ours._mode
+
+    assert met(None) == met(True) == proof.FORWARDER
+    with pytest.raises(DeviceFailed, match="a way to it"):
+        met(False)
+
+
 def test_a_server_of_an_earlier_version_is_refused_by_name(tmp_path):
     """Version 1 answered at once with eighty digits and hung up; a later one may say anything behind its number."""
     for greeting, theirs in ((b"0123456789abcdef" * 5, 1), (b"TVSP" + struct.pack("<i", 3) + b"?", 3)):
