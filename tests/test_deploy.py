@@ -490,8 +490,12 @@ def test_a_missing_program_is_named(spec, package, monkeypatch):
 @needs_adb
 class TestPhone:
     @pytest.fixture
-    def server_port(self):
+    def server_port(self, tmp_path, monkeypatch):
+        """Of a server with a secret, which is proven through the forwarded port."""
         with find_device("local", find_target("local")) as device:
+            path = tmp_path / "secret"
+            path.write_bytes(device.endpoint().secret)
+            monkeypatch.setenv(VARIABLE, str(path))
             yield device.endpoint().port
 
     @pytest.fixture
