@@ -817,3 +817,21 @@ def test_what_the_kernel_does_not_say_is_not_missing(newer):
     assert len(names) == len(set(names)) and {"dotprod", "fullfp16", "avx2", "avx512f"} <= set(names)
     assert building.checked_features(find_target("cortex-a72")) == ["neon"]
     assert building.checked_features(find_target("cortex-a76")) == ["neon", "lse", "fullfp16", "rdm", "dotprod"]
+
+
+def test_two_builds_in_different_places_are_the_same_bytes(tmp_path, monkeypatch):
+    """Both libraries, benchmark, examples, manifest: with other records folders, temporary and current folders."""
+    network, made = imported(nn.Sequential(nn.Conv2d(6, 8, 1), nn.ReLU())), []
+    for name in ("one", "the other place"):
+        folder = tmp_path / name
+        (folder / "temporary").mkdir(parents=True)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
+        made.append(compiled(network, folder, ("vm", "standalone"), find_target("cortex-a72")))
+    one, other = made
+    files = sorted(path.relative_to(one.folder) for path in one.folder.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(other.folder) for path in other.folder.rglob("*") if path.is_file())
+    for file in files:
+        assert (one.folder / file).read_bytes() == (other.folder / file).read_bytes(), file
+    for where in (tmp_path, Path(sys.prefix), NATIVE):
+        assert not [file for file in files if str(where).encode() in (one.folder / file).read_bytes()]
