@@ -35,7 +35,7 @@ from tvm_shufflenet.inputs import read_input, write_array
 from tvm_shufflenet.labels import read_labels
 from tvm_shufflenet.library.package import MANIFEST, REFERENCE, Package, Timing
 from tvm_shufflenet.report.baseline import read_baseline
-from tvm_shufflenet.reproducer import read_finding
+from tvm_shufflenet.reproducer import read_finding, replay
 from tvm_shufflenet.text import clean
 from tvm_shufflenet.tuning.folder import JOURNAL, RECORDS, WORKLOADS, RecordFolder
 from tvm_shufflenet.tuning.journal import Damaged, parse
@@ -405,3 +405,37 @@ def test_an_archive_that_changes_meanwhile_is_not_unpacked(tmp_path, monkeypatch
     monkeypatch.setattr(reading, "survey", swapped)
     with pytest.raises(PackageInvalid, match="changed while it was read"):
         Package(path)
+
+
+# Reproducers
+
+
+def finding(kind: str, text: str = "wrong") -> bytes:
+    facts = {"schema": 1, "kind": kind, "name": text, "what": text, "device": "local", "target": "arm64",
+             "target_config": {}, "machine": "aarch64", "tolerance": 1e-4, "versions": {}, "replay": ""}  # fmt: skip
+    return json.dumps(facts).encode()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("operator", "workload.json"),
+        ("operator", "scheduled.json"),
+        ("network", "input.npy"),
+        ("network", "library.so"),
+    ],
+)
+def test_a_fifo_in_place_of_a_reproducer_s_file_does_not_hold_replay(tmp_path, kind, name):
+    (tmp_path / "finding.json").write_bytes(finding(kind))
+    (tmp_path / "workload.json").write_text("{}")
+    for array in ("input", "expected"):
+        np.save(tmp_path / f"{array}.npy", np.ones(3, "float32"))
+    fifo(tmp_path / name)
+    with pytest.raises(BadInput, match=r"is not whole; .*is a FIFO"):
+        replay(tmp_path, None)
+
+
+def test_a_reproducer_shows_nothing_that_a_terminal_obeys(tmp_path):
+    (tmp_path / "finding.json").write_bytes(finding("network", "\x1b[2Jconv\x07"))
+    found = read_finding(tmp_path)
+    assert (found.name, found.what) == ("conv?", "conv?")

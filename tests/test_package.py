@@ -21,6 +21,7 @@ from torch import nn
 from tvm import relax
 
 from tvm_shufflenet import toolchain, workflow
+from tvm_shufflenet.cli import main
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.library import link as linking
@@ -39,7 +40,7 @@ from tvm_shufflenet.library.package import (
 from tvm_shufflenet.library.sbom import SBOM
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
-from tvm_shufflenet.targets import find_target
+from tvm_shufflenet.targets import compiled_for, features_of, find_target, host_machine
 from tvm_shufflenet.tuning.records import RecordStore
 
 SHAPE = (1, 6, 8, 8)
@@ -500,3 +501,17 @@ def test_a_package_for_arm64_holds_arm64_code(imported, tmp_path):
     store = RecordStore(tmp_path / "records", find_target("arm64").tvm())
     package = workflow.compile_package(imported, find_target("arm64"), store, tmp_path / "tiny")
     assert package.manifest.machine == elf_machine(package.library) == "aarch64"
+
+
+def test_a_package_for_another_cpu_is_refused_by_the_features_it_was_compiled_for(compiled, copy, capsys):
+    """``local`` is this CPU here, and was another one there."""
+    facts = json.loads((copy / MANIFEST).read_text())
+    facts["target_config"]["mcpu"] = "sapphirerapids" if host_machine() == "x86_64" else "neoverse-v2"
+    needed = features_of(compiled_for(find_target("local"), facts["target_config"]))
+    if {"avx512fp16", "sve2"} & needed <= features_of(find_target("local")):
+        pytest.skip("this CPU has all of it")
+    (copy / MANIFEST).write_text(json.dumps(facts))
+    assert main(["bench", str(copy), "--device", "local"]) == 4
+    assert "cannot execute" in capsys.readouterr().err
+    for hostile in ({"mcpu": 3, "mattr": "x"}, {"mcpu": "a b;", "mattr": [None, "\x1b"]}, {}):
+        assert compiled_for(find_target("cortex-a76"), hostile) == find_target("cortex-a76")

@@ -809,11 +809,61 @@ def test_create_asks_the_cpu_first(newer, tmp_path):
     assert subprocess.run(["qemu-x86_64", "-cpu", "max", app], capture_output=True).returncode == 0
 
 
-def test_what_the_kernel_does_not_say_is_not_missing(newer):
-    """Without /proc, as in some sandboxes, nothing is known of an arm64 CPU and nothing is refused."""
-    text = (NATIVE / "cpu.h").read_text()
-    assert "if (!found.known) return NULL;" in text
-    names = re.findall(r'FEATURE\("([^"]+)"', text)
-    assert len(names) == len(set(names)) and {"dotprod", "fullfp16", "avx2", "avx512f"} <= set(names)
+ASKS = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include "cpu.h"
+static const char *words[3];
+int system_auxiliary(uint64_t type, uint64_t *value) {
+  const char *word = words[type == 16 ? 0 : 1];
+  *value = strtoull(word, 0, 16);
+  return *word == '-' ? -1 : 0;
+}
+int main(int count, char **arguments) {
+  words[0] = arguments[1], words[1] = arguments[2], arguments[count] = 0;
+  const char *sentence = cpu_lacks((const char *const *)arguments + 3);
+  puts(sentence ? sentence : "nothing");
+}
+"""
+
+
+@pytest.mark.skipif(toolchain.find_qemu().path is None, reason="no qemu")
+def test_what_arm64_s_kernel_says(tmp_path):
+    """Words of its auxiliary vector. Where it says nothing, as in a sandbox without /proc, nothing is refused."""
+    (tmp_path / "asks.c").write_text(ASKS)
+    building.compile_c(find_target("cortex-a72"), tmp_path, ["-static", "asks.c"], tmp_path / "asks")
+
+    def lacks(*words: str) -> str:
+        command = [toolchain.find_qemu().path, tmp_path / "asks", *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    a53, a76 = "8ff", "10ffff"  # of boards: fp to cpuid, and with lse, half floats and dot products
+    assert lacks(a76, "0", "neon", "lse", "fullfp16", "rdm", "dotprod", "not-known-here") == "nothing"
+    assert re.fullmatch(LACKS, lacks(a53, "0", "neon", "dotprod")) and "dotprod" in lacks(a53, "0", "neon", "dotprod")
+    assert "bf16" in lacks(a76, "0", "bf16") and lacks(a76, "4000", "bf16") == "nothing"
+    assert "fullfp16" in lacks("200", "0", "fullfp16"), "for scalars alone"
+    assert lacks("-", "-", "dotprod") == "nothing"
+
+
+def test_the_driver_asks_for_what_code_for_the_target_may_use():
     assert building.checked_features(find_target("cortex-a72")) == ["neon"]
     assert building.checked_features(find_target("cortex-a76")) == ["neon", "lse", "fullfp16", "rdm", "dotprod"]
+    assert {"avx2", "fma", "bmi2"} <= set(building.checked_features(find_target("x86-64")))
+
+
+def test_two_builds_in_different_places_are_the_same_bytes(tmp_path, monkeypatch):
+    """Both libraries, benchmark, examples, manifest: with other records folders, temporary and current folders."""
+    network, made = imported(nn.Sequential(nn.Conv2d(6, 8, 1), nn.ReLU())), []
+    for name in ("one", "the other place"):
+        folder = tmp_path / name
+        (folder / "temporary").mkdir(parents=True)
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(tempfile, "tempdir", str(folder / "temporary"))
+        made.append(compiled(network, folder, ("vm", "standalone"), find_target("cortex-a72")))
+    one, other = made
+    files = sorted(path.relative_to(one.folder) for path in one.folder.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(other.folder) for path in other.folder.rglob("*") if path.is_file())
+    for file in files:
+        assert (one.folder / file).read_bytes() == (other.folder / file).read_bytes(), file
+    for where in (tmp_path, Path(sys.prefix), NATIVE):
+        assert not [file for file in files if str(where).encode() in (one.folder / file).read_bytes()]

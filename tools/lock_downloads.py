@@ -17,8 +17,8 @@ from tvm_shufflenet.locks import FOLDER
 from tvm_shufflenet.peers.catalogue import PEERS
 from tvm_shufflenet.peers.environments import PINS
 
-# PyTorch and what it needs come from this tool's own environment.
-NOT_TORCH = "torch ; sys_platform == 'never'\n"
+# PyTorch and what it needs come from this tool's own environment. uv does not look at a package's newest Python.
+OVERRIDES = "torch ; sys_platform == 'never'\nbackports-strenum==1.2.8\n"
 ELSEWHERE = re.compile(r"sys_platform == '(never|win32|emscripten)'")
 OLDEST = {"litert": "3.10", "ncnn": "3.10", "runtime": "3.10"}  # else what the packages themselves take
 HEADER = "# Made by tools/lock_downloads.py.\n"
@@ -36,7 +36,7 @@ def compiled(name: str, pins: tuple[str, ...], alone: bool) -> str:
     with tempfile.TemporaryDirectory() as folder:
         wanted, override = Path(folder, "in.txt"), Path(folder, "override.txt")
         wanted.write_text("\n".join(pins))
-        override.write_text(NOT_TORCH)
+        override.write_text(OVERRIDES)
         command = ["uv", "pip", "compile", "--quiet", "--universal", "--no-build", "--generate-hashes", "--no-header"]
         command += ["--no-annotate", "--python-version", OLDEST.get(name, "3.11"), str(wanted)]
         command += ["--no-deps"] if alone else ["--override", str(override)]

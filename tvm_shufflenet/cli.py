@@ -944,11 +944,12 @@ def _package_and_device(options):
     """The package, and a device that can run it: refused here, before anything is uploaded."""
     from .devices import find_device
     from .library.package import Package
-    from .targets import find_target
+    from .targets import compiled_for, find_target
 
     package = Package(options.package)
     package.check_runnable()
-    device = find_device(options.device, find_target(package.manifest.target), options.threads, match=False)
+    target = compiled_for(find_target(package.manifest.target), package.manifest.target_config)
+    device = find_device(options.device, target, options.threads, match=False)
     package.check_machine(device.machine, device.name)
     return package, device
 

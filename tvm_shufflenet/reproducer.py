@@ -26,8 +26,9 @@ import msgspec
 import numpy as np
 
 from .errors import BadInput, DeviceFailed
-from .files import Malformed, read_json
+from .files import Malformed, open_file, read_file, read_json
 from .targets import Target, find_target
+from .text import clean
 
 if TYPE_CHECKING:
     from .devices.base import Device
@@ -168,7 +169,8 @@ def read_finding(folder: Path) -> Finding:
         raise BadInput(f"{folder} is no reproducer", str(exc), f"name a folder of {reproducers()}") from exc
     if finding.schema > SCHEMA:
         raise BadInput(f"{path} has schema {finding.schema}", "a newer version wrote it", "use that version")
-    return finding
+    shown = {name: clean(getattr(finding, name)) for name in ("name", "what", "target", "device")}
+    return msgspec.structs.replace(finding, **shown)
 
 
 def target_of(finding: Finding) -> Target:
@@ -195,9 +197,10 @@ def _replay_operator(folder: Path, finding: Finding, device: Device) -> str | No
     from .tuning.trial import Cause, Job, run_trial
     from .tuning.verification import reference
 
-    expected = reference(tvm.ir.load_json((folder / "workload.json").read_text()))
+    workload, scheduled = (read_file(folder / f"{name}.json").decode() for name in ("workload", "scheduled"))
+    expected = reference(tvm.ir.load_json(workload))
     job = Job(
-        (folder / "scheduled.json").read_text(), finding.target_config, tuple(trial_command(target_of(finding))),
+        scheduled, finding.target_config, tuple(trial_command(target_of(finding))),
         finding.machine, device.endpoint(), 1, 1, 0, REPLAY_SECONDS, expected,
     )  # fmt: skip
     outcome = run_trial(job)
@@ -206,10 +209,16 @@ def _replay_operator(folder: Path, finding: Finding, device: Device) -> str | No
     return outcome.error or None
 
 
+def _array(path: Path) -> np.ndarray:
+    with open_file(path) as file:  # numpy.load would also open archives
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
 def _replay_network(folder: Path, finding: Finding, device: Device) -> str | None:
     from .devices.network import Network, largest_error
 
-    data, expected = (np.load(folder / f"{name}.npy", allow_pickle=False) for name in ("input", "expected"))
+    data, expected = (_array(folder / f"{name}.npy") for name in ("input", "expected"))
+    open_file(folder / "library.so").close()  # a FIFO in its place would be waited for
     with Network(device, folder / "library.so") as network:
         output = network.run(data)
     error = largest_error(output, expected)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 
 from .errors import UnknownName
@@ -289,6 +290,17 @@ def _resolved(target: Target) -> Target:
     cpu = str(tvm.get_global_func("target.llvm_get_system_cpu")())
     triple = str(tvm.get_global_func("target.llvm_get_system_triple")())
     return dataclasses.replace(target, mcpu=cpu, triple=triple)
+
+
+def compiled_for(target: Target, config: Mapping[str, object]) -> Target:
+    """``target`` with the CPU and attributes of ``config``, TVM's own form of the target that code was generated for:
+    ``local`` meant another CPU where it was compiled. What is no name in ``config`` is passed over."""
+    mcpu, mattr = config.get("mcpu"), config.get("mattr")
+    return replace(
+        target,
+        mcpu=mcpu if mcpu and _is_word(mcpu) else target.mcpu,
+        mattr=tuple(filter(_is_word, mattr if isinstance(mattr, list) else ())) or target.mattr,
+    )
 
 
 def find_core(name: str) -> Core:

@@ -6,9 +6,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
-
 from ..errors import DeviceFailed
+from ..files import Malformed, parse_json
 from ..latency import MODELLED
 from ..targets import find_core
 from .base import Device, Endpoint, first_line
@@ -70,8 +69,8 @@ class RemoteDevice(Device):
 
     def cost_of(self, session) -> Cost:
         try:
-            return msgspec.json.decode(self._told(session, LAST_COST), type=Cost)
-        except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+            return parse_json(self._told(session, LAST_COST), Cost)
+        except Malformed as exc:
             raise DeviceFailed(f"{self.spec} does not say what its time is made of: {exc}") from exc
 
     def counts_of(self, session) -> Counts:

@@ -64,7 +64,15 @@ std::map<std::string, bool> CpuFeatures() {
           {"avx512vl", avx512 && has(more.ebx, 31)},
           {"avx512vnni", avx512 && has(more.ecx, 11)},
           {"avx512bf16", avx512 && has(most.eax, 5)},
-          {"avx512fp16", avx512 && has(more.edx, 23)}};
+          {"avx512fp16", avx512 && has(more.edx, 23)},
+          {"avx512ifma", avx512 && has(more.ebx, 21)},
+          {"avx512vbmi", avx512 && has(more.ecx, 1)},
+          {"avx512vbmi2", avx512 && has(more.ecx, 6)},
+          {"avx512bitalg", avx512 && has(more.ecx, 12)},
+          {"avx512vpopcntdq", avx512 && has(more.ecx, 14)},
+          {"avxvnni", ymm && has(most.eax, 4)},
+          {"gfni", has(more.ecx, 8)},
+          {"movbe", has(basic.ecx, 22)}};
 }
 
 #endif
