@@ -26,6 +26,7 @@ from torch import nn
 from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.cli import main
 from tvm_shufflenet.deploy import adb, deployment, find_remote
+from tvm_shufflenet.deploy.answer import checksum
 from tvm_shufflenet.deploy.deployment import Settings, deploy
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.secret import VARIABLE
@@ -438,8 +439,11 @@ def test_addresses(spec, name, folder):
 def test_an_emulator_s_times_are_not_noted(make_package, phone, benches, tmp_path, monkeypatch):
     monkeypatch.setitem(benches, True, tmp_path / "emulated")
     report = {"schema": 1, "model": "tiny", "device": {}, "threads": 1, "emulated": True}
-    report["output"] = {"checksum": 1, "expected": 1, "ok": True}
-    (tmp_path / "emulated").write_text(f"#!/bin/sh\necho '{json.dumps(report)}'\n")
+    expected = checksum(benches["reference"])
+    report["output"] = {"checksum": expected, "expected": expected, "ok": True}
+    (tmp_path / "output").write_bytes(benches["reference"].tobytes())
+    script = f"#!/bin/sh\ncp {tmp_path}/output {deployment.VALUES}\necho '{json.dumps(report)}'\n"
+    (tmp_path / "emulated").write_text(script)
     (tmp_path / "emulated").chmod(0o755)
     package = make_package(size=1000)
     with AdbServer() as server, pytest.raises(DeviceFailed, match=r"in an emulator.*its times mean nothing"):
