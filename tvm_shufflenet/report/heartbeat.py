@@ -58,8 +58,7 @@ class Heartbeat:
         if self._sieves:
             self._terminal = os.dup(2)
             errors = io.TextIOWrapper(
-                open(self._terminal, "wb", buffering=0, closefd=False), errors.encoding, errors.errors,
-                line_buffering=True, write_through=True,
+                open(self._terminal, "wb", closefd=False), errors.encoding, errors.errors, line_buffering=True,
             )  # fmt: skip
             os.dup2(says, 2)
         os.close(says)
