@@ -140,8 +140,9 @@ class TestFullDisk:
         assert not output.exists() and not [path for path in full.iterdir() if path.suffix != ".lock" and path.is_dir()]
 
     def test_what_a_compiler_says_in_words_of_its_own(self, disk, monkeypatch):
-        monkeypatch.setenv("TVM_SHUFFLENET_CACHE", str(disk(16384)))
-        (disk(16384) / "filler").write_bytes(bytes(8192))
+        full = disk(16384)
+        (full / "filler").write_bytes(bytes(8192))
+        monkeypatch.setenv("TVM_SHUFFLENET_CACHE", str(full))
         failed = LinkFailed("linking failed: error: unable to write: NoSpaceLeft")
         assert "set TVM_SHUFFLENET_CACHE" in str(explain(failed))
         assert explain(BadInput("another --input-shape")) is None
