@@ -71,7 +71,8 @@ def _newest_llvm_package() -> str | None:
     names = [f"llvm-{release}" for release in LLVM_RELEASES]
     try:
         done = subprocess.run(
-            [_of_the_system("apt-cache") or "apt-cache", "policy", "gcc", *names], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            [_of_the_system("apt-cache") or "apt-cache", "policy", "gcc", *names],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL,
             timeout=30, env=os.environ | {"LC_ALL": "C"},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
