@@ -323,7 +323,8 @@ class _Version(argparse.Action):
 
         from .toolchain import TVM_VERSION
 
-        parser.exit(message=f"tvm-shufflenet {version('tvm-shufflenet')} (TVM {TVM_VERSION})\n")
+        print(f"tvm-shufflenet {version('tvm-shufflenet')} (TVM {TVM_VERSION})")
+        parser.exit()
 
 
 def _positive(text: str) -> int:
@@ -1032,7 +1033,7 @@ def entry() -> NoReturn:
 
     speak_utf8()
     serves = "serve" in sys.argv[1:2]  # its server outlives this program
-    with Heartbeat("working"), contextlib.nullcontext() if serves else run_folder():
+    with Heartbeat("working", sieve="--debug" not in sys.argv), contextlib.nullcontext() if serves else run_folder():
         code = main()
     if code != interrupts.EXIT_CODE:
         code = _flushed(code)

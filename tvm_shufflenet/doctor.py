@@ -89,9 +89,9 @@ def examine(device: str | None = None, target: str | None = None) -> list[Findin
 
 
 def _emulates(device: str | None, target: str | None) -> bool:
-    from .targets import find_target
+    from .targets import find_target, targets
 
-    wanted = find_target(target) if target is not None else None
+    wanted = None if target is None else targets().get(target) or find_target(target)  # which raises, and is slow
     if device is not None:
         return device.partition(":")[0] == "emulated"
     return wanted is None or wanted.core is not None

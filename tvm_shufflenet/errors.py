@@ -105,5 +105,8 @@ class ScheduleRejected(DeployError):
 
 
 def lines_of(error: Exception) -> list[str]:
-    """What an error of a library says, for a message with room for one line of it; its type where it says nothing."""
-    return str(error).strip().splitlines() or [type(error).__name__]
+    """What an error of a library says, for a message with room for one line of it; its type where it says nothing.
+
+    Without the colours that some libraries put into their messages.
+    """
+    return clean(str(error)).strip().splitlines() or [type(error).__name__]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .errors import DeployError, lines_of
 from .surroundings import explain
+from .text import clean, shortened
 
 MOST_CHARACTERS = 2000  # of what a compiler or a server said
 FAULT = 1  # the exit code of what nobody foresaw
@@ -16,8 +17,8 @@ def last_words(error: Exception) -> tuple[str, int]:
     """The message and the exit code."""
     known = explain(error) or (error if isinstance(error, DeployError) else None)
     if known is None:
-        return printable(f"tvm-shufflenet: {_unforeseen(error)}"), FAULT
-    return printable(f"tvm-shufflenet: {known}"), known.exit_code
+        return f"tvm-shufflenet: {_unforeseen(error)}", FAULT
+    return shortened(clean(f"tvm-shufflenet: {known}"), MOST_CHARACTERS), known.exit_code
 
 
 def _unforeseen(error: Exception) -> str:
@@ -26,9 +27,3 @@ def _unforeseen(error: Exception) -> str:
     place = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
     what = f"unforeseen {type(error).__name__}{place}: {lines_of(error)[0][:300]}"
     return str(DeployError(what, "a fault of this program", "run it again with --debug, and report what it prints"))
-
-
-def printable(text: str) -> str:
-    """``text`` without control characters: names in files, and what devices answer, are other people's words."""
-    text = text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}..."
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)

@@ -60,8 +60,9 @@ def places() -> list[Place]:
 
 
 def temporary_folder() -> str:
-    """Where temporary files go, or would go if they could: ``tempfile`` raises where it finds no place. A run's own
-    folder (run_folder.py) lies in it.
+    """Where temporary files go, or would go if they could: ``tempfile`` raises where it finds no place.
+
+    A run's own folder (run_folder.py) lies in it.
     """
     try:
         folder = tempfile.gettempdir()

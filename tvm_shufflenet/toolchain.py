@@ -43,10 +43,15 @@ class Tool:
 
 def apt(*packages: str) -> str:
     """The command that installs them, or, where there is no apt, what to install."""
-    if shutil.which("apt-get") is None:
+    if _of_the_system("apt-get") is None:
         return f"install what Debian calls {', '.join(packages)} by this system's package manager"
     sudo = "" if os.geteuid() == 0 else "sudo "
     return f"{sudo}apt-get install -y --no-install-recommends {' '.join(packages)}"
+
+
+def _of_the_system(program: str) -> str | None:
+    """A program that is there even where PATH leaves its folder out."""
+    return shutil.which(program) or shutil.which(program, path="/usr/bin:/bin")
 
 
 def _missing(name: str, purpose: str, packages: tuple[str, ...], prefix: str = "") -> Tool:
@@ -66,7 +71,8 @@ def _newest_llvm_package() -> str | None:
     names = [f"llvm-{release}" for release in LLVM_RELEASES]
     try:
         done = subprocess.run(
-            ["apt-cache", "policy", "gcc", *names], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            [_of_the_system("apt-cache") or "apt-cache", "policy", "gcc", *names],
+            capture_output=True, text=True, stdin=subprocess.DEVNULL,
             timeout=30, env=os.environ | {"LC_ALL": "C"},
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):

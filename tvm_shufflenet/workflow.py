@@ -234,6 +234,7 @@ def schedule(
     return schedule_tuned(imported.module, target, database, threads, neighbours)
 
 
+@doing("tuning")
 def tune(
     imported: Imported,
     target: Target,

@@ -32,6 +32,7 @@ from pathlib import Path
 from .. import toolchain
 from ..errors import DeployError
 from ..memory import release_freed
+from ..surroundings import explain
 from ..targets import CORES, Cache, Core, find_core
 from .base import SESSION_SECONDS
 from .counts import read_counts
@@ -58,9 +59,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with Emulator(core, options.cores, options.traces, options.server, secret, options.tells) as emulator:
             return emulator.run()
-    except DeployError as exc:
-        print(exc, file=sys.stderr)
-        return exc.exit_code
+    except (DeployError, OSError) as exc:
+        known = explain(exc) or exc
+        print(known, file=sys.stderr)
+        return getattr(known, "exit_code", 4)
 
 
 def _first_line() -> bytes:

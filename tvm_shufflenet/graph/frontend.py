@@ -15,6 +15,7 @@ from tvm import relax
 from tvm.relax import transform
 
 from ..errors import ImportFailed, lines_of
+from ..text import clean
 from ..tracebacks import raised_at
 from .canonicalize_shuffles import CanonicalizeShuffles
 from .examine import examine, refused_operator, unknown_operators
@@ -52,7 +53,7 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.Expor
             program = torch.export.export(module, (torch.zeros(input_shape),))
     finally:
         logging.disable(disabled)
-    sys.stderr.write(said.getvalue())
+    sys.stderr.write(clean(said.getvalue()))
     return program
 
 

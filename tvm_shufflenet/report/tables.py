@@ -10,7 +10,6 @@ from rich import box
 from rich.table import Table
 
 from ..errors import ToolMissing
-from ..library.operator_text import shape_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,6 +99,7 @@ def print_remnants(console: Console, found: list[Remnant], left: list[Remnant], 
 
 
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
+    from ..library.operator_text import shape_text  # with NumPy, which tables of names have no use for
     from ..tuning.health import DRIFT
 
     table = _table("operator", "what it is", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
