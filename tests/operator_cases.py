@@ -411,7 +411,7 @@ ELEMENTWISE = cases("""
     torch.arange(0, 22, 2) * x
     torch.arange(10, -1, -1) * x
     torch.arange(0, 5.5, 0.5, dtype=torch.float32) + x
-    torch.linspace(-1, 1, 11) * x
+    torch.linspace(-1, 1, 11) + x
     torch.linspace(2, 3, 1) * x
     torch.linspace(0, 10, 11, dtype=torch.int64) * x
     torch.eye(11) * x[0, 0, 0]
@@ -436,7 +436,7 @@ ELEMENTWISE = cases("""
     torch.bucketize(x, i([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0]), out_int32=True)
     torch.searchsorted(i([-2.0, -1.0, 0.0, 0.5, 1.0, 2.0]), x)
     torch.relu(x) + torch.relu(-x)
-    x.add_(1.0) * 2
+    x.clone().add_(1.0) * 2
     x.clone().mul_(t(11))
     x.clone().clamp_(-1, 1)
     x.clone().masked_fill_(x > 0, 3.0)
