@@ -104,7 +104,7 @@ class Importer(ExportedProgramImporter):
             with torch.no_grad():
                 value = node.target(*arguments[0], **arguments[1])
         self.known[node] = value
-        return relax.const(np.ascontiguousarray(value.numpy()), dtype_name(value.dtype))
+        return relax.const(value.contiguous().numpy(), dtype_name(value.dtype))
 
     @staticmethod
     def _without_elements(node: Node) -> relax.Expr | None:
