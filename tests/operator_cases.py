@@ -479,7 +479,6 @@ CONVOLUTIONS = cases("""
     F.conv_transpose2d(x[0], t(4, 6, 3, 3))
     F.conv_transpose1d(x, t(4, 6, 3), t(6), 2, 1, 1) @ 2,4,13
     F.conv_transpose1d(x, t(4, 3, 3), None, 3, 1, 2, 2) @ 2,4,13
-    F.conv_transpose1d(x, t(4, 3, 3), None, 1, 1, 0, 2, 3) @ 2,4,13
     F.conv_transpose3d(x, t(4, 3, 2, 3, 3), t(3), 2, 1, 1) @ 1,4,3,4,5
     F.linear(x, t(5, 11), t(5))
     F.linear(x, t(5, 11))
@@ -1001,6 +1000,7 @@ STATISTICS = cases("""
 
 NORMS = cases(
     """
+    F.conv_transpose1d(x, t(4, 3, 3), None, 1, 1, 0, 2, 3) @ 2,4,13
     F.scaled_dot_product_attention(x, x, x, is_causal=True)
     torch.std_mean(x, 1, keepdim=True)[1]
     F.conv_transpose2d(x, t(4, 6, 3, 2), None, 1, 0, 0, 1, 2)
