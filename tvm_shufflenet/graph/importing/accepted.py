@@ -11,7 +11,6 @@ from __future__ import annotations
 ACCEPTED: dict[str, tuple[str, ...]] = {
     "_native_batch_norm_legit_no_training.default": (),
     "abs.default": (),
-    "bucketize.Tensor": ("out_int32", "right"),
     "convolution.default": (),
     "neg.default": (),
     "pixel_shuffle.default": (),

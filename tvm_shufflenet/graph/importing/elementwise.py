@@ -40,8 +40,17 @@ def add(call: Call, first, second, alpha) -> relax.Expr:
     return binary(call, relax.op.add, first, scaled(call, second, alpha))
 
 
+def _zero_of_finite(call: Call, value) -> relax.Expr:
+    """Zero, but NaN of what is not finite."""
+    zero, nan = relax.const(0, call.dtype), relax.const(math.nan, call.dtype)
+    return call.emit(relax.op.where(relax.op.isfinite(call.cast(value, call.dtype)), zero, nan))
+
+
 @converts("sub.Tensor", "sub.Scalar")
 def subtract(call: Call, first, second, alpha) -> relax.Expr:
+    """What is subtracted from itself is zero, but for NaN and infinity: TVM would fold it."""
+    if first is second and alpha == 1 and is_float(call.dtype):
+        return _zero_of_finite(call, first)
     return binary(call, relax.op.subtract, first, scaled(call, second, alpha))
 
 
@@ -53,10 +62,8 @@ def reversed_subtract(call: Call, first, second, alpha) -> relax.Expr:
 @converts("mul.Tensor", "mul.Scalar")
 def multiply(call: Call, first, second) -> relax.Expr:
     """Zero times NaN or infinity is NaN: TVM would fold it."""
-    if _number(second) == 0 and is_float(call.dtype):
-        value = call.cast(first, call.dtype)
-        zero, nan = relax.const(0, call.dtype), relax.const(math.nan, call.dtype)
-        return call.emit(relax.op.where(relax.op.isfinite(value), zero, nan))
+    if is_float(call.dtype) and 0 in (_number(first), _number(second)):
+        return _zero_of_finite(call, second if _number(first) == 0 else first)
     return binary(call, relax.op.logical_and if call.dtype == "bool" else relax.op.multiply, first, second)
 
 

@@ -104,7 +104,7 @@ class Importer(ExportedProgramImporter):
             with torch.no_grad():
                 value = node.target(*arguments[0], **arguments[1])
         self.known[node] = value
-        return relax.const(np.ascontiguousarray(value.numpy()), dtype_name(value.dtype))
+        return relax.const(value.contiguous().numpy(), dtype_name(value.dtype))
 
     @staticmethod
     def _without_elements(node: Node) -> relax.Expr | None:
@@ -128,9 +128,9 @@ class Importer(ExportedProgramImporter):
 
 def _check_arguments(name: str, node: Node) -> None:
     """Raise Unsupported where TVM's converter ignores an argument that is set. Our own converters take all of them."""
-    if name in CONVERTERS:
+    if name not in ACCEPTED or name in CONVERTERS:
         return
-    ignored = [argument for argument in away_from_default(node) if argument not in ACCEPTED.get(name, ())]
+    ignored = [argument for argument in away_from_default(node) if argument not in ACCEPTED[name]]
     if ignored:
         raise Unsupported(f"its argument {', '.join(ignored)} is not deployed")
 

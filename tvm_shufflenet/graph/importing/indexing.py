@@ -287,11 +287,15 @@ def stack(call: Call, parts, dim) -> relax.Expr:
 
 @converts("split_with_sizes.default")
 def split_with_sizes(call: Call, value, sizes, dim) -> Converted:
-    if len(sizes) == 1:
-        return [value]
-    cuts = [int(cut) for cut in np.cumsum(sizes)[:-1]]
-    parts = call.emit(relax.op.split(value, cuts, dim % value.ty.ndim))
-    return [call.emit(relax.TupleGetItem(parts, at)) for at in range(len(sizes))]
+    axis = dim % value.ty.ndim
+    filled = [size for size in sizes if size]
+    if len(filled) > 1:
+        parts = call.emit(relax.op.split(value, [int(cut) for cut in np.cumsum(filled)[:-1]], axis))
+        whole = iter([call.emit(relax.TupleGetItem(parts, at)) for at in range(len(filled))])
+    else:
+        whole = iter([value])
+    empty = [*shape_of(value)[:axis], 0, *shape_of(value)[axis + 1 :]]
+    return [next(whole) if size else call.emit(relax.op.zeros(empty, call.dtype)) for size in sizes]
 
 
 @converts("split.Tensor")

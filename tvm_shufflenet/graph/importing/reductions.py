@@ -285,6 +285,16 @@ def _order(call: Call, value: relax.Expr, axis: int, descending: bool) -> relax.
     return call.emit(relax.op.argsort(keys, axis, descending, "int64"))
 
 
+@converts("bucketize.Tensor")
+def bucketize(call: Call, value, boundaries, out_int32, right) -> relax.Expr:
+    """NaN is above every boundary."""
+    places = call.emit(relax.op.bucketize(value, boundaries, out_int32, right))
+    if not is_float(str(value.ty.dtype)):
+        return places
+    last = relax.const(shape_of(boundaries)[0], call.dtype)
+    return call.emit(relax.op.where(relax.op.isnan(value), last, places))
+
+
 def _sort_keys(data: te.Tensor) -> te.Tensor:
     """int32 numbers in the order of the float32 elements, zeros of both signs equal, every NaN above infinity."""
 
