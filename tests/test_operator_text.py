@@ -35,7 +35,7 @@ LOCAL = find_target("local")
         ("pointwise", Pointwise(2, 48, 14, 14, 48, 60, 1), "48->60 1x1 14x14 n2"),
         ("depthwise12", Depthwise(1, 20, 14, 14, stride=(2, 2)), "20 3x3 dw s2 7x7"),
         ("convolution", Convolution(1, 3, 32, 32, 24, stride=(2, 2)), "3->24 3x3 s2 16x16"),
-        ("dense", Dense(1, 60, 100, plane=(7, 7)), "60->100 dense mean of 7x7"),
+        ("dense", Dense(1, 60, 100, plane=(7, 7)), "60->100 dense 7x7"),
     ],
 )
 def test_shapes_as_people_write_them(name, kernel, expected):

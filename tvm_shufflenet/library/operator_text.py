@@ -58,7 +58,7 @@ def _pooling(shapes: Shapes) -> str:
 
 def _dense(shapes: Shapes) -> str:
     data, (outputs,) = shapes[0], shapes[2]
-    plane = f" mean of {_plane(data)}" if len(data) == 4 and data[2] * data[3] > 1 else ""
+    plane = f" {_plane(data)}" if len(data) == 4 and data[2] * data[3] > 1 else ""
     return f"{data[1]}->{outputs} dense{plane}"
 
 
