@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 import tvm_ffi
 
 from .devices.base import Device
-from .devices.emulated_device import EmulatedDevice
-from .devices.network import Network, timed
+from .devices.counts import Counts
+from .devices.network import Network, timed, undisturbed
 from .graph.pipeline import fused
 from .graph.tasks import operator_tasks
 from .latency import MODELLED, Latency
@@ -91,10 +91,14 @@ class _Networks:
         folder.mkdir()
         library = folder / f"{self.imported.model.name}.so"
         build(scheduled, self.target, library, linker_command(self.target))
+        with Network(self.device, library) as network:
+            imported = self.imported
+            check(network, imported.input, imported.reference, imported.tolerance, "tuned")
         if self.device.kind != MODELLED:
             return decision.Timed(self._beside_shipped(library))
-        latency = self._latency(library)
-        return decision.Timed(latency.median_us, self._operators_us(scheduled, library))
+        with undisturbed(self.device, library, self.imported.input) as network:
+            latency, counts = network.latency(1), network.counts()
+        return decision.Timed(latency.median_us, self._operators_us(scheduled, library, counts))
 
     def _beside_shipped(self, library: Path) -> float:
         """Microseconds, as if the device still kept the pace at which it ran what is shipped the first time."""
@@ -107,17 +111,12 @@ class _Networks:
         return self._shipped_us * median(times[library]) / median(times[self._shipped])
 
     def _latency(self, library: Path) -> Latency:
-        imported = self.imported
-        with Network(self.device, library) as network:
-            check(network, imported.input, imported.reference, imported.tolerance, "tuned")
-        return timed(self.device, library, imported.input, NETWORK_REPEATS // ROUNDS)
+        return timed(self.device, library, self.imported.input, NETWORK_REPEATS // ROUNDS)
 
-    def _operators_us(self, scheduled: Scheduled, library: Path) -> dict[str, float]:
-        """What each workload took in the latest modelled time, where the device tells."""
-        if not isinstance(self.device, EmulatedDevice):
-            return {}
+    def _operators_us(self, scheduled: Scheduled, library: Path, counts: Counts) -> dict[str, float]:
+        """What each workload took in an inference."""
         entries = [operator_entry(operator) for operator in scheduled.operators]
         code = read_code(library, [entry.name for entry in entries])
-        counted = Counted.of(self.device.core, entries, code, self.device.last_counts())
+        counted = Counted.of(self.device.core, entries, code, counts)
         hashes = {name: workload_hash(mod) for name, mod in scheduled.workloads.items()}
         return {hashes[cost.entry.name]: cost.time_us for cost in counted.operators() if cost.entry.name in hashes}
