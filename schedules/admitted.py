@@ -154,8 +154,8 @@ def _check_instruction(kind: Any, inputs: Any, attrs: Any, outputs: Any, known: 
         raise NotAdmitted(f"{kind} with {str(attrs)[:80]!a}")
     if kind in ("Annotate", "Unannotate"):
         _check_annotation(kind, inputs, attrs[0])
-    elif kind == "Split" and len(inputs) - 1 != len(outputs):
-        raise NotAdmitted(f"Split in {len(inputs) - 1} has {len(outputs)} results")
+    elif kind == "Split" and (len(inputs) - 1 != len(outputs) or 0 in inputs or inputs.count("None") > 1):
+        raise NotAdmitted(f"Split of {str(inputs)[:80]!a} has {len(outputs)} results")
     elif kind == "SamplePerfectTile" and len(outputs) != attrs[0]:
         raise NotAdmitted(f"SamplePerfectTile in {attrs[0]} has {len(outputs)} results")
     known.update(outputs)
@@ -212,29 +212,32 @@ def check_straight(function: Any) -> None:
     import tvm_ffi
     from tvm import tirx
 
+    wrong: list[str] = []  # TVM would make errors of its own of what a callback raises
+
     def steps(root: Any) -> int:
         """Copies of the innermost statement within ``root``."""
         most = 1
 
         def visit(loop: tirx.For) -> tvm_ffi.WalkResult:
             nonlocal most
-            most = max(most, _copies(loop) * steps(loop.body))
+            most = max(most, copies(loop) * steps(loop.body))
             return tvm_ffi.WalkResult.SKIP
 
         tvm_ffi.structural_walk(root, (tirx.For, visit), order="pre")
         return most
 
-    def _copies(loop: tirx.For) -> int:
+    def copies(loop: tirx.For) -> int:
         if loop.kind not in (tirx.ForKind.UNROLLED, tirx.ForKind.VECTORIZED):
             return 1
-        straight = loop.kind == tirx.ForKind.UNROLLED
-        extent = getattr(loop.extent, "value", None)
+        straight, extent = loop.kind == tirx.ForKind.UNROLLED, getattr(loop.extent, "value", None)
         if extent is None:
-            raise NotAdmitted(f"a loop of unknown length is {'unrolled' if straight else 'one vector'}")
-        if not straight and extent > MOST_LANES:
-            raise NotAdmitted(f"a vector of {extent} lanes")
-        return extent if straight else 1
+            wrong.append(f"a loop of unknown length is {'unrolled' if straight else 'one vector'}")
+        elif not straight and extent > MOST_LANES:
+            wrong.append(f"it makes a vector of {extent} lanes, at most {MOST_LANES} are of use")
+        return extent or 1 if straight else 1
 
     found = steps(function.body)
     if found > LARGEST_UNROLL:
-        raise NotAdmitted(f"it unrolls {found} steps, at most {LARGEST_UNROLL} are of use")
+        wrong.append(f"it unrolls {found} steps, at most {LARGEST_UNROLL} are of use")
+    if wrong:
+        raise NotAdmitted(wrong[0])

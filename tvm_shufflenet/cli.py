@@ -808,6 +808,9 @@ def _replay(options) -> None:
     with checking_device(target_of(finding), options.device) as device:
         if isinstance(device, DeployError):
             raise device
+        if finding.kind == "network":
+            text = f"its library is machine code by whoever made {options.folder}; a session of {device.name} runs it"
+            console.print(text, markup=False)
         wrong = replay(options.folder, device)
     if wrong is not None:
         raise WrongResult(f"{finding.name} is wrong on {device.name}: {wrong}", "", "report the folder")

@@ -8,6 +8,9 @@
 
 Operators run on data that needs no file: argument i is filled by devices/operands.py with the seed i, and its digest
 after the run is what is compared. ``tvm-shufflenet replay FOLDER`` does all of it again.
+
+A folder may come from anybody. An operator is checked to be one (graph/serialized.py) before TVM reads it, is compiled
+here and runs on the device alone; a network's library is machine code, and runs there too.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -27,7 +31,7 @@ import numpy as np
 
 from .errors import BadInput, DeviceFailed
 from .files import Malformed, open_file, read_file, read_json
-from .targets import Target, find_target
+from .targets import Target, find_target, is_cpu
 from .text import clean
 
 if TYPE_CHECKING:
@@ -169,7 +173,9 @@ def read_finding(folder: Path) -> Finding:
         raise BadInput(f"{folder} is no reproducer", str(exc), f"name a folder of {reproducers()}") from exc
     if finding.schema > SCHEMA:
         raise BadInput(f"{path} has schema {finding.schema}", "a newer version wrote it", "use that version")
-    shown = {name: clean(getattr(finding, name)) for name in ("name", "what", "target", "device")}
+    if not is_cpu(finding.target_config):
+        raise BadInput(f"{path} is not what this program writes", "its target is more than a CPU", "do not use it")
+    shown = {name: clean(getattr(finding, name)) for name in ("name", "what", "target", "device", "machine")}
     return msgspec.structs.replace(finding, **shown)
 
 
@@ -186,22 +192,17 @@ def replay(folder: Path, device: Device) -> str | None:
     folder, finding = Path(folder), read_finding(folder)
     try:
         return (_replay_operator if finding.kind == "operator" else _replay_network)(folder, finding, device)
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, MemoryError) as exc:
         raise BadInput(f"{folder} is not whole", str(exc), "copy it again") from exc
 
 
 def _replay_operator(folder: Path, finding: Finding, device: Device) -> str | None:
-    import tvm
-
     from .library.link import trial_command
     from .tuning.trial import Cause, Job, run_trial
-    from .tuning.verification import reference
 
-    workload, scheduled = (read_file(folder / f"{name}.json").decode() for name in ("workload", "scheduled"))
-    expected = reference(tvm.ir.load_json(workload))
     job = Job(
-        scheduled, finding.target_config, tuple(trial_command(target_of(finding))),
-        finding.machine, device.endpoint(), 1, 1, 0, REPLAY_SECONDS, expected,
+        _operator(folder / "scheduled.json"), finding.target_config, tuple(trial_command(target_of(finding))),
+        finding.machine, device.endpoint(), 1, 1, 0, REPLAY_SECONDS, _expected(finding),
     )  # fmt: skip
     outcome = run_trial(job)
     if outcome.cause not in (None, Cause.WRONG):
@@ -212,6 +213,36 @@ def _replay_operator(folder: Path, finding: Finding, device: Device) -> str | No
 def _array(path: Path) -> np.ndarray:
     with open_file(path) as file:  # numpy.load would also open archives
         return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _operator(path: Path) -> str:
+    """The JSON of a scheduled operator. Raises BadInput where it is more than that."""
+    from .graph.serialized import NotOperators, check_module
+
+    text = read_file(path).decode()
+    try:
+        check_module(text)
+    except NotOperators as exc:
+        raise BadInput(f"{path} is no operator of ours: {exc}", "it was edited, or made by another", "") from exc
+    return text
+
+
+def _expected(finding: Finding) -> Reference:
+    """What the unscheduled operator computed when the finding was made; it is not run again, where it would run here.
+
+    Raises BadInput.
+    """
+    from .devices.operands import SUMS
+    from .tuning.verification import Reference
+
+    whole = all(len(each) == SUMS for each in (*finding.expected, *finding.allowed))
+    if not finding.expected or len(finding.expected) != len(finding.allowed) or not whole:
+        raise BadInput(f"{finding.name}'s finding does not say what was expected", "it was edited", "copy it again")
+
+    def numbers(digests: Digests) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(math.nan if each is None else each for each in sums) for sums in digests)
+
+    return Reference(numbers(finding.expected), numbers(finding.allowed))
 
 
 def _replay_network(folder: Path, finding: Finding, device: Device) -> str | None:

@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 import torch
 
+from ..files import open_file
 from .exported_schema import (
     DTYPE_BYTES,
     LARGEST_JSON,
@@ -65,7 +66,7 @@ NEVER_KNOWN = {"resize_", "resize_as_", "set_data"}
 
 def clean_archive(path: Path) -> io.BytesIO:
     """A new archive of what the one at ``path`` holds of a network. Raises Refused, OSError, zipfile.BadZipFile."""
-    with zipfile.ZipFile(path) as archive:
+    with open_file(path) as file, zipfile.ZipFile(file) as archive:
         files = _files(archive)
         _check_format(files)
         program = read_json(ExportedProgram, PROGRAM, files.read(PROGRAM))
