@@ -11,8 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import tvm
 from kernels import MACHINES
+from torch import nn
+from torch.nn import functional as F
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
@@ -21,6 +24,7 @@ from tvm_shufflenet.containers import plain
 from tvm_shufflenet.devices.checking import checking_device
 from tvm_shufflenet.errors import BadInput, DeviceFailed, RecordMismatch
 from tvm_shufflenet.graph import pipeline
+from tvm_shufflenet.graph.frontend import export, to_relax
 from tvm_shufflenet.graph.serialized import NotOperators, check_module, check_workload
 from tvm_shufflenet.graph.tasks import argument_shapes, operator_tasks
 from tvm_shufflenet.library.build import schedule_tuned
@@ -364,12 +368,27 @@ def annotated(module: dict) -> None:
     module["root_index"] += 3
 
 
+def calls_c(module: dict) -> None:
+    """The last part calls ``system``."""
+    nodes = module["nodes"]
+    start = len(nodes)
+    ty = of(module, "prim.Add")["data"]["ty"]
+    nodes += [
+        {"type": "ir.Op", "data": "tirx.call_pure_extern"},
+        {"type": "ffi.String", "data": "system"},
+        {"type": "ir.StringImm", "data": {"span": 0, "ty": ty, "value": start + 1}},
+        {"type": "ffi.Array", "data": [start + 2]},
+        {"type": "ir.Call", "data": {"span": 0, "ty": ty, "op": start, "args": start + 3, "attrs": 0, "ty_args": 0}},
+    ]
+
+
 EXTERN = {"span": 0, "ty": 1, "op": 2, "args": 3, "attrs": 0, "ty_args": 3}
 MODULE_ATTACKS: dict[str, Callable[[dict], None]] = {
     "call of a function of the process": becomes("ir.Op", "tirx.call_extern", "ffi.String"),
     "call of a packed function": becomes("ir.Op", "tirx.tvm_call_packed", "ffi.String"),
     "LLVM's instructions": becomes("ir.Op", "tirx.call_llvm_intrin", "ffi.String"),
     "pure function of the process": becomes("ir.Op", "tirx.call_pure_extern", "ffi.String"),
+    "pure function of the process that is called": calls_c,
     "call of anything": becomes("ir.Call", EXTERN),
     "address of memory": becomes("ir.Op", "tirx.address_of", "ffi.String"),
     "compiled module": becomes("ffi.Module", "AAAA"),
@@ -443,6 +462,24 @@ def test_what_is_no_workload(value):
 def test_a_workload_of_ours_is_one():
     check_workload(plain(ms.database.Workload(MOD).as_json()))
     check_module(str(tvm.ir.save_json(MOD)))
+
+
+class Many(nn.Module):
+    """Operators of many kinds: functions of C and of TVM, reductions from infinity on, resizing, sorting."""
+
+    def forward(self, data):
+        data = torch.fmod(data, 2.0) + F.gelu(data) + torch.tan(data) + data.abs().pow(1.5) + torch.erf(data).round()
+        data = F.max_pool2d(F.softmax(data, 1), 3, 1, 1) + F.interpolate(data, size=(8, 8), mode="bilinear")
+        data = F.layer_norm(data, data.shape[2:]) + F.pad(data, (1, 1, 1, 1), mode="reflect")[:, :, 1:-1, 1:-1]
+        return data.cumsum(1).topk(2, 1).values + data.amax((2, 3), keepdim=True)[:, :2]
+
+
+def test_workloads_of_many_kinds_are_ones():
+    module = to_relax(export(Many().eval(), (1, 4, 8, 8)))
+    tasks = operator_tasks(pipeline.fused(module, TARGET)) + operator_tasks(pipeline.stock(module, TARGET))
+    assert len(tasks) > 10
+    for task in tasks:
+        check_workload(plain(ms.database.Workload(task.mod).as_json()))
 
 
 # Reproducers

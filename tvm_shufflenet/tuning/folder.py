@@ -260,6 +260,8 @@ class RecordFolder:
             trial = msgspec.structs.replace(trial, record=checksum(body))
             if trial.workload not in self.lines:
                 self._append(WORKLOADS, plain(ms.database.Workload(mod).as_json()))
+            if trial.workload not in self.lines:
+                body = None  # it would not be read: ``skipped`` says why
         append_line(self.path / JOURNAL, encode(trial))
         if body is not None:
             self._append(RECORDS, [self.lines[trial.workload], body])
