@@ -357,6 +357,20 @@ def test_an_archive_that_brings_more_than_a_network(refused, whole, tmp_path, at
     assert words in refused(rewritten(whole, tmp_path / "net.pt2", change))
 
 
+def test_a_size_that_is_squared_again_and_again(refused, whole, tmp_path):
+    def change(program: dict) -> None:
+        nodes = graph(program)["nodes"]
+        last = next(each for each in nodes if each["target"].endswith("sym_size.int"))["outputs"][0]["as_sym_int"]
+        for number in range(60):
+            made = {"as_name": f"square_{number}"}
+            inputs = [{"name": name, "arg": {"as_sym_int": last}, "kind": 1} for name in "ab"]
+            outputs = [{"as_sym_int": made}]
+            nodes.append({"target": "_operator.mul", "inputs": inputs, "outputs": outputs, "metadata": {}})
+            last = made
+
+    assert "makes a size of" in refused(rewritten(whole, tmp_path / "net.pt2", in_json(change)))
+
+
 def test_a_tensor_that_is_larger_than_the_file_says(refused, tmp_path):
     class Large(nn.Module):
         def forward(self, data):

@@ -16,8 +16,8 @@ from typing import Any
 
 LARGEST_BYTES = 8 * 2**20  # an operator takes 100 KB
 MOST_NODES = 200_000
-LARGEST_TREE = 5_000_000  # parts, those that are shared counted each time: a text of fifty lines can stand for 2^50
-DEEPEST = 1000
+LARGEST_TREE = 500_000  # parts, those that are shared counted each time: a text of fifty lines can stand for 2^50
+DEEPEST = 300
 MOST_LANES = 64
 LARGEST_UNROLL = 4096
 LARGEST_NUMBER = 2**63

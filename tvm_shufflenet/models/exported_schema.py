@@ -23,6 +23,7 @@ LARGEST_JSON = 64 * 2**20
 LARGEST_TENSOR = 4 * 2**30
 MOST_NODES = 50_000
 MOST_DIMS = 16
+SIZE_BITS, LONGEST_SIZE_BITS = 64, 4096  # of a size, and of what is computed from sizes
 LONGEST_TRACE = 20_000
 DEEPEST_TREE = 20
 # Symbolic arithmetic, as torch writes the functions of its _SYM_OPS; without powers and shifts, which grow too fast.
@@ -427,10 +428,26 @@ def check_operators(program: ExportedProgram, known: Callable[[str, str], bool])
             wanted.setdefault(found.groups(), node)
         if any(each.arg.as_graph is not UNSET for each in node.inputs) and node.target not in WRAPPERS:
             raise Refused(f"{node.target!a} takes a graph")
+    _check_lengths(nodes)
     unknown = [_shown(node) for (name, overload), node in wanted.items() if not known(name, overload)]
     if unknown:
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         raise Refused(f"it uses {', '.join(unknown[:8])}{more}, which PyTorch does not reduce to its core operators")
+
+
+def _check_lengths(nodes: list[Node]) -> None:
+    """No product of sizes is longer than sizes are: squared forty times, a number fills the memory. Raises Refused."""
+    bits: dict[str, int] = {}
+    for node in nodes:
+        if node.target not in SYMBOLIC:
+            continue
+        values = [each.arg.value for each in node.inputs]
+        names = [value.as_name for value in values if isinstance(value, SymIntArgument)]
+        lengths = [SIZE_BITS if name is UNSET else bits.get(name, SIZE_BITS) for name in names] or [SIZE_BITS]
+        length = sum(lengths) if node.target == "_operator.mul" and len(lengths) > 1 else max(lengths) + 1
+        if length > LONGEST_SIZE_BITS:
+            raise Refused(f"{node.target} makes a size of {length} bits")
+        bits.update((each.value.as_name, length) for each in node.outputs if each.kind == "as_sym_int")
 
 
 def _shown(node: Node) -> str:
