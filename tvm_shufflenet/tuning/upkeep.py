@@ -14,6 +14,7 @@ from tvm.s_tir import Schedule
 from ..errors import BadInput, lines_of
 from ..graph.tasks import argument_shapes
 from ..schedules.admitted import check_straight
+from ..text import clean
 from .choices import CHOICES, Choice, read_choices, write_choice
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
 from .journal import PRUNED, Damaged, Newer, Trial, decode, encode
@@ -114,8 +115,8 @@ def _shipped(folder: RecordFolder) -> Iterator[Best]:
 
 def _target_name(target: dict) -> str:
     """For people: triple, CPU and features."""
-    features = " ".join(target.get("mattr") or ())
-    return " ".join(filter(None, (str(target.get("mtriple", "?")), str(target.get("mcpu", "?")), features)))
+    features = " ".join(map(str, target.get("mattr") or ()))
+    return clean(" ".join(filter(None, (str(target.get("mtriple", "?")), str(target.get("mcpu", "?")), features))))
 
 
 def merge(sources: Iterable[Path], into: Path) -> Changes:
