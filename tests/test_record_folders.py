@@ -659,7 +659,7 @@ def test_verifying_names_what_is_wrong_and_the_next_command(two_folders, capsys)
 
 def test_verifying_replays_every_schedule(tmp_path, capsys):
     trial, body = small_trial(0)
-    body[0][0][0][1] = ["another block", "main"]
+    body[0][0][0][2] = ["another block", "main"]
     trial = msgspec.structs.replace(trial, trace=json_trace_hash(body[0]))
     folder = RecordFolder(tmp_path)
     with folder.ours():
