@@ -56,8 +56,7 @@ class _Walk:
         if isinstance(expr, relax.Tuple):
             return tuple(self.memories(field, field.ty) for field in expr.fields)
         if isinstance(expr, relax.TupleGetItem):
-            of_tuple = self.memories(expr.tuple_value, expr.tuple_value.ty)
-            return of_tuple[int(expr.index)] if isinstance(of_tuple, tuple) else of_tuple
+            return _item(self.memories(expr.tuple_value, expr.tuple_value.ty), int(expr.index))
         if not isinstance(expr, relax.Call):
             return frozenset([_FOREIGN]) if constant(expr) is not None else frozenset()
         if operator(expr) in _VIEWS:
@@ -127,30 +126,42 @@ def check_storages(module: tvm.IRModule) -> None:
 
 
 def _check_storages(bindings: Bindings) -> None:
-    """A tensor is in use from its allocation to the last time that it or a view of it is named."""
-    tensors: dict[relax.Var, frozenset[relax.Var]] = {}  # which allocated tensors a variable may be
+    """A tensor is in use from its allocation to the last call that it or a view of it is handed to."""
+    named: dict[relax.Var, Memories] = {}  # which allocated tensors a variable stands for
     storage_of: dict[relax.Var, relax.Var] = {}
     first: dict[relax.Var, int] = {}
-    last: dict[relax.Var, int] = {}  # none where nobody names it
-    answer = len(bindings.list)
+    last: dict[relax.Var, int] = {}  # none where nobody uses it
+
+    def tensors(expr: relax.Expr) -> Memories:
+        if isinstance(expr, relax.Var):
+            return named.get(expr, frozenset())
+        if isinstance(expr, relax.Tuple):
+            return tuple(map(tensors, expr.fields))
+        if isinstance(expr, relax.TupleGetItem):
+            return _item(tensors(expr.tuple_value), int(expr.index))
+        return tensors(expr.args[0]) if operator(expr) in _VIEWS else frozenset()
+
     for index, binding in enumerate(bindings.list):
-        named = frozenset().union(*(tensors[var] for var in operands(binding.value) if var in tensors))
-        last.update(dict.fromkeys(named, index))
-        if operator(binding.value) == "relax.memory.alloc_tensor":
-            tensors[binding.var] = frozenset([binding.var])
-            storage_of[binding.var], first[binding.var] = binding.value.args[0], index
-        elif not isinstance(binding.value, relax.Call) or operator(binding.value) in _VIEWS:
-            tensors[binding.var] = named
-    for var in operands(bindings.function.body.body):
-        last.update(dict.fromkeys(tensors.get(var, ()), answer))
+        value = binding.value
+        if operator(value) == "relax.memory.alloc_tensor":
+            named[binding.var] = frozenset([binding.var])
+            storage_of[binding.var], first[binding.var] = value.args[0], index
+        else:
+            named[binding.var] = tensors(value)
+        if isinstance(value, relax.Call) and operator(value) not in _VIEWS:
+            last.update((tensor, index) for arg in value.args for tensor in _all(tensors(arg)))
+    last.update((tensor, len(bindings.list)) for tensor in _all(tensors(bindings.function.body.body)))
     sharing = defaultdict(list)
     for tensor, storage in storage_of.items():
         sharing[storage].append(tensor)
-    for tensors_of_one in sharing.values():
-        ordered = sorted(tensors_of_one, key=first.__getitem__)
-        for earlier, later in itertools.pairwise(ordered):
+    for of_one in sharing.values():
+        for earlier, later in itertools.pairwise(sorted(of_one, key=first.__getitem__)):
             if last.get(earlier, -1) > first[later]:
                 raise _fault(later, f"{earlier.name}, which is in use")
+
+
+def _item(memories: Memories, index: int) -> Memories:
+    return memories[index] if isinstance(memories, tuple) else memories
 
 
 def _straight(mod: tvm.IRModule) -> list[relax.Function]:
