@@ -485,7 +485,6 @@ CONVOLUTIONS = cases("""
     F.linear(x, t(5, 11), t(5)) @ 3,11
     F.linear(x, t(5, 11), t(5)) @ 2,3,11
     F.linear(x, t(5, 11), t(5)) @ 11
-    F.linear(x, t(11), t(1)[0]) @ 3,11
     F.bilinear(x, x, t(5, 11, 11), t(5)) @ 3,11
     torch.matmul(x, t(11, 5))
     torch.matmul(x, t(11))

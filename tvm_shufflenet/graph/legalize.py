@@ -1,4 +1,4 @@
-"""Operators whose TVM form loses NaN, as PrimFuncs that keep it.
+"""Operators whose TVM form loses NaN, as PrimFuncs that keep it; and one whose form cannot be scheduled.
 
 TVM compiles ``max(a, b)`` to ``a > b ? a : b``, which is ``b`` where one is NaN. Where only ``b`` can be NaN, the order
 of the operands is enough, and costs nothing: that is so for ReLU and clip. Elsewhere the other operand is asked. Its
@@ -72,6 +72,15 @@ def _logical_not(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         return _elementwise(lambda value: tirx.Cast("int8", value) == zero, data, "logical_not")
 
     return builder.call_te(compute, call.args[0], primfunc_name_hint="logical_not")
+
+
+def _scatter_elements(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """TVM's, and a copy of it: a function of that one block has no root block, which schedules ask for."""
+
+    def compute(data, indices, updates):
+        return topi.identity(topi.scatter_elements(data, indices, updates, call.attrs.axis, call.attrs.reduction))
+
+    return builder.call_te(compute, *call.args, primfunc_name_hint="scatter_elements")
 
 
 def _binary(function: Callable, name: str) -> Callable:
@@ -184,7 +193,7 @@ def _of_floats(name: str, convert: Callable) -> Callable:
     return legalized
 
 
-_KEEPING = {"relax.logical_not": _logical_not} | {
+_KEEPING = {"relax.logical_not": _logical_not, "relax.scatter_elements": _scatter_elements} | {
     name: _of_floats(name, convert)
     for name, convert in {
         "relax.nn.relu": _relu,
