@@ -31,7 +31,7 @@ namespace {
 
 constexpr char kWriteFile = 'w', kCopyFile = 'c', kRemoveFile = 'r', kSupervise = 's';
 constexpr size_t kMostNameBytes = 255, kPiece = 1 << 16;
-constexpr int kMostFiles = 1024;
+constexpr int kMostFiles = 256;  // they are looked through for each that comes
 constexpr int64_t kBlock = 4096;
 constexpr size_t kMostOutput = 1 << 18;
 // Calls of several threads at once may all pass before the first new thread is there to be counted.

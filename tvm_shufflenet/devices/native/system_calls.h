@@ -218,7 +218,7 @@ static inline void check_threads(struct call_filter *filter, enum session_kind k
 /* Signals and limits of nobody but itself: the server and other sessions belong to the same user. */
 static inline void check_others(struct call_filter *filter, uint32_t self)
 {
-    static const uint32_t signals[] = {SYS_kill, SYS_tgkill};
+    static const uint32_t signals[] = {SYS_kill, SYS_tgkill, SYS_rt_sigqueueinfo, SYS_rt_tgsigqueueinfo};
     for (size_t i = 0; i < COUNT(signals); i++) {
         check(filter, signals[i]);
         argument_is(filter, 0, self);
