@@ -220,6 +220,88 @@ def test_many_small_files_take_room_too(attacks, tmp_path):
                 session.upload(bytearray(1), f"small-{number}")
 
 
+# The filter itself, for both machines: numbers of calls, then what it says to them. Process 1234 is the session.
+NUMBERS = {
+    "x86_64": {"read": 0, "openat": 257, "clone": 56, "kill": 62, "prlimit64": 302, "fcntl": 72, "ioctl": 16,
+               "prctl": 157, "sendto": 44, "execve": 59, "socket": 41, "clone3": 435, "setpriority": 141, "tkill": 200,
+               "shmget": 29, "unlinkat": 263, "sched_setaffinity": 203, "rt_sigqueueinfo": 129,
+               "connect": 42, "newer": 460},
+    "aarch64": {"read": 63, "openat": 56, "clone": 220, "kill": 129, "prlimit64": 261, "fcntl": 25, "ioctl": 29,
+                "prctl": 167, "sendto": 206, "execve": 221, "socket": 198, "clone3": 435, "setpriority": 140,
+                "tkill": 130, "shmget": 194, "unlinkat": 35, "sched_setaffinity": 122, "rt_sigqueueinfo": 138,
+                "connect": 203, "newer": 460},
+}  # fmt: skip
+THREAD = 0x3D0F00  # as glibc makes them
+ALLOW, KILL, EPERM_, ENOSYS_ = 0x7FFF0000, 0x80000000, 0x50000 | errno.EPERM, 0x50000 | errno.ENOSYS
+VERDICTS = [
+    ("read", (), ALLOW, ALLOW),
+    ("openat", (0, 0, os.O_CLOEXEC), ALLOW, ALLOW),
+    ("openat", (0, 0, os.O_RDWR), EPERM_, ALLOW),
+    ("openat", (0, 0, os.O_CREAT), EPERM_, ALLOW),
+    ("openat", (0, 0, os.O_WRONLY | os.O_TRUNC), EPERM_, ALLOW),
+    ("clone", (THREAD,), ALLOW, ALLOW),
+    ("clone", (17,), EPERM_, EPERM_),
+    ("clone", (THREAD | 0x10000000,), EPERM_, EPERM_),
+    ("clone", (THREAD & ~0x100,), EPERM_, EPERM_),
+    ("kill", (1234,), ALLOW, ALLOW),
+    ("kill", (1235,), EPERM_, EPERM_),
+    ("kill", (2**32 - 1,), EPERM_, EPERM_),
+    ("rt_sigqueueinfo", (1,), EPERM_, EPERM_),
+    ("tkill", (1234,), EPERM_, EPERM_),
+    ("prlimit64", (0, 7, 0, 1), ALLOW, ALLOW),
+    ("prlimit64", (1234, 7, 0, 1), ALLOW, ALLOW),
+    ("prlimit64", (0, 7, 1 << 40, 0), EPERM_, EPERM_),
+    ("prlimit64", (1, 7, 0, 1), EPERM_, EPERM_),
+    ("fcntl", (3, 3), ALLOW, ALLOW),
+    ("fcntl", (3, 8), EPERM_, EPERM_),
+    ("ioctl", (3, 0x541B), ALLOW, ALLOW),
+    ("ioctl", (3, 0x5412), EPERM_, EPERM_),
+    ("ioctl", (3, 0x1_0000_5412), EPERM_, EPERM_),
+    ("prctl", (15,), ALLOW, ALLOW),
+    ("prctl", (4, 1), EPERM_, EPERM_),
+    ("sendto", (3, 1, 1, 0, 0), ALLOW, ALLOW),
+    ("sendto", (3, 1, 1, 0, 1 << 32), EPERM_, EPERM_),
+    ("unlinkat", (), EPERM_, ALLOW),
+    ("sched_setaffinity", (99,), ALLOW, EPERM_),  # supervised where it is allowed
+    ("sched_setaffinity", (0,), ALLOW, ALLOW),
+    *((name, (), EPERM_, EPERM_) for name in ("execve", "socket", "connect", "setpriority", "shmget")),
+    *((name, (), ENOSYS_, ENOSYS_) for name in ("clone3", "newer")),
+]  # fmt: skip
+
+
+def verdict(program: list[tuple[int, ...]], number: int, arch: int, words: tuple[int, ...]) -> int:
+    """What the kernel's machine makes of a filter: the instructions that ours consist of."""
+    data = struct.pack("<IIQ6Q", number, arch, 0, *(*words, *[0] * 6)[:6])
+    at, value = 0, 0
+    while True:
+        code, if_true, if_false, k = program[at]
+        at += 1
+        if code == 0x20:
+            value = int.from_bytes(data[k : k + 4], "little")
+        elif code == 0x54:
+            value &= k
+        elif code == 0x06:
+            return k
+        else:
+            at += if_true if {0x15: value == k, 0x35: value >= k}[code] else if_false
+
+
+@pytest.mark.parametrize("arch", NUMBERS)
+def test_the_filter_says_the_same_on_both_machines(arch, tmp_path):
+    qemu = [] if arch == HOST else [toolchain.find_qemu().path, "-L", toolchain.find_sysroot().path]
+    if None in qemu:
+        pytest.skip("needs an emulator of another machine")
+    command = [toolchain.require(toolchain.find_zig()), "cc", "-target", f"{TRIPLES[arch]}.2.28", "-iquote", build.HERE]
+    subprocess.run([*command, "-o", tmp_path / "dump", SOURCE.with_name("filter_dump.c")], check=True)
+    lines = subprocess.run([*qemu, tmp_path / "dump"], capture_output=True, text=True, check=True).stdout.splitlines()
+    filters = [[tuple(map(int, one.split())) for one in line.split(",")] for line in lines]
+    own, other = (0xC000003E, 0x40000003) if arch == "x86_64" else (0xC00000B7, 0x40000028)
+    for name, words, *expected in VERDICTS:
+        number = NUMBERS[arch][name]
+        assert [verdict(program, number, own, words) for program in filters] == expected, (name, words)
+        assert {verdict(program, number, other, words) for program in filters} == {KILL}, "a 32-bit program's call"
+
+
 # The environment, the terminal, the log
 
 
