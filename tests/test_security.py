@@ -522,10 +522,12 @@ def test_a_session_s_disk_is_limited(serve, tmp_path):
     server = serve("--session-disk", 1, "--work-dir", tmp_path / "work")
     session = server.connect()
     session.upload(bytearray(900_000), "one")
-    session.upload(bytearray(900_000), "two")
+    session.upload(bytearray(900_000), "one")  # in place of the first
     with pytest.raises(Exception, match="--session-disk allows"):
-        session.upload(bytearray(9), "three")
-    with pytest.raises(Exception, match=r"File size limit|closed|Cannot"):
+        session.upload(bytearray(900_000), "two")
+    session.remove("one")
+    session.upload(bytearray(900_000), "two")
+    with pytest.raises(Exception, match=r"'one' has 2000000 bytes, --session-disk allows"):
         server.connect().upload(bytearray(2_000_000), "one")
     del session
     eventually(lambda: not list((tmp_path / "work").iterdir()), "files removed")

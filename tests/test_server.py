@@ -147,12 +147,14 @@ def servers(arch: str, folder: Path, *always: object) -> Iterator[Callable[..., 
         started.append(RunningServer(arch, log, *always, *options))
         return started[-1]
 
-    yield start
-    for server in started:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
-        server.process.stdout.close()
+    try:
+        yield start
+    finally:
+        for server in started:
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()
+            server.process.stdout.close()
 
 
 @pytest.fixture
@@ -585,23 +587,32 @@ class CostService:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(path))
         self.listener.listen()
+        self.connection: socket.socket | None = None
         self.thread = threading.Thread(target=self.serve)
         self.thread.start()
 
     def close(self):
         self.listener.shutdown(socket.SHUT_RDWR)  # ends accept()
+        self.hang_up()
         self.thread.join()
         self.listener.close()
+
+    def hang_up(self):
+        with suppress(OSError, AttributeError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def serve(self):
         while True:
             try:
-                connection, _ = self.listener.accept()
+                self.connection, _ = self.listener.accept()
             except OSError:
                 return
-            with connection, connection.makefile("rb") as lines:
-                self.requests.append(lines.readline().decode())
-                connection.sendall(self.answer)
+            with self.connection as connection, connection.makefile("rb") as lines:
+                for line in lines:
+                    self.requests.append(line.decode())
+                    connection.sendall(self.answer)
+                    if not self.answer:
+                        break
 
 
 @pytest.fixture
@@ -651,6 +662,9 @@ def test_no_time_without_a_price(modelled, answer, message):
 def test_cost_service_that_is_gone(modelled):
     service, _, measure = modelled(b"ok 1\n")
     service.path.unlink()
+    service.hang_up()
+    with pytest.raises(Exception, match="closed the connection without an answer"):
+        measure()
     with pytest.raises(Exception, match="cannot be reached: No such file or directory"):
         measure()
 

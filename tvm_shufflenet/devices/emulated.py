@@ -142,14 +142,15 @@ class EmulatedCore:
         return read_counts(path)
 
     def last_error(self) -> str:
-        """The last lines that the emulator and qemu wrote to stderr."""
+        """The last lines that the emulator, qemu and sessions wrote to stderr, as plain text."""
         if self._stderr is None:
             return ""
         size = os.fstat(self._stderr.fileno()).st_size
         tail = os.pread(
             self._stderr.fileno(), 4096, max(0, size - 4096)
         )  # not seek(), which would move its writers too
-        return "\n".join(tail.decode(errors="replace").strip().splitlines()[-10:])
+        text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in tail.decode(errors="replace"))
+        return "\n".join(text.strip().splitlines()[-10:])
 
     def _first_line(self) -> bytes:
         """The line that says where the server listens; empty if the emulator ends or takes too long before it."""

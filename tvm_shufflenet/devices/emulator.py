@@ -22,6 +22,7 @@ import queue
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -43,7 +44,20 @@ from .native.plugin_build import guest_heap_library, plugin_library
 FOLDER_PREFIX = "tvm-shufflenet-"
 # Beside the folder of counts, for who wants to know more of the latest modelled time than its nanoseconds.
 LAST_COST, LAST_COUNTS = "last-cost.json", "last-counts"
+# What QEMU may read beside its own folder and the system's libraries, one path a line.
+READABLE = "readable"
 PR_SET_PDEATHSIG = 1
+CREDENTIALS = struct.Struct("3i")  # of a socket's peer: its process, user and group
+MOST_REQUEST = 256
+# What a program reads to resolve names, of a tracker say.
+NETWORK_FILES = (
+    "/etc/hosts",
+    "/etc/resolv.conf",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/services",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -147,20 +161,25 @@ class Emulator:
         # As many words and characters with a secret as without, or it would show in times: the server listens on
         # loopback anyway, and four zeros are standard input.
         secret = ["--secret-fd", "0000"] if self._secret else ["--host", "127.0.0.1"]
+        sysroot = toolchain.require(toolchain.find_sysroot())
+        readable = [sysroot, server.parent, plugin_library(), guest_heap_library(), "/proc", *NETWORK_FILES]
+        Path(READABLE).write_text("".join(f"{os.path.realpath(path)}\n" for path in readable))
         command = [
             toolchain.require(toolchain.find_qemu()),
             "-cpu", self.core.qemu_cpu,
-            "-L", toolchain.require(toolchain.find_sysroot()),
+            "-L", sysroot,
+            "-U", "TMPDIR",
             "-E", "LD_LIBRARY_PATH=./server",
             "-E", "LD_PRELOAD=./heap.so",
             "-E", "TVM_NUM_THREADS=1",
-            "-plugin", plugin_argument(self.core, self.cores, self.traces is not None),
+            "-plugin", plugin_argument(self.core, self.cores, self.traces is not None)
+            + f",read={READABLE},tells={int(self._tells)}",
             f"./server/{server.name}", *secret, "--port", "0", "--work-dir", "work",
             "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", str(SESSION_SECONDS["modelled"]),
             "--modelled-cores", str(self.cores), "--allow-root", *self.server_options,
         ]  # fmt: skip
         self._qemu = subprocess.Popen(
-            command, env={}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+            command, env={"TMPDIR": "."}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
             preexec_fn=_die_with_parent,
         )  # fmt: skip
         with contextlib.suppress(BrokenPipeError), self._qemu.stdin as pipe:
@@ -192,19 +211,24 @@ _libc = ctypes.CDLL(None)
 
 
 def _die_with_parent() -> None:
-    """Runs in the new process before qemu: should this process be killed outright, the kernel kills qemu."""
+    """Runs in the new process before qemu: should this process be killed outright, the kernel kills qemu; and should
+    memory run out, qemu before others.
+    """
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 class CostService:
     """Answers ``price PID K`` with ``ok NANOSECONDS`` or ``error TEXT``, and ``core`` with the core's name, one thread
-    per connection.
+    per connection. A session is told of nobody's counts but its own.
 
     With ``sessions``, where the server keeps their folders, what a price is made of is left for the session to read.
     """
 
     def __init__(self, model: CycleModel, path: Path, counts: Path, keep: bool = False, sessions: Path | None = None):
         self._model, self._counts, self._keeps_counts, self._sessions = model, counts, keep, sessions
+        self._folders: dict[int, Path] = {}
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listener.bind(str(path))
         self._listener.listen(64)
@@ -218,18 +242,21 @@ class CostService:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, connection.makefile("rw") as lines, contextlib.suppress(OSError):
-            for request in lines:
-                lines.write(self.answer(request) + "\n")
+        pid, _, _ = CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size))
+        with connection, connection.makefile("rw", errors="replace") as lines, contextlib.suppress(OSError):
+            while request := lines.readline(MOST_REQUEST):
+                lines.write(self.answer(request, pid) + "\n")
                 lines.flush()
-        release_freed()  # a whole network's counts take tens of megabytes
+                release_freed()  # a whole network's counts take tens of megabytes
+        self._folders.pop(pid, None)
 
-    def answer(self, request: str) -> str:
+    def answer(self, request: str, asker: int | None = None) -> str:
+        """To a process ``asker``, if it is known."""
         if request.split() == ["core"]:
             return f"ok {self._model.core.name}"
         try:
             verb, pid, mark = request.split()
-            if verb != "price":
+            if verb != "price" or (asker is not None and int(pid) != asker):
                 raise ValueError
             dump = self._counts / f"{int(pid)}.{int(mark)}"
         except ValueError:
@@ -257,11 +284,19 @@ class CostService:
         if self._sessions is None:
             return
         with contextlib.suppress(OSError):
-            folder = Path(os.readlink(f"/proc/{pid}/cwd"))
+            folder = self._folder_of(pid)
             if folder.parent == self._sessions:
                 _write_cost(cost, folder)
                 (folder / LAST_COUNTS).unlink(missing_ok=True)
                 os.link(dump, folder / LAST_COUNTS)
+
+    def _folder_of(self, pid: int) -> Path:
+        """As the plugin says, which is inside: a session's process is closed to others of its user."""
+        if pid not in self._folders:
+            note = self._counts / f"{pid}.folder"
+            self._folders[pid] = Path(note.read_text(errors="replace")[:4096])
+            note.unlink()
+        return self._folders[pid]
 
 
 def _write_cost(cost: Cost, folder: Path) -> None:

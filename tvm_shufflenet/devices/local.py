@@ -16,6 +16,8 @@ from .native.build import runtime_libs, server_binary
 from .secret import new_secret
 
 PR_SET_PDEATHSIG = 1
+# Of the environment: where files go, and which cores threads are bound to. Nothing else is the server's business.
+PASSED_ON = ("TMPDIR", "TVM_BIND_THREADS")
 _libc = ctypes.CDLL(None)
 
 
@@ -47,10 +49,8 @@ class LocalDevice(Device):
     def start(self) -> None:
         command = [*self.launcher(), str(server_binary(self.machine)), "--host", "127.0.0.1", "--port", "0"]
         command += ["--allow-root", "--secret-fd", "0"]
-        environment = os.environ | {
-            "TVM_NUM_THREADS": str(self.threads),
-            "LD_LIBRARY_PATH": str(runtime_libs(self.machine)),
-        }
+        environment = {"TVM_NUM_THREADS": str(self.threads), "LD_LIBRARY_PATH": str(runtime_libs(self.machine))}
+        environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (read when the server does not start)
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,

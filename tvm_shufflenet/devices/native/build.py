@@ -36,6 +36,8 @@ SOURCES = (
     "fill_digest.cc",
     "features.cc",
     "gate.cc",
+    "folders.cc",
+    "keeper.cc",
     "sandbox.cc",
     "seccomp.cc",
     "sha256.cc",
@@ -51,8 +53,12 @@ HEADERS = (
     "fill_digest.h",
     "features.h",
     "gate.h",
+    "folders.h",
+    "keeper.h",
+    "landlock.h",
     "sandbox.h",
     "seccomp.h",
+    "system_calls.h",
     "sha256.h",
 )
 SERVER = "tvm_shufflenet_server"

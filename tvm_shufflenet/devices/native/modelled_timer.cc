@@ -52,32 +52,45 @@ std::string cost_socket;
 long measurements = 0;  // per process: the counts of one are named by its pid and this number
 int64_t latest_nanoseconds = 0;
 
-std::string AskCostService(const std::string& request) {
+int connection = -1;  // to the cost service: a session opens it before it may not open any more
+
+bool ConnectToCostService() {
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   strncpy(address.sun_path, cost_socket.c_str(), sizeof(address.sun_path) - 1);
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
   timeval limit{kAnswerTimeoutS, 0};
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
-    std::string reason = strerror(errno);
-    close(fd);
-    return "error the cost service at " + cost_socket + " cannot be reached: " + reason;
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0) {
+    connection = fd;
+    return true;
+  }
+  int reason = errno;
+  close(fd);
+  errno = reason;
+  return false;
+}
+
+std::string AskCostService(const std::string& request) {
+  if (connection < 0 && !ConnectToCostService()) {
+    return "error the cost service at " + cost_socket + " cannot be reached: " + strerror(errno);
   }
   std::string answer;
   char chunk[512];
-  ssize_t count = send(fd, request.data(), request.size(), MSG_NOSIGNAL);
+  ssize_t count = send(connection, request.data(), request.size(), MSG_NOSIGNAL);
   while (count > 0 && answer.find('\n') == std::string::npos) {
     do {  // with a time limit it is interrupted where the process is stopped and goes on
-      count = recv(fd, chunk, sizeof(chunk), 0);
+      count = recv(connection, chunk, sizeof(chunk), 0);
     } while (count < 0 && errno == EINTR);
     if (count > 0) answer.append(chunk, count);
   }
-  close(fd);
   size_t end = answer.find('\n');
   if (end != std::string::npos) return answer.substr(0, end);
-  return count < 0 ? "error the cost service did not answer: " + std::string(strerror(errno))
-                   : "error the cost service closed the connection without an answer";
+  std::string reason = count < 0 && errno != EPIPE
+                           ? "error the cost service did not answer: " + std::string(strerror(errno))
+                           : "error the cost service closed the connection without an answer";
+  LeaveCostService();
+  return reason;
 }
 
 // Nanoseconds of measurement `k`, or -1 and what went wrong in `message`.
@@ -141,7 +154,16 @@ class ModelledTimerNode : public tvm::runtime::TimerNode {
 
 }  // namespace
 
-void UseCostSocket(const std::string& path) { cost_socket = path; }
+void UseCostSocket(const std::string& path) {
+  cost_socket = path;
+  LeaveCostService();
+  ConnectToCostService();
+}
+
+void LeaveCostService() {
+  if (connection >= 0) close(connection);
+  connection = -1;
+}
 
 std::string ModelledCore() {
   std::string answer = AskCostService("core\n");

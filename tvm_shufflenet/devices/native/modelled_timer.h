@@ -6,8 +6,12 @@
 #include <functional>
 #include <string>
 
-// The AF_UNIX socket of the service that prices executed code. Set once, before the first timer.
+// The AF_UNIX socket of the service that prices executed code. Connects to it: under QEMU a session may not do so later,
+// and the service knows by the connection whose counts it may ask for.
 void UseCostSocket(const std::string& path);
+
+// Closes the connection, which must not be shared with processes that are forked afterwards.
+void LeaveCostService();
 
 // The name of the modelled core, empty where the service does not say.
 std::string ModelledCore();

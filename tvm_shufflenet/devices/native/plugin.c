@@ -9,7 +9,8 @@
  *
  *   getpriority(0x7e57, 0)   counts start at zero; the caches keep their contents, as a warm core does
  *   getpriority(0x7e57, k)   the counts so far are written to OUT/PID.k
- *   getpriority(0x7e59)      the caches are emptied: what ran before depends on the world outside
+ *   getpriority(0x7e59)      the caches are emptied: what ran before depends on the world outside; this process serves
+ *                            a client from now on, and may do no more than one needs
  *
  * Several cores are modelled one after the other in the guest's single thread: between these calls it does the share of
  * one of them in a parallel region, on a first level cache of its own and with counts of their own.
@@ -20,10 +21,17 @@
  * With the counts goes the number of threads that ran between the marks, so that nobody prices more than one of them;
  * one that spent the time waiting in a system call did not run.
  *
- * Arguments: out=DIR,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE,window=INSTRUCTIONS,cores=N,trace=1. With the last, the
+ * QEMU is no boundary between its guest and itself, so it is QEMU's process that is confined, from here: it gives up the
+ * files that are not its folder or what is in the list of ``read``, and a client's process most system calls.
+ *
+ * With ``tells``, where a client's process has its files is left in OUT/PID.folder.
+ *
+ * Arguments: out=DIR,read=FILE,tells=1,l1d=BYTES:WAYS:LINE,l2=BYTES:WAYS:LINE,window=INSTRUCTIONS,cores=N,trace=1. With the last, the
  * numbers of the blocks that ran between the marks go to OUT/PID.k.trace, in this order, as 32-bit words.
  * A fork copies all state, so each forked session counts for itself and writes under its own process id.
  */
+#define _GNU_SOURCE
+#include <linux/capability.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -32,7 +40,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+#include "landlock.h"
+#include "system_calls.h"
 
 /* The part of QEMU's plugin interface used here; its header is not packaged. PLUGIN_API is the interface's version: 1 up
  * to QEMU 8, 2 in 9.0, 3 from 9.1 on, which copies an instruction's bytes where 1 and 2 point to them. */
@@ -377,8 +389,8 @@ static void on_translation(plugin_id id, struct qemu_plugin_tb *tb)
     translated++;
 }
 
-/* By virtual CPU, of which every thread has one. Those beyond the last share its entry. */
-enum { THREADS = 1024 };
+/* By virtual CPU, of which every thread has one. There are no more threads than this. */
+enum { THREADS = 256 };
 static bool used[THREADS], waits[THREADS], ran[THREADS];
 
 static unsigned thread_of(unsigned vcpu)
@@ -490,6 +502,69 @@ static void empty_caches(void)
     }
 }
 
+static bool tells;
+
+static void tell_folder(void)
+{
+    char name[PATH_MAX + 32], folder[PATH_MAX];
+    snprintf(name, sizeof name, "%s/%d.folder", out_folder, getpid());
+    FILE *file = getcwd(folder, sizeof folder) ? fopen(name, "w") : NULL;
+    if (file) { /* the reader tells nothing without */
+        fputs(folder, file);
+        fclose(file);
+    }
+}
+
+/* The calls of a process that serves a client. With those of QEMU's other thread, which the client's code can reach. */
+static void confine_session(void)
+{
+    static bool done;
+    if (done)
+        return;
+    done = true;
+    if (tells)
+        tell_folder();
+    struct call_filter filter;
+    session_filter(&filter, EMULATED_SESSION, (uint32_t)getpid());
+    struct sock_fprog program = program_of(&filter);
+    if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program) != 0 && errno != ENOSYS &&
+        errno != EINVAL) /* a kernel without filters */
+        fail("cannot filter system calls");
+}
+
+/* What QEMU's process needs no more, once it has loaded its libraries: before its guest's program starts. */
+static bool confine_process(const char *list)
+{
+    struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+    struct __user_cap_data_struct none[2] = {{0}};
+    const struct rlimit nothing = {0, 0};
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* nobody of the same user looks into it or writes to it */
+    setrlimit(RLIMIT_CORE, &nothing);
+    setrlimit(RLIMIT_MEMLOCK, &nothing);
+    for (int capability = 0; capability < 64; capability++)
+        prctl(PR_CAPBSET_DROP, capability, 0, 0, 0);
+    syscall(SYS_capset, &header, none);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    int version = landlock_version();
+    FILE *names = fopen(list, "r");
+    if (!names || !version) {
+        if (names)
+            fclose(names);
+        return names != NULL;
+    }
+    int rules = landlock_begin(version, 0);
+    char name[PATH_MAX];
+    while (fgets(name, sizeof name, names)) {
+        name[strcspn(name, "\n")] = 0;
+        landlock_allow(rules, version, name, TO_READ);
+    }
+    fclose(names);
+    landlock_allow_system(rules, version);
+    landlock_allow(rules, version, ".", TO_READ | TO_WRITE);
+    landlock_allow(rules, version, out_folder, TO_READ | TO_WRITE);
+    return landlock_end(rules) == 0;
+}
+
 static void on_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1, uint64_t a2, uint64_t a3, uint64_t a4,
                        uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
@@ -498,8 +573,10 @@ static void on_syscall(plugin_id id, unsigned vcpu, int64_t number, uint64_t a1,
         _exit(a1); /* QEMU would take apart all translations first, and a forked session copy each page to do so */
     if (number == GETPRIORITY && a1 == SHARE)
         enter(a2 < core_count ? a3 : 0, a2 < core_count ? a2 : 0);
-    if (number == GETPRIORITY && a1 == EMPTY)
+    if (number == GETPRIORITY && a1 == EMPTY) {
         empty_caches();
+        confine_session();
+    }
     if (number != GETPRIORITY || a1 != MARK)
         return;
     if (a2)
@@ -516,6 +593,8 @@ static void on_syscall_return(plugin_id id, unsigned vcpu, int64_t number, int64
 
 static void on_thread(plugin_id id, unsigned vcpu)
 {
+    if (vcpu >= THREADS)
+        fail("the guest starts more threads than the plugin has room for");
     used[thread_of(vcpu)] = ran[thread_of(vcpu)] = true;
     waits[thread_of(vcpu)] = false;
 }
@@ -549,11 +628,15 @@ static bool make_core(struct core *made, const char *geometry)
 
 EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int argc, char **argv)
 {
-    const char *of_l1d = "";
+    const char *of_l1d = "", *readable = "";
     bool ok = true;
     for (int i = 0; i < argc; i++) {
         if (!strncmp(argv[i], "out=", 4))
             ok &= realpath(argv[i] + 4, out_folder) != NULL; /* absolute, because the guest may change its folder */
+        else if (!strncmp(argv[i], "read=", 5))
+            readable = argv[i] + 5;
+        else if (!strncmp(argv[i], "tells=", 6))
+            tells = atoi(argv[i] + 6);
         else if (!strncmp(argv[i], "l1d=", 4))
             of_l1d = argv[i] + 4;
         else if (!strncmp(argv[i], "l2=", 3))
@@ -581,6 +664,8 @@ EXPORT int qemu_plugin_install(plugin_id id, const struct qemu_info_t *info, int
     statistics = sparse(STATISTICS * sizeof *statistics);
     histories = sparse(HISTORIES * sizeof *histories);
     enter(0, 0);
+    if (*readable && !confine_process(readable))
+        fail("cannot confine QEMU to its files");
     qemu_plugin_register_vcpu_init_cb(id, on_thread);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translation);
     qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);

@@ -13,6 +13,7 @@ from .cached_build import cached_build
 
 HERE = Path(__file__).parent
 FLAGS = ("-O3", "-shared", "-fPIC", "-Wall")
+HEADERS = ("landlock.h", "system_calls.h")
 
 
 # From which QEMU on which version of the plugin interface is spoken (its include/qemu/qemu-plugin.h says what changed).
@@ -79,4 +80,5 @@ def _shared_library(name: str, command: list[str], install: str) -> Path:
             last_lines = "\n".join(done.stderr.strip().splitlines()[-8:])
             raise LinkFailed(f"{source.name} did not build:\n{last_lines}", "the C compiler is incomplete", install)
 
-    return cached_build(f"{name}.so", [source.read_bytes(), *command], build)
+    headers = [(HERE / header).read_bytes() for header in HEADERS]
+    return cached_build(f"{name}.so", [source.read_bytes(), *headers, *command], build)

@@ -1,9 +1,12 @@
-// System calls that a session may not make: what no operator, and nothing that serves one, ever needs.
+// Which system calls a session may make, on Linux and without any library: system_calls.h lists them.
 #pragma once
 
-// Whether the kernel filters system calls; an emulator, which makes them in the session's place, does not.
+// Whether this kernel filters system calls. QEMU's user emulation does not.
 bool SeccompAvailable();
 
-// For a session's process, and all threads that it starts. What is refused fails with EPERM, as for want of rights.
-// Returns whether the filter is in place.
+// From now on this process's new threads, and their cores, are decided on by whoever reads the descriptor that this
+// returns; -1 where the kernel does not ask (before Linux 5.9).
+int SuperviseThreads();
+
+// From now on, in this process and its threads; to be called with no_new_privs set and before any thread is started.
 bool FilterSystemCalls();

@@ -18,12 +18,16 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <iterator>
 #include <list>
 #include <memory>
 #include <sstream>
+#include <utility>
 #include <vector>
 
+#include "folders.h"
 #include "gate.h"
+#include "keeper.h"
 #include "net.h"
 #include "options.h"
 #include "seccomp.h"
@@ -41,7 +45,9 @@ constexpr int32_t kMaxKeyBytes = 4096;
 
 constexpr double kHandshakeS = 2;
 constexpr double kHangUpS = 2;  // a session whose client has gone may finish its call for so long
-constexpr size_t kMaxHandshakes = 64;
+constexpr size_t kMaxHandshakes = 64;  // that are under way; those that are done and wait for a session are apart
+constexpr size_t kMaxWaiting = 64;
+constexpr double kRemovalS = 10;  // what is left of sessions may take so long at the end
 constexpr int kRehearsalS = 5;  // a rehearsing client that says nothing for so long is hung up on
 
 int wakeup[2];  // signal handlers write here, which ends poll()
@@ -71,6 +77,8 @@ struct Handshake {
     return kHeaderBytes + KeyBytes() - received.size();
   }
   bool Complete() const { return BytesMissing() == 0; }
+  bool gone = false;
+  bool waiting = false;  // complete, admitted, and all sessions are taken
   int32_t KeyBytes() const { return ReadWireInt(received.data() + sizeof(int32_t)); }
   bool Knocks() const { return received.size() >= sizeof(int32_t) && ReadWireInt(received.data()) == kKnockMagic; }
   std::string WholeKey() const { return received.substr(kHeaderBytes); }
@@ -85,6 +93,7 @@ struct Session {
   pid_t pid;
   int fd;  // kept open beside the child's own: to tell the client why its session ended
   std::string peer, folder;
+  int folder_fd;
   TimePoint started = Clock::now();
   TimePoint deadline = kNever;
   double timeout_s = 0;
@@ -125,12 +134,6 @@ std::string Number(double value) {
   return text;
 }
 
-void RemoveFolder(const std::string& folder) {
-  std::error_code error;
-  fs::remove_all(folder, error);
-  if (error) fprintf(stderr, "cannot remove %s: %s\n", folder.c_str(), error.message().c_str());
-}
-
 class Server {
  public:
   explicit Server(Options options) : gate_(options.secret) {
@@ -159,9 +162,14 @@ class Server {
   bool IsRehearsal(const std::vector<std::string>& client_options) const;
   void JoinTracker();
   void Rehearse(const Handshake& handshake);
-  [[noreturn]] void BecomeSession(int fd, const std::string& folder, pid_t parent);
+  [[noreturn]] void BecomeSession(int fd, const std::string& folder, int folder_fd, pid_t parent);
+  [[noreturn]] void ServeConfined(int fd, const std::string& folder, int folder_fd);
+  void CloseServersFiles(int kept);
+  void MakeRoom();
   void StopOverdueSessions();
   void ReapSessions();
+  void Remove(int folder_fd, const std::string& folder);
+  void AwaitRemovals();
   void CloseSession(Session& session, int status);
   void ReadSignals();
 
@@ -275,12 +283,15 @@ void Server::Run() {
     ReapSessions();
   }
   for (Handshake& handshake : handshakes_) close(handshake.fd);
-  for (Session& session : sessions_) {
+  handshakes_.clear();
+  std::list<Session> left = std::exchange(sessions_, {});
+  for (const Session& session : left) {
     kill(session.pid, SIGKILL);
     waitpid(session.pid, nullptr, 0);
-    RemoveFolder(session.folder);
+    Remove(session.folder_fd, session.folder);
   }
-  if (remove_work_dir_) RemoveFolder(work_dir_);
+  AwaitRemovals();
+  if (remove_work_dir_) RemoveFolderWhole(OpenFolder(work_dir_), work_dir_);
 }
 
 // Waits for the next event or the next deadline, and takes in what has arrived.
@@ -288,14 +299,14 @@ void Server::Poll() {
   std::vector<pollfd> fds{{wakeup[0], POLLIN, 0}};
   TimePoint wake = kNever;
   auto watch = [&](int fd, short events) { fds.push_back({fd, events, 0}); };
-  if (handshakes_.size() < kMaxHandshakes) watch(listen_fd_, POLLIN);
+  watch(listen_fd_, POLLIN);
   if (tracker_) {
     if (tracker_->fd() >= 0) watch(tracker_->fd(), tracker_->PollEvents());
     wake = std::min(wake, tracker_->NextTick());
   }
   for (const Handshake& handshake : handshakes_) {
-    if (handshake.Complete()) continue;  // waits for a session to end
-    watch(handshake.fd, POLLIN);
+    watch(handshake.fd, handshake.waiting ? POLLRDHUP : POLLIN);
+    if (handshake.waiting) continue;  // for a session to end, or for its client to leave
     wake = std::min(wake, handshake.deadline);
   }
   for (const Session& session : sessions_) {
@@ -318,7 +329,12 @@ void Server::Poll() {
     if (session.hang_up_deadline == kNever && ready(session.fd)) session.hang_up_deadline = After(kHangUpS);
   }
   for (Handshake& handshake : handshakes_) {
-    if (!handshake.Complete() && ready(handshake.fd)) Receive(handshake);
+    if (!ready(handshake.fd)) continue;
+    if (handshake.waiting) {
+      handshake.gone = true;
+    } else {
+      Receive(handshake);
+    }
   }
   // Last, since both may open descriptors under numbers that poll() has just reported on.
   if (tracker_ && tracker_->fd() >= 0 && ready(tracker_->fd())) tracker_->OnReady();
@@ -343,7 +359,17 @@ void Server::Accept() {
   setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
   setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof(interval_s));
+  MakeRoom();
   handshakes_.push_back({fd, PeerText(address)});
+}
+
+// A client says what it wants within milliseconds: when there are too many at it, the one that has taken longest goes.
+void Server::MakeRoom() {
+  auto unfinished = [](const Handshake& handshake) { return !handshake.waiting; };
+  if (std::count_if(handshakes_.begin(), handshakes_.end(), unfinished) < static_cast<long>(kMaxHandshakes)) return;
+  auto oldest = std::find_if(handshakes_.begin(), handshakes_.end(), unfinished);
+  close(oldest->fd);
+  handshakes_.erase(oldest);
 }
 
 void Server::Receive(Handshake& handshake) {
@@ -416,6 +442,10 @@ bool Server::Proves(Handshake& handshake, const std::string& session_name) {
 
 // Returns true once the handshake is over: refused, given up, or a session.
 bool Server::Answer(Handshake& handshake) {
+  if (handshake.gone) {
+    close(handshake.fd);
+    return true;
+  }
   if (!handshake.Sane() || (!handshake.Complete() && Clock::now() >= handshake.deadline)) {
     fprintf(stderr, "%s: not a TVM RPC client, or too slow\n", handshake.peer.c_str());
     close(handshake.fd);
@@ -445,7 +475,16 @@ bool Server::Answer(Handshake& handshake) {
     close(handshake.fd);
     return true;
   }
-  if (sessions_.size() >= static_cast<size_t>(options_.max_sessions)) return false;
+  if (sessions_.size() >= static_cast<size_t>(options_.max_sessions)) {
+    auto waiting = std::count_if(handshakes_.begin(), handshakes_.end(), [](auto& other) { return other.waiting; });
+    if (!handshake.waiting && waiting >= static_cast<long>(kMaxWaiting)) {
+      fprintf(stderr, "%s: refused, %zu clients wait for a session already\n", handshake.peer.c_str(), kMaxWaiting);
+      close(handshake.fd);
+      return true;
+    }
+    handshake.waiting = true;
+    return false;
+  }
 
   std::string server_key = "server:" + options_.key;
   if (SendWhole(handshake.fd, WireInt(kRPCSuccess) + WireInt(server_key.size()) + server_key)) {
@@ -473,27 +512,33 @@ void Server::Rehearse(const Handshake& handshake) {
     SetBlocking(handshake.fd, true);
     timeval limit{kRehearsalS, 0};
     setsockopt(handshake.fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-    RehearseSession(handshake.fd, {folder, options_.limits, options_.cost_socket, options_.modelled_cores});
-    RemoveFolder(folder);
+    RehearseSession(handshake.fd, {folder, options_.limits, options_.cost_socket, options_.modelled_cores, Keeper()});
+    RemoveFolderWhole(OpenFolder(folder), folder);
   }
   close(handshake.fd);
   JoinTracker();
 }
 
 void Server::StartSession(const Handshake& handshake, double timeout_s) {
+  rehearsed_ = true;  // or it is too late for it
   std::string folder = work_dir_ + "/session-XXXXXX";
   pid_t parent = getpid();
-  pid_t pid = mkdtemp(folder.data()) ? fork() : -1;
-  if (pid == 0) BecomeSession(handshake.fd, folder, parent);
+  int folder_fd = mkdtemp(folder.data()) ? OpenFolder(folder) : -1;
+  PreferForOom(true);
+  pid_t pid = folder_fd >= 0 ? fork() : -1;
+  if (pid == 0) BecomeSession(handshake.fd, folder, folder_fd, parent);
+  int failure = errno;
+  PreferForOom(false);
   if (pid < 0) {
-    std::string reason = strerror(errno);
+    std::string reason = strerror(failure);
+    if (folder_fd >= 0) Remove(folder_fd, folder);
     fprintf(stderr, "%s: cannot start a session: %s\n", handshake.peer.c_str(), reason.c_str());
     SendSessionError(handshake.fd, "the device cannot start a session: " + reason);
     close(handshake.fd);
     if (tracker_) tracker_->Offer();  // the tracker has given the key away
     return;
   }
-  Session session{pid, handshake.fd, handshake.peer, folder};
+  Session session{pid, handshake.fd, handshake.peer, folder, folder_fd};
   session.timeout_s = timeout_s;
   if (timeout_s > 0) session.deadline = After(timeout_s);
   sessions_.push_back(session);
@@ -502,25 +547,46 @@ void Server::StartSession(const Handshake& handshake, double timeout_s) {
           timeout_s > 0 ? (", at most " + Number(timeout_s) + " s").c_str() : "");
 }
 
-void Server::BecomeSession(int fd, const std::string& folder, pid_t parent) {
+void Server::BecomeSession(int fd, const std::string& folder, int folder_fd, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(1);  // the parent died before prctl
   for (int signal_number : {SIGTERM, SIGINT, SIGCHLD}) signal(signal_number, SIG_DFL);
-  // A connection ends for its client when nobody holds it any more: other clients' must not be held here. Closing
-  // "everything above 2" instead would close descriptors of the emulator under qemu-user.
-  for (int other : {listen_fd_, wakeup[0], wakeup[1]}) close(other);
-  if (tracker_ && tracker_->fd() >= 0) close(tracker_->fd());
-  for (const Session& session : sessions_) close(session.fd);
-  for (const Handshake& handshake : handshakes_) {
-    if (handshake.fd != fd) close(handshake.fd);
-  }
+  CloseServersFiles(fd);
+  LeaveTerminal();
   dup2(STDERR_FILENO, STDOUT_FILENO);  // stdout carries the one line that says where the server listens
   gate_.Forget();
   SetBlocking(fd, true);
   if (chdir(folder.c_str()) != 0) _exit(1);
+  if (filters_) ServeConfined(fd, folder, folder_fd);
+  close(folder_fd);
   if (options_.cost_socket.empty()) Confine(options_.limits);  // under an emulator it would bind the emulator
-  if (filters_ && !FilterSystemCalls()) _exit(1);
-  ServeSession(fd, {folder, options_.limits, options_.cost_socket, options_.modelled_cores});
+  ServeSession(fd, {folder, options_.limits, options_.cost_socket, options_.modelled_cores, Keeper()});
+}
+
+// A connection ends for its client when nobody holds it any more: other clients' must not be held by a session. Closing
+// "everything above 2" instead would close descriptors of the emulator under qemu-user.
+void Server::CloseServersFiles(int kept) {
+  for (int other : {listen_fd_, wakeup[0], wakeup[1]}) close(other);
+  if (tracker_ && tracker_->fd() >= 0) close(tracker_->fd());
+  for (const Session& session : sessions_) {
+    close(session.fd);
+    close(session.folder_fd);
+  }
+  for (const Handshake& handshake : handshakes_) {
+    if (handshake.fd != kept) close(handshake.fd);
+  }
+}
+
+// Where the kernel filters system calls, the session reads files alone, and its keeper writes them.
+void Server::ServeConfined(int fd, const std::string& folder, int folder_fd) {
+  Keeper keeper = StartKeeper(folder_fd, folder, options_.limits.disk_bytes);
+  if (!keeper.there()) _exit(1);
+  CloseAllBut({fd, keeper.fd()});
+  Confine(options_.limits);
+  int listener = SuperviseThreads();
+  if (listener >= 0) keeper.Supervise(listener);
+  if (!ConfineFiles(folder) || !FilterSystemCalls()) _exit(1);
+  ServeSession(fd, {folder, options_.limits, options_.cost_socket, options_.modelled_cores, keeper});
 }
 
 void Server::StopOverdueSessions() {
@@ -532,15 +598,15 @@ void Server::StopOverdueSessions() {
   }
 }
 
+// Sessions, keepers that have outlived theirs, and who removes what sessions left.
 void Server::ReapSessions() {
-  for (auto session = sessions_.begin(); session != sessions_.end();) {
-    int status = 0;
-    if (waitpid(session->pid, &status, WNOHANG) != session->pid) {
-      ++session;
-      continue;
-    }
-    CloseSession(*session, status);
-    session = sessions_.erase(session);
+  int status = 0;
+  for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+    auto session = std::find_if(sessions_.begin(), sessions_.end(), [pid](auto& other) { return other.pid == pid; });
+    if (session == sessions_.end()) continue;
+    Session ended = *session;
+    sessions_.erase(session);
+    CloseSession(ended, status);
     if (tracker_) tracker_->Offer();
   }
 }
@@ -563,14 +629,37 @@ void Server::CloseSession(Session& session, int status) {
   }
   fprintf(stderr, "%s: session %d %s after %.1f s\n", session.peer.c_str(), session.pid, how.c_str(), lasted_s);
   close(session.fd);
-  RemoveFolder(session.folder);
+  Remove(session.folder_fd, session.folder);
+}
+
+// The session's keeper removes its folder; where there is none, this does. A folder can be made to take long, and the
+// server waits for nobody: then a process of its own removes it.
+void Server::Remove(int folder_fd, const std::string& folder) {
+  if (filters_) {
+    close(folder_fd);
+    return;
+  }
+  if (RemoveFolderQuickly(folder_fd, folder)) return;
+  if (fork() == 0) {
+    CloseServersFiles(-1);
+    RemoveFolderWhole(folder_fd, folder);
+    _exit(0);
+  }
+  close(folder_fd);
+}
+
+void Server::AwaitRemovals() {
+  TimePoint deadline = After(kRemovalS);
+  while (waitpid(-1, nullptr, WNOHANG) >= 0 && Clock::now() < deadline) usleep(1000);
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   Server server(ParseOptions(argc, argv));
+  BeUnseen();
   std::string error = server.Open();
+  LeaveEnvironment();
   if (!error.empty()) {
     fprintf(stderr, "tvm_shufflenet_server: %s\n", error.c_str());
     return 1;

@@ -107,16 +107,17 @@ void CheckMachine(const fs::path& file) {
 
 // Loads a copy under a name of its own: a later upload under the same name would otherwise overwrite the pages of the
 // library that is mapped, and loading it would return the old one, since the loader knows libraries by path.
-ffi::Any LoadModule(const fs::path& folder, const std::string& name) {
+ffi::Any LoadModule(const fs::path& folder, const Keeper& keeper, const std::string& name) {
   static int loaded = 0;
   fs::path uploaded = ClientFile(folder, name);
   CheckMachine(uploaded);
   fs::path copy = folder / ("loaded-" + std::to_string(++loaded) + "-" + name);
-  fs::copy_file(uploaded, copy, fs::copy_options::overwrite_existing);
+  if (keeper.there()) keeper.Copy(name, copy.filename());
+  else fs::copy_file(uploaded, copy, fs::copy_options::overwrite_existing);
   return CallGlobal("ffi.ModuleLoadFromFile", ffi::String(copy.string()));
 }
 
-// Each file is limited by the system (sandbox.h); this is for many.
+// In a session without a keeper. Each file is limited by the system (sandbox.h); this is for many.
 void CheckDisk(const fs::path& folder, int64_t limit_bytes) {
   int64_t bytes = 0;
   for (const auto& entry : fs::directory_iterator(folder)) {
@@ -164,16 +165,35 @@ std::string Receipt(const fs::path& file) {
   return text + " " + Hex(Sha256(text));
 }
 
+// In place of TVM's own, which write themselves.
+void UseKeeper(const fs::path& folder, const Keeper& keeper) {
+  Register("tvm.rpc.server.upload", [folder, keeper](ffi::PackedArgs args) {
+    auto name = args[0].cast<std::string>();
+    ClientFile(folder, name);
+    keeper.Write(name, args[1].cast<std::string>());
+    return ffi::Any();
+  });
+  Register("tvm.rpc.server.remove", [folder, keeper](ffi::PackedArgs args) {
+    auto name = args[0].cast<std::string>();
+    if (fs::exists(ClientFile(folder, name)) && !name.empty()) keeper.Remove(name);
+    return ffi::Any();
+  });
+}
+
 void RegisterGlobals(const SessionConfig& config) {
   fs::path folder = config.folder;
   bool modelled = !config.cost_socket.empty();
   // TVM's own upload, download and remove ask this function where a client's file is.
-  Register("tvm.rpc.server.workpath", [folder, disk_bytes = config.limits.disk_bytes](ffi::PackedArgs args) {
+  int64_t disk_bytes = config.keeper.there() ? 0 : config.limits.disk_bytes;
+  Register("tvm.rpc.server.workpath", [folder, disk_bytes](ffi::PackedArgs args) {
     CheckDisk(folder, disk_bytes);
     return ffi::Any(ffi::String(ClientFile(folder, args[0].cast<std::string>()).string()));
   });
   Register("tvm.rpc.server.load_module",
-           [folder](ffi::PackedArgs args) { return LoadModule(folder, args[0].cast<std::string>()); });
+           [folder, keeper = config.keeper](ffi::PackedArgs args) {
+             return LoadModule(folder, keeper, args[0].cast<std::string>());
+           });
+  if (config.keeper.there()) UseKeeper(folder, config.keeper);
   Register("tvm.rpc.server.listdir", [folder](ffi::PackedArgs) { return ffi::Any(ffi::String(ListFolder(folder))); });
   Register("tvm_shufflenet.server_info",
            [modelled, cores = config.modelled_cores](ffi::PackedArgs) {
@@ -213,6 +233,7 @@ void RehearseSession(int fd, const SessionConfig& config) {
   } catch (const std::exception& error) {
     fprintf(stderr, "rehearsal: %s\n", error.what());
   }
+  LeaveCostService();
 }
 
 void ServeSession(int fd, const SessionConfig& config) {

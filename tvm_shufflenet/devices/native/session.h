@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "keeper.h"
 #include "sandbox.h"
 
 struct SessionConfig {
@@ -10,6 +11,7 @@ struct SessionConfig {
   Limits limits;
   std::string cost_socket;  // empty: measure; otherwise the service that prices what was executed
   int modelled_cores = 1;   // with a cost socket: how many cores share a parallel region
+  Keeper keeper;            // writes the files; without one the session does
 };
 
 // Serves the client on `fd` until it leaves. Runs in a process of its own and ends it.
