@@ -107,9 +107,10 @@ def test_nan_and_infinity_pass_through_as_in_torch(kind, relu):
 
 
 def test_a_maximum_of_bit_patterns_is_torch_s():
-    """Both zeros, both signs of NaN, infinity."""
+    """Both zeros, beside numbers as well, both signs of NaN, infinity."""
     kernel = Pooling(1, 4, 9, 23, non_negative=True)
     data = np.maximum(draw(1, 4, 9, 23), 0)
+    data[data == 0] = -0.0
     data[0, 1, 4], data[0, 2, 3] = np.nan, -np.float32(np.nan)
     data[0, 3], data[0, 0, 5] = -0.0, np.inf
     assert np.isnan(operands(kernel, data)[0][-1]).any()

@@ -149,9 +149,11 @@ class Pooling:
 
 
 def _bits(vector: ir.Expr, lanes: int) -> ir.Expr:
-    """The bit patterns, in whose order as unsigned integers every NaN is above infinity. The sum makes -0.0 a 0.0."""
-    zero = T.float32(0) if lanes == 1 else T.broadcast(T.float32(0), lanes)
-    return T.reinterpret("uint32" if lanes == 1 else f"uint32x{lanes}", vector + zero)
+    """The bit patterns without the sign, in whose order as unsigned integers every NaN is above infinity: there is no
+    other sign than those of -0.0 and of NaN."""
+    dtype, magnitude = ("uint32" if lanes == 1 else f"uint32x{lanes}"), T.uint32(0x7FFFFFFF)
+    mask = magnitude if lanes == 1 else T.broadcast(magnitude, lanes)
+    return tirx.bitwise_and(T.reinterpret(dtype, vector), mask)
 
 
 def _larger(value: ir.Expr, so_far: ir.Expr) -> ir.Expr:
