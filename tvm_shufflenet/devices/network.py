@@ -63,8 +63,8 @@ class Network:
             raise device_failed(self.device, "failed while running the network", exc) from exc
 
     def run_again(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The output for ``data``, and what the tensor of it holds then: here the network reads the caller's own tensor,
-        as in an application, where ``run`` reads a copy that TVM's VM makes of it."""
+        """The output for ``data``, and what the tensor of it holds then: here the network reads the caller's own
+        tensor, as in an application, where ``run`` reads a copy that TVM's VM makes of it."""
         try:
             given = tvm.runtime.tensor(data, self._cpu)
             found = self._machine["main"](given)

@@ -70,8 +70,9 @@ class OnnxModel(Model):
 
     def in_float64(self, data: np.ndarray) -> np.ndarray | None:
         """As NumPy has it: weights stay float32, and every operation with a float64 operand is one in float64."""
+        name = self.proto.graph.output[0].name
         try:
-            output = _evaluate(self.proto, data.astype(np.float64))[self.proto.graph.output[0].name]
+            output = EVALUATOR.evaluate(self.proto, data.astype(np.float64), [name])[name]
         except Exception:  # an operator that is fixed to float32
             return None
         return output if output.dtype == np.float64 else None
