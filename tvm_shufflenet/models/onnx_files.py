@@ -70,6 +70,8 @@ class OnnxModel(Model):
 
     def in_float64(self, data: np.ndarray) -> np.ndarray | None:
         """As NumPy has it: weights stay float32, and every operation with a float64 operand is one in float64."""
+        from .onnx_engines import EVALUATOR
+
         name = self.proto.graph.output[0].name
         try:
             output = EVALUATOR.evaluate(self.proto, data.astype(np.float64), [name])[name]
