@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 import tvm
 from kernels import HOST, module
 from tvm import tirx
+from tvm.s_tir import Schedule
 
 from tvm_shufflenet.graph.tasks import argument_shapes
+from tvm_shufflenet.library.keep_nan import KeepNaN
 from tvm_shufflenet.library.lowering import PIPELINE, STACK_BYTES, on_stack
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
@@ -49,3 +52,45 @@ def test_the_result_is_the_same_to_the_bit():
         results.append(tensors[-1].numpy())
     np.testing.assert_array_equal(*results)
     assert not np.array_equal(results[0], arguments[-1])
+
+
+@pytest.mark.parametrize("vectorised", [False, True])
+@pytest.mark.parametrize("how", ["relu", "clip", "maximum", "minimum", "max pool"])
+def test_a_nan_stays(how, vectorised):
+    """On either side, as in PyTorch; TVM's own lowering loses it."""
+    from tvm import te, topi
+
+    one, other = (te.placeholder((1, 1, 8, 8), name=name) for name in ("one", "other"))
+    result = {
+        "relu": lambda: topi.nn.relu(one),
+        "clip": lambda: topi.clip(one, -0.5, 0.5),
+        "maximum": lambda: topi.maximum(one, other),
+        "minimum": lambda: topi.minimum(one, other),
+        "max pool": lambda: topi.nn.pool2d(one, (3, 3), (1, 1), (1, 1), (1, 1, 1, 1), "max"),
+    }[how]()
+    schedule = Schedule(te.create_prim_func([one, other, result]))
+    if vectorised and how != "max pool":
+        for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+            schedule.vectorize(schedule.get_loops(block)[-1])
+    library = tvm.compile(schedule.mod, find_target("local").tvm(), tir_pipeline=PIPELINE)
+    first, second = np.random.default_rng(0).standard_normal((2, 1, 1, 8, 8), dtype=np.float32)
+    first[..., 2, 3], second[..., 5, 6] = np.nan, np.nan
+    output = tvm.runtime.tensor(np.zeros((1, 1, 8, 8), np.float32))
+    library["main"](tvm.runtime.tensor(first), tvm.runtime.tensor(second), output)
+    ours, data = torch.from_numpy(output.numpy()), (torch.from_numpy(first), torch.from_numpy(second))
+    expected = {
+        "relu": lambda one, _: one.relu(),
+        "clip": lambda one, _: one.clamp(-0.5, 0.5),
+        "maximum": torch.maximum,
+        "minimum": torch.minimum,
+        "max pool": lambda one, _: torch.nn.functional.max_pool2d(one, 3, 1, 1),
+    }[how](*data)
+    assert expected.isnan().any() and torch.equal(ours.nan_to_num(99), expected.nan_to_num(99))
+
+
+def test_whole_numbers_are_compared_as_before():
+    value = tirx.Var("value", "int32")
+    body = tirx.Evaluate(tirx.Max(value, tirx.IntImm("int32", 0)))
+    function = tirx.PrimFunc([value], body)
+    kept = KeepNaN()(tvm.IRModule({"main": function.with_attr("global_symbol", "main")}))
+    tvm.ir.assert_structural_equal(kept["main"].body, body, map_free_vars=True)

@@ -29,6 +29,7 @@ from tvm_shufflenet.library import package as packages
 from tvm_shufflenet.library.licences import FOLDER
 from tvm_shufflenet.library.link import CC_VARIABLE, elf_machine, link, linker_command, trial_command
 from tvm_shufflenet.library.package import (
+    ANSWERS,
     MANIFEST,
     REFERENCE,
     Manifest,
@@ -120,8 +121,8 @@ def test_every_command_takes_an_archive(imported, local, tmp_path):
     assert timing.latency_us == bench.latency.to_json()
 
 
-def test_a_package_is_four_files_and_the_licences(compiled):
-    assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, REFERENCE, SBOM, "tiny.so", FOLDER])
+def test_a_package_is_five_files_and_the_licences(compiled):
+    assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, REFERENCE, ANSWERS, SBOM, "tiny.so", FOLDER])
     assert os.access(compiled.library, os.X_OK)
     assert oct(compiled.folder.stat().st_mode & 0o777) == "0o755", "not as private as a temporary folder"
 
@@ -197,7 +198,7 @@ def test_a_timing_replaces_that_of_the_same_device_and_threads(copy):
     package.add_timing(Timing(board, 2, {"median": 1.0}))
     timings = Package(copy).manifest.timings
     assert [(t.threads, t.latency_us["median"]) for t in timings] == [(1, 2.0), (2, 1.0)]
-    assert sorted(os.listdir(copy)) == sorted([MANIFEST, REFERENCE, SBOM, "tiny.so", FOLDER])
+    assert sorted(os.listdir(copy)) == sorted([MANIFEST, REFERENCE, ANSWERS, SBOM, "tiny.so", FOLDER])
 
 
 def test_a_manifest_of_a_later_version_may_say_more(copy):

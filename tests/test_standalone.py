@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ from tvm_shufflenet.library.symbols import undefined_symbols
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.models.shufflenet_v2 import ShuffleUnit as ShuffleUnitV2
+from tvm_shufflenet.probes import PROBES, REFERENCE, probe
 from tvm_shufflenet.standalone import build as building
 from tvm_shufflenet.standalone import source
 from tvm_shufflenet.standalone.arena import Range, aligned, place
@@ -537,6 +539,65 @@ def test_a_wrong_answer_shows_no_time(small, tmp_path):
     assert done.returncode == 5 and done.stdout == "" and "from PyTorch" in done.stderr
     done = subprocess.run([built.bench, "--repeat", "1", "--json"], capture_output=True, text=True)
     assert done.returncode == 5 and json.loads(done.stdout)["output"]["ok"] is False
+
+
+@pytest.mark.parametrize("name", ["other", "denormal", "NaN"])
+def test_an_answer_that_is_right_for_one_input_only_shows_no_time(small, tmp_path, name):
+    scheduled = workflow.schedule_untuned(small.module, HOST)
+    right = {answer.probe: answer for answer in small.answers.each}
+    wrong = np.nan_to_num(right[name].expected, nan=1.0) + np.float32(1)
+    each = [replace(answer, expected=wrong) if answer.probe == name else answer for answer in small.answers.each[1:]]
+    data, answers = [small.input], [small.reference]
+    built = building.build_standalone(
+        scheduled.module, HOST, "small", data, answers, small.tolerance, tmp_path / "built", probes=each
+    )
+    done = subprocess.run([built.bench, "--repeat", "1"], capture_output=True, text=True)
+    assert done.returncode == 5 and done.stdout == "" and f'for the input "{name}"' in done.stderr
+    facts = json.loads(subprocess.run([built.bench, "--repeat", "1", "--json"], capture_output=True).stdout)
+    assert facts["output"]["ok"] is False and facts["output"]["inputs"] < len(right)
+
+
+@I.ir_module
+class Overwrites:
+    """x + 1, with an element of x changed afterwards."""
+
+    @T.prim_func
+    def add(x: T.Buffer((2, 8), "float32"), y: T.Buffer((2, 8), "float32")):
+        T.func_attr({"tirx.noalias": True})
+        for i, j in T.grid(2, 8):
+            y[i, j] = x[i, j] + T.float32(1)
+        x[1, 3] = x[1, 3] + T.float32(1)
+
+    @R.function
+    def main(x: R.Tensor((2, 8), "float32")) -> R.Tensor((2, 8), "float32"):
+        cls = Overwrites
+        with R.dataflow():
+            y = R.call_tir(cls.add, (x,), out_ty=R.Tensor((2, 8), "float32"))
+            R.output(y)
+        return y
+
+
+def test_a_benchmark_that_overwrites_its_input_shows_no_time(tmp_path):
+    data = np.arange(16, dtype=np.float32).reshape(2, 8)
+    built = building.build_standalone(Overwrites, HOST, "small", [data], [data + 1], 1e-6, tmp_path / "built")
+    done = subprocess.run([built.bench, "--repeat", "1"], capture_output=True, text=True)
+    assert done.returncode == 5 and done.stdout == "" and "the input is overwritten" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="missing: cc")
+def test_c_makes_the_same_inputs_bit_by_bit(tmp_path):
+    command = ["cc", "-std=c11", "-O2", "-fPIC", "-shared", *building.native("probes.c"), "-o", "probes.so"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    make = ctypes.CDLL(str(tmp_path / "probes.so")).make_probe
+    for shape in ((1, 3, 7, 5), (1, 1, 1, 2), (1, 1, 1, 1)):
+        data = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+        for name in [name for name in PROBES if name != REFERENCE]:
+            made = np.empty_like(data)
+            assert make(name.encode(), data.ctypes, made.ctypes, ctypes.c_size_t(data.size)) == 0
+            np.testing.assert_array_equal(made, probe(name, data))
+            finite = np.isfinite(made)
+            assert made[finite].tobytes() == probe(name, data)[finite].tobytes()
+    assert make(b"stranger", data.ctypes, made.ctypes, ctypes.c_size_t(data.size)) == -1
 
 
 # Under watch: sanitizers, and a counter of allocations

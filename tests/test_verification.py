@@ -59,7 +59,7 @@ def expect(array: np.ndarray) -> Reference:
     """What ``reference`` would keep of an operator whose only argument ends as ``array``."""
     from tvm_shufflenet.tuning.verification import _allowed
 
-    return Reference((tuple(digest(array)),), (tuple(_allowed(array)),))
+    return Reference((tuple(digest(array)),), (tuple(_allowed(np.zeros_like(array), array, array)),))
 
 
 def results(shape=(24, 28, 28)) -> np.ndarray:

@@ -13,19 +13,26 @@ import numpy as np
 import pytest
 import tvm
 from kernels import module
+from torch import nn
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
+from tvm.script import ir as I
+from tvm.script import relax as R
+from tvm.script import tirx as T
 
 from tvm_shufflenet import cli, reproducer, toolchain, verify, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.bare import BareEmulator
 from tvm_shufflenet.devices.checking import checking_device
-from tvm_shufflenet.errors import BadInput, DeployError, ToolMissing, WrongResult
+from tvm_shufflenet.errors import BadInput, DeployError, PackageInvalid, ToolMissing, WrongResult
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import operator_tasks
+from tvm_shufflenet.library.build import Scheduled, build
+from tvm_shufflenet.library.link import linker_command
 from tvm_shufflenet.library.package import NEVER_VERIFIED, Package
-from tvm_shufflenet.models import find_model
+from tvm_shufflenet.models import Model, find_model
 from tvm_shufflenet.operators.pointwise import Pointwise
+from tvm_shufflenet.probes import INFINITE, NAN
 from tvm_shufflenet.schedules.admitted import INSTRUCTIONS
 from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.toolchain import TVM_VERSION
@@ -283,3 +290,125 @@ def test_a_folder_that_is_no_reproducer_is_refused(reproducers, damage, tmp_path
         path.write_text(changed if damage == "garbage" else json.dumps(changed))
     with checking_device(LOCAL) if damage == "cut" else contextlib.nullcontext() as device, pytest.raises(BadInput):
         reproducer.replay(folder, device)
+
+
+# A library that does not do again what it did at first
+
+
+@I.ir_module
+class Overwrites:
+    """x + 1, with an element of x changed afterwards."""
+
+    @T.prim_func
+    def add(x: T.Buffer((1, 4, 8, 8), "float32"), y: T.Buffer((1, 4, 8, 8), "float32")):
+        T.func_attr({"tirx.noalias": True})
+        for i, j, k in T.grid(4, 8, 8):
+            y[0, i, j, k] = x[0, i, j, k] + T.float32(1)
+        x[0, 1, 2, 3] = x[0, 1, 2, 3] + T.float32(1)
+
+    @R.function
+    def main(x: R.Tensor((1, 4, 8, 8), "float32")) -> R.Tensor((1, 4, 8, 8), "float32"):
+        cls = Overwrites
+        with R.dataflow():
+            y = R.call_tir(cls.add, (x,), out_ty=R.Tensor((1, 4, 8, 8), "float32"))
+            R.output(y)
+        return y
+
+
+@I.ir_module
+class Accumulates:
+    """x + 1 at first, and more each time: what a run leaves behind, the next one reads."""
+
+    @T.prim_func
+    def add(x: T.Buffer((1, 4, 8, 8), "float32"), k: T.Buffer((1,), "float32"), y: T.Buffer((1, 4, 8, 8), "float32")):
+        T.func_attr({"tirx.noalias": True})
+        k[0] = k[0] + T.float32(1)
+        for i, j, m in T.grid(4, 8, 8):
+            y[0, i, j, m] = x[0, i, j, m] + k[0]
+
+    @R.function
+    def main(x: R.Tensor((1, 4, 8, 8), "float32")) -> R.Tensor((1, 4, 8, 8), "float32"):
+        cls = Accumulates
+        with R.dataflow():
+            y = R.call_tir(cls.add, (x, R.const(np.zeros(1, "float32"))), out_ty=R.Tensor((1, 4, 8, 8), "float32"))
+            R.output(y)
+        return y
+
+
+class AddsOne(nn.Module):
+    def forward(self, data):
+        return data + 1
+
+
+@pytest.fixture(scope="module")
+def adds_one():
+    return workflow.import_model(Model("adds_one", (1, 4, 8, 8), AddsOne().eval()))
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Overwrites, r"overwrites its input, 1 of 256 elements"),
+        (Accumulates, r"differs by 1 from its own first run on the same input"),
+    ],
+)
+def test_a_library_that_is_right_once_makes_no_package(adds_one, module, words, reproducers, tmp_path):
+    scheduled = Scheduled(module, (), {})
+    for target in (LOCAL, ARM64):
+        shutil.rmtree(reproducers, ignore_errors=True)
+        library = build(scheduled, target, tmp_path / f"{target.name}.so", linker_command(target)).path
+        with checking_device(target) as device:
+            with pytest.raises(WrongResult, match=words):
+                verify.verify(verify.Candidate(adds_one, target, scheduled, (), library, None), device)
+            (folder,) = reproducers.iterdir()
+            assert re.search(words, reproducer.replay(folder, device))
+
+
+def test_a_library_that_is_right_for_one_input_makes_no_package(adds_one, tmp_path):
+    """Also one that ignores its input, and one that loses a NaN."""
+    answers = adds_one.answers
+    for number, answer in enumerate(answers.each[1:], 1):
+        wrong = replace(answer, expected=answer.expected + np.float32(2 * answer.tolerance + 1e-30))
+        if answer.probe in (NAN, INFINITE):
+            wrong = replace(answer, expected=np.nan_to_num(answer.expected, nan=1.0, posinf=1.0, neginf=1.0))
+        each = (*answers.each[:number], wrong, *answers.each[number + 1 :])
+        other = replace(adds_one)
+        other.__dict__["answers"] = replace(answers, each=each)
+        with checking_device(LOCAL) as device, pytest.raises(WrongResult, match=rf"\(input: {answer.probe}\)"):
+            workflow.compile_package(other, LOCAL, None, tmp_path / "package", device=device)
+    assert not (tmp_path / "package").exists()
+
+
+class Deaf(nn.Module):
+    def forward(self, data):
+        return data * 1e-6 + 3
+
+
+def test_a_network_that_is_nearly_deaf_is_compiled_and_timed_but_not_verified(tmp_path, capfd):
+    imported = workflow.import_model(Model("deaf", (1, 4, 8, 8), Deaf().eval()))
+    with checking_device(LOCAL) as device:
+        package = workflow.compile_package(imported, LOCAL, None, tmp_path / "package", device=device)
+    verified = package.manifest.verified
+    assert verified.ran and not verified.holds and "a library that ignores its input could pass" in verified.reason
+    assert cli.main(["bench", str(package.path), "--repeat", "1", "--json", str(tmp_path / "facts.json")]) == 0
+    assert "not verified: PyTorch's answers to two inputs differ by" in capfd.readouterr().out
+    assert json.loads((tmp_path / "facts.json").read_text())["blind"] == verified.reason
+    assert Package(package.path).manifest.verified == verified, "a run on a device proves no more"
+
+
+def test_a_device_checks_every_input_of_a_package(imported, compiled, tmp_path):
+    with checking_device(LOCAL) as device:
+        package = compiled(device, LOCAL)
+        assert package.manifest.verified.inputs == len(package.answers.each) == len(imported.answers.each) > 2
+        np.save(package.folder / "answers.npy", np.load(package.folder / "answers.npy") + np.float32(0.01))
+        with pytest.raises(WrongResult, match=r"\(input: other\)"):
+            workflow.bench(package, device, 1, 0, 1)
+
+
+def test_answers_of_another_shape_are_refused(compiled, tmp_path):
+    package = compiled(None, LOCAL)
+    answers = np.load(package.folder / "answers.npy")
+    for other in (answers[1:], answers.astype(np.float64)):
+        np.save(package.folder / "answers.npy", other)
+        with pytest.raises(PackageInvalid, match="its manifest says float32"):
+            package.answers  # noqa: B018

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ import tvm
 import tvm_ffi
 
 from .activity import doing
+from .answers import Answers, answers_of
 from .devices.base import Device
 from .devices.cycles import Cost
 from .devices.network import Network, timed, undisturbed
@@ -37,11 +39,13 @@ from .library.build import (
 )
 from .library.link import linker_command
 from .library.package import (
+    ANSWERS,
     SCHEMA,
     Argument,
     Manifest,
     OperatorEntry,
     Package,
+    Probe,
     Standalone,
     Timing,
     Verification,
@@ -61,14 +65,11 @@ from .tuning.driver import Progress, Tuner, TuneResult
 from .tuning.first_use import first_uses, references_ahead, uses
 from .tuning.measurer import TRIAL_SECONDS
 from .tuning.records import RecordStore, workload_hash
-from .verify import Candidate, check, verify
+from .verify import Candidate, check, check_rest, verification, verify
 
 if TYPE_CHECKING:
     from .peers.results import Contest
 
-# Float32 rounding of sums of up to a thousand products through fifty layers, in another order than PyTorch's, stays
-# below 1e-5 of the largest output; ten times that is a wrong result.
-TOLERANCE = 1e-4
 REFERENCE_SEED = 0
 NETWORK_REPEATS = 10
 ROUNDS = 2
@@ -86,10 +87,16 @@ class Imported:
     def input(self) -> np.ndarray:
         return reference_input(self.model.input_shape, REFERENCE_SEED)
 
+    @cached_property
+    def answers(self) -> Answers:
+        """PyTorch's answers to this and the other inputs. The first look at them takes a dozen inferences."""
+        with redirect_stdout(sys.stderr):
+            return answers_of(self.model, self.input, self.reference)
+
     @property
     def tolerance(self) -> float:
-        """Largest absolute difference from PyTorch that rounding explains: 1e-4, or 1e-4 of the largest output."""
-        return TOLERANCE * max(1.0, float(np.abs(self.reference).max()))
+        """Largest absolute difference from ``reference`` that rounding explains (answers.py)."""
+        return self.answers.tolerance
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,8 @@ class Comparison:
     ``contest``, beside peers.
 
     ``shipped`` is our code as it is compiled without any record of the user's, ``tuned`` by those too: where these
-    change nothing, both are one library with one latency. ``manifest`` is the tuned package's.
+    change nothing, both are one library with one latency. ``manifest`` is the tuned package's; ``blind`` says why the
+    check against PyTorch proves nothing, where it does not.
     """
 
     manifest: Manifest
@@ -109,6 +117,7 @@ class Comparison:
     max_abs_err: float
     contest: Contest | None = None
     shipped: Latency | None = None
+    blind: str | None = None
 
     @property
     def model(self) -> str:
@@ -152,6 +161,7 @@ class Comparison:
             "gain_over_shipped": self.gain,
             "max_abs_err": self.max_abs_err,
             "tolerance": self.tolerance,
+            "blind": self.blind,
             "operators": [
                 {"name": o.name, "occurrences": o.occurrences, "schedule": o.schedule, "record_us": o.record_us}
                 for o in self.operators
@@ -320,16 +330,18 @@ def compare_libraries(
     # In turn and more than once, so that a machine that slows down slows all; one session at a time, since a board
     # that a tracker lends has no second one. A modelled clock has nothing to average.
     rounds = 1 if device.kind == "modelled" else ROUNDS
-    for _ in range(rounds):
+    for number in range(rounds):
         for name, library in contestants.items():
             with Network(device, library) as network:
                 wrong_by = check(network, imported.input, imported.reference, imported.tolerance, name)
                 error = max(error, wrong_by)
+                if number == 0:
+                    check_rest(network, imported.answers, imported.input, name)
             samples[name] += timed(device, library, imported.input, -(-repeats // rounds)).samples_us
     times = {name: Latency(each, device.kind) for name, each in samples.items()}
     return Comparison(
         libraries.tuned.manifest, device.to_json(), threads, times["untuned"], times["tuned"], error,
-        shipped=times.get("shipped", times["tuned"]),
+        shipped=times.get("shipped", times["tuned"]), blind=imported.answers.blind,
     )  # fmt: skip
 
 
@@ -396,14 +408,17 @@ def compile_package(
         verified = verify(Candidate(imported, target, scheduled, found, library, bench), device)
         library = library or built.library
         manifest = _manifest(plan, imported, scheduled, library.name, standalone, verified)
-        return write_package(output, library, imported.reference, manifest, files)
+        further = folder / ANSWERS
+        np.save(further, np.stack([answer.expected for answer in imported.answers.each[1:]]))
+        return write_package(output, library, imported.reference, manifest, {**files, ANSWERS: further})
 
 
 def _standalone(imported: Imported, target: Target, scheduled: Scheduled, folder: Path, static: bool):
     from .standalone.build import build_standalone
 
+    name, probes = imported.model.name, imported.answers.each[1:]
     data, answers, tolerance = [imported.input], [imported.reference], imported.tolerance
-    return build_standalone(scheduled.module, target, imported.model.name, data, answers, tolerance, folder, static)
+    return build_standalone(scheduled.module, target, name, data, answers, tolerance, folder, static, probes)
 
 
 def _standalone_entry(built) -> Standalone:
@@ -456,6 +471,9 @@ def _manifest(
         hashes={},
         standalone=standalone,
         verified=verified,
+        probes=tuple(Probe(answer.probe, answer.tolerance) for answer in imported.answers.each[1:]),
+        rounding=imported.answers.rounding,
+        sensitivity=imported.answers.sensitivity,
     )
 
 
@@ -489,7 +507,7 @@ def run(package: Package, device: Device, data: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class Bench:
     """Latency of a package on a device. ``cold_us`` is the first inference in a new session, ``cost`` what a modelled
-    latency is made of."""
+    latency is made of; ``blind`` says why its check against PyTorch proves nothing, where it does not."""
 
     package: Package
     device: dict
@@ -498,6 +516,7 @@ class Bench:
     cold_us: float | None
     max_abs_err: float
     cost: Cost | None = None
+    blind: str | None = None
 
     @property
     def peak_memory_bytes(self) -> int:
@@ -517,23 +536,26 @@ class Bench:
             "peak_memory_bytes": self.peak_memory_bytes,
             "max_abs_err": self.max_abs_err,
             "tolerance": self.package.manifest.tolerance,
+            "blind": self.blind,
             "unmodelled": self.cost and self.cost.unmodelled(),
         }
 
 
 @doing("measuring")
 def bench(package: Package, device: Device, threads: int, warmup: int, repeats: int) -> Bench:
-    """Check a package against PyTorch's stored answer, then time it, and note the latency in its manifest."""
-    data = package.reference_input()
+    """Check a package against PyTorch's stored answers, time it, and note both in its manifest."""
+    data, answers, name = package.reference_input(), package.answers, package.manifest.library
     with Network(device, package.library) as network:
         network.set_input(data)
         cold_us = network.cold_us()
-        error = check(network, data, package.reference, package.manifest.tolerance, package.manifest.library)
+        error = check(network, data, answers.reference.expected, answers.tolerance, name)
+        inputs = check_rest(network, answers, data, name)
     with undisturbed(device, package.library, data) as network:
         latency = network.latency(repeats, warmup)
         cost = network.cost() if device.kind == "modelled" else None
-    result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost)
-    package.add_timing(Timing(result.device, threads, latency.to_json()), error)
+    result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost, answers.blind)
+    verified = verification(device.name, error, answers, inputs)
+    package.add_timing(Timing(result.device, threads, latency.to_json()), verified)
     return result
 
 
@@ -553,8 +575,10 @@ def profile(
     _check_profilable(package, modelled, assembly or bool(assembly_of), assembly_of)
     code = read_code(package.library, [entry.name for entry in manifest.operators]) if modelled else None
     with Network(device, package.library) as network:
-        error = check(network, package.reference_input(), package.reference, manifest.tolerance, manifest.library)
-    with undisturbed(device, package.library, package.reference_input()) as network:
+        data, answers = package.reference_input(), package.answers
+        error = check(network, data, answers.reference.expected, manifest.tolerance, manifest.library)
+        check_rest(network, answers, data, manifest.library)
+    with undisturbed(device, package.library, data) as network:
         latency = network.latency(PROFILE_REPEATS)
         counts, cost = (network.counts(), network.cost()) if modelled else (None, None)
     if not modelled:

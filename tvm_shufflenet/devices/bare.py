@@ -19,6 +19,9 @@ class BareEmulator(LocalDevice):
         super().__init__(threads)
         self.core, self.name, self.machine = core, f"emulated:{core.name}", "aarch64"
 
+    def with_threads(self, threads: int) -> BareEmulator:
+        return BareEmulator(self.core, threads)
+
     def launcher(self) -> list[str]:
         qemu, sysroot = (toolchain.require(tool) for tool in (toolchain.find_qemu(), toolchain.find_sysroot()))
         return [qemu, "-cpu", self.core.qemu_cpu, "-L", sysroot]

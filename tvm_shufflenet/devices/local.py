@@ -46,6 +46,15 @@ class LocalDevice(Device):
         """What runs a program of this device's machine, before the program's own words. Raises ToolMissing."""
         return []
 
+    @property
+    def other_threads(self) -> int:
+        """A number of threads that results are to be the same with: odd, so that work is cut into uneven parts."""
+        return 1 if self.threads > 1 else 3
+
+    def with_threads(self, threads: int) -> LocalDevice:
+        """Another such device, not started."""
+        return LocalDevice(threads)
+
     def start(self) -> None:
         command = [*self.launcher(), str(server_binary(self.machine)), "--host", "127.0.0.1", "--port", "0"]
         command += ["--allow-root", "--secret-fd", "0"]

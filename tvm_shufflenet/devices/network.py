@@ -57,11 +57,27 @@ class Network:
         """The network's output for ``data``, (N, C, H, W) float32."""
         try:
             self.set_input(data)
-            self._machine.invoke_stateful("main")
-            outputs = self._machine.get_outputs("main")
-            return (outputs if hasattr(outputs, "numpy") else outputs[0]).numpy()
+            self.latest = self._output()
+            return self.latest
         except Exception as exc:
             raise device_failed(self.device, "failed while running the network", exc) from exc
+
+    def run_again(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The output for ``data``, and what the tensor of it holds then: here the network reads the caller's own
+        tensor, as in an application, where ``run`` reads a copy that TVM's VM makes of it."""
+        try:
+            given = tvm.runtime.tensor(data, self._cpu)
+            found = self._machine["main"](given)
+            if not hasattr(found, "numpy"):  # a tuple, which stays on the device
+                found = self._session.get_function("vm.builtin.tuple_getitem")(found, 0)
+            return found.numpy(), given.numpy()
+        except Exception as exc:
+            raise device_failed(self.device, "failed while running the network again", exc) from exc
+
+    def _output(self) -> np.ndarray:
+        self._machine.invoke_stateful("main")
+        outputs = self._machine.get_outputs("main")
+        return (outputs if hasattr(outputs, "numpy") else outputs[0]).numpy()
 
     def cold_us(self) -> float | None:
         """Wall time of one inference seen from here, in microseconds: the first in a session is what an app sees.
@@ -122,9 +138,31 @@ def timed(device: Device, library: Path, data: np.ndarray, repeat: int, warmup: 
         return network.latency(repeat, warmup)
 
 
-def largest_error(output: np.ndarray, reference: np.ndarray) -> float:
-    """Largest absolute difference from ``reference``; infinite for another shape, NaN where ``output`` has one."""
-    return float(np.abs(output - reference).max()) if output.shape == reference.shape else float("inf")
+def largest_error(output: np.ndarray, reference: np.ndarray, spoilt: np.ndarray | None = None) -> float:
+    """Largest absolute difference from ``reference``; infinite for another shape. Where that is NaN or infinite,
+    ``output`` must be the same: the difference is NaN or infinite else, as for a NaN in ``output`` alone. Where
+    ``spoilt``, a NaN on either side passes."""
+    if output.shape != reference.shape:
+        return float("inf")
+    ours, theirs = np.isnan(output), np.isnan(reference)
+    same = (output == reference) | (ours & theirs)
+    if spoilt is not None:
+        same |= spoilt & (ours | theirs)
+    return float(np.abs(output[~same].astype(float) - reference[~same]).max(initial=0.0))
+
+
+def second_run(network: Network, data: np.ndarray) -> tuple[str | None, np.ndarray]:
+    """What is wrong with another run on ``data``, the latest input, as a clause, or None; and the output of it.
+
+    A library must answer with the same bits, and leave its input as it was.
+    """
+    output, held = network.run_again(data)
+    if held.tobytes() != data.tobytes():
+        return f"overwrites its input, {int((held != data).sum())} of {data.size} elements", output
+    if output.tobytes() != network.latest.tobytes():
+        error = largest_error(output, network.latest)
+        return f"differs by {error:.3g} from its own first run on the same input", output
+    return None, output
 
 
 def device_failed(device: Device, what: str, exc: Exception) -> DeviceFailed:

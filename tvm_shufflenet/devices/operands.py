@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 SUMS = 32
-SIGN_SEED = 0x7F4A7C15
+WEIGHT_SEED = 0x7F4A7C15
 
 
 def _hash(count: int, seed: int) -> np.ndarray:
@@ -30,21 +30,30 @@ def filled(shape: tuple[int, ...], dtype: str, seed: int) -> np.ndarray:
     return numbers.reshape(shape).astype(dtype)
 
 
-def signed(array: np.ndarray) -> np.ndarray:
-    """The elements as rows of ``SUMS``, float64, each with the sign that the hash of its index chooses; zeros fill up.
+def weights(count: int) -> np.ndarray:
+    """What each of ``count`` elements is multiplied by in a digest, float64: from 1 to 2, of either sign, by the hash
+    of its index. A product with a float32 number is exact in float64."""
+    bits = _hash(count, WEIGHT_SEED) & np.uint32(0x807FFFFF) | np.uint32(0x3F800000)
+    return bits.view(np.float32).astype(float)
+
+
+def weighted(array: np.ndarray) -> np.ndarray:
+    """The elements as rows of ``SUMS``, float64, each times the weight of its place; zeros fill up.
 
     The column sums are the digest.
     """
     flat = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
-    bits = flat.view(np.uint32) ^ (_hash(flat.size, SIGN_SEED) & np.uint32(0x80000000))
     padded = np.zeros(-(-flat.size // SUMS) * SUMS)
-    padded[: flat.size] = bits.view(np.float32)
+    with np.errstate(invalid="ignore"):  # NaNs that signal
+        padded[: flat.size] = flat.astype(float) * weights(flat.size)
     return padded.reshape(-1, SUMS)
 
 
 def digest(array: np.ndarray) -> np.ndarray:
-    """``SUMS`` sums in which a wrong element shows, exchanged elements show by their signs, and a NaN as NaN."""
-    return signed(array).sum(axis=0)
+    """``SUMS`` sums in which a wrong element shows, exchanged elements show by the weights of their places, and a NaN
+    as NaN."""
+    with np.errstate(invalid="ignore"):
+        return weighted(array).sum(axis=0)
 
 
 class Operands:

@@ -1,6 +1,6 @@
 """How a scheduled network is lowered: TVM's own passes, with ours that check what is written in place.
 
-Operators likewise, with two of ours behind the passes that compute addresses.
+Operators likewise, with three of ours behind the passes that compute addresses.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from tvm import relax, tirx
 from tvm.relax import transform
 
 from .alternate import RunBackwards
+from .keep_nan import KeepNaN
 from .overwriting import check_storages, check_writes
 
 PIPELINE = "tvm_shufflenet"
@@ -59,7 +60,7 @@ def size_of(buffer: tirx.Var) -> int:
 
 def _pipeline():
     lower, finalize_host, finalize_device = tirx.get_tir_pipeline("default")
-    return tvm.transform.Sequential([lower, TilesOnStack(), RunBackwards()]), finalize_host, finalize_device
+    return tvm.transform.Sequential([lower, KeepNaN(), TilesOnStack(), RunBackwards()]), finalize_host, finalize_device
 
 
 tirx.register_tir_pipeline(PIPELINE, _pipeline)

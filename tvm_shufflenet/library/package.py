@@ -2,6 +2,7 @@
 
 <model>.so        the library
 reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
+answers.npy       its outputs for the inputs that follow from that one (probes.py), one after the other
 licences/         the licence and notice texts of what is in it (licences.py)
 sbom.cdx.json     what it is made of and with, for tools that keep inventories (sbom.py)
 manifest.json     everything else; written last, so that a folder without one is no package
@@ -23,9 +24,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from ..answers import Answer, Answers
 from ..errors import PackageInvalid
 from ..files import Malformed, open_file, parse_json, read_file, replacing
 from ..files import sha256_of as sha256
+from ..probes import PROBES
+from ..probes import REFERENCE as REFERENCE_INPUT
 from ..text import clean
 from .archive import HEAD_BYTES, LARGEST_BYTES, MANIFEST_BYTES, is_archive, pack, safe_name, survey, unpack
 from .licences import Licence, licences_of, texts_for, write_texts
@@ -34,7 +38,7 @@ from .linked import without_folders
 from .sbom import SBOM, bill
 
 MANIFEST = "manifest.json"
-REFERENCE = "reference.npy"
+REFERENCE, ANSWERS = "reference.npy", "answers.npy"
 SCHEMA = 3
 READABLE = (1, 2, 3)  # 1 lacks what an operator takes and multiplies, 2 the licences
 MOST_ELEMENTS, MOST_DIMENSIONS = 1 << 30, 16  # of a tensor that is drawn to check a library with
@@ -109,10 +113,11 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
 class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether the library's answer was PyTorch's before the package was written.
 
-    ``by`` is the device that it ran on, ``max_abs_err`` its largest difference from PyTorch's answer, ``tolerance``
-    what is allowed, and ``operators`` how many were also compared with their unscheduled selves, each on data of its
-    own, now or when the same code was first used. Where nothing executes the code, ``reason`` says so, and
-    ``next_step`` what checks it elsewhere.
+    ``by`` is the device that it ran on, ``max_abs_err`` its largest difference from PyTorch's answer to the reference
+    input, ``tolerance`` what is allowed, ``inputs`` how many it was right for, and ``operators`` how many were also
+    compared with their unscheduled selves, each on data of its own, now or when the same code was first used. Where
+    nothing executes the code, or agreement proves nothing, ``reason`` says so, and ``next_step`` what to do. ``note``
+    is what the tolerance does not say of itself.
     """
 
     by: str | None = None
@@ -121,25 +126,45 @@ class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
     operators: int = 0
     reason: str | None = None
     next_step: str | None = None
+    inputs: int = 0
+    note: str | None = None
 
     @property
-    def holds(self) -> bool:
+    def ran(self) -> bool:
         """Whether a device's answer is named that was near enough."""
         return None not in (self.by, self.max_abs_err, self.tolerance) and self.max_abs_err <= self.tolerance
 
+    @property
+    def holds(self) -> bool:
+        """Whether it ran, and that says something."""
+        return self.ran and self.reason is None
+
     def __str__(self) -> str:
+        note = f"; {self.note}" if self.note else ""
         if not self.holds:
-            return f"not verified: {self.reason or NEVER}; next: {self.next_step or CHECKED_BY}"
+            return f"not verified: {self.reason or NEVER}{note}; next: {self.next_step or CHECKED_BY}"
         compared = f"; {self.operators} operators against their unscheduled selves" if self.operators else ""
+        inputs = f"; right for {self.inputs} inputs" if self.inputs > 1 else ""
         error = f"largest error against PyTorch {self.max_abs_err:.2g}, {self.tolerance:.2g} allowed"
-        return f"verified on {self.by}: {error}{compared}"
+        return f"verified on {self.by}: {error}{inputs}{compared}{note}"
 
 
 NEVER_VERIFIED = Verification(reason=NEVER, next_step=CHECKED_BY)
 
 
+class Probe(msgspec.Struct, frozen=True):
+    """An input (probes.py) that PyTorch's answer is in the package for, and how far a library may be off it."""
+
+    name: str
+    tolerance: float
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
-    """What a package says of itself. Sizes in bytes, shapes NCHW, hashes SHA-256 by file name."""
+    """What a package says of itself. Sizes in bytes, shapes NCHW, hashes SHA-256 by file name.
+
+    ``probes`` are those beside the reference input. ``rounding`` is how far PyTorch's float32 is from its float64, and
+    ``sensitivity`` how far its answers to two inputs are apart; packages of before have none of the three.
+    """
 
     schema: int
     plan: str
@@ -165,6 +190,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     standalone: Standalone | None = None
     licences: tuple[Licence, ...] = ()
     verified: Verification = NEVER_VERIFIED
+    probes: tuple[Probe, ...] = ()
+    rounding: float | None = None
+    sensitivity: float | None = None
 
     @property
     def operators_without_record(self) -> list[str]:
@@ -230,15 +258,31 @@ class Package:
 
     @property
     def reference(self) -> np.ndarray:
-        """PyTorch's output for the reference input. Raises PackageInvalid."""
+        """PyTorch's output for the reference input."""
+        return self.answers.reference.expected
+
+    @property
+    def answers(self) -> Answers:
+        """PyTorch's answers that the package holds. Raises PackageInvalid where they are not what its manifest says."""
+        manifest = self.manifest
+        each = [Answer(REFERENCE_INPUT, self._tensors(REFERENCE, manifest.output_shape), manifest.tolerance)]
+        if manifest.probes and ANSWERS in manifest.hashes:
+            expected = self._tensors(ANSWERS, (len(manifest.probes), *manifest.output_shape))
+            pairs = zip(manifest.probes, expected, strict=True)
+            # A later version may have further probes.
+            each += [Answer(probe.name, array, probe.tolerance) for probe, array in pairs if probe.name in PROBES]
+        return Answers(tuple(each), manifest.rounding, manifest.sensitivity)
+
+    def _tensors(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """A file of float32 numbers, which must be of ``shape``."""
         try:
-            with open_file(self.folder / REFERENCE) as file:  # numpy.load would also open archives
+            with open_file(self.folder / name) as file:  # numpy.load would also open archives
                 found = np.lib.format.read_array(file, allow_pickle=False)
         except (ValueError, OSError, EOFError, MemoryError) as exc:
-            what = f"{self.path / REFERENCE} is no tensor: {exc}"
+            what = f"{self.path / name} is no tensor: {exc}"
             raise PackageInvalid(what, "it is damaged", "compile the package again") from exc
-        if found.shape != self.manifest.output_shape:
-            what = f"{self.path / REFERENCE} is {found.shape}, the manifest says {self.manifest.output_shape}"
+        if found.dtype != np.float32 or found.shape != tuple(shape):
+            what = f"{self.path / name} is {found.dtype} {found.shape}, the manifest says float32 {tuple(shape)}"
             raise PackageInvalid(what, "one of them was replaced", "compile the package again")
         return found
 
@@ -264,13 +308,12 @@ class Package:
                 f"run {standalone.bench} on the device, or compile it with --format both",
             )
 
-    def add_timing(self, timing: Timing, max_abs_err: float | None = None) -> None:
+    def add_timing(self, timing: Timing, verified: Verification | None = None) -> None:
         """Record a latency in the manifest, in place of an earlier one of the same device and threads; and that the
-        library's answer was right, within ``max_abs_err``, where nobody had seen that before."""
+        library was ``verified`` then, where nobody had seen it run before."""
         kept = [t for t in self.manifest.timings if t.setting != timing.setting]
-        verified = self.manifest.verified
-        if not verified.holds and max_abs_err is not None:
-            verified = Verification(timing.device["name"], max_abs_err, self.manifest.tolerance)
+        if self.manifest.verified.ran or verified is None:
+            verified = self.manifest.verified
         self.manifest = msgspec.structs.replace(self.manifest, timings=(*kept, timing), verified=verified)
         _write_manifest(self.folder, self.manifest)
         if self._unpacked is not None:

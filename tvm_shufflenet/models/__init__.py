@@ -62,12 +62,30 @@ class Model:
         """PyTorch's own output for a NumPy array, as a NumPy array."""
         import torch
 
-        module = self.module if self.module is not None else self.program.module()
         with torch.no_grad():
-            output = module(torch.tensor(data))  # a copy: a model may compute in place
-        while isinstance(output, (tuple, list, dict)):
-            output = next(iter(output.values() if isinstance(output, dict) else output))
-        return output.numpy()
+            output = self._runnable()(torch.tensor(data))  # a copy: a model may compute in place
+        return _only_tensor(output).numpy()
+
+    def in_float64(self, data) -> np.ndarray | None:
+        """The same in float64, with each operator off by float32's rounding (float64.py); None where the network is
+        fixed to float32."""
+        from .float64 import run_in_float64
+
+        try:
+            output = _only_tensor(run_in_float64(self._runnable(), data)).numpy()
+        except Exception:  # whatever its own code raises
+            return None
+        return output if output.dtype == "float64" else None
+
+    def _runnable(self) -> nn.Module:
+        return self.module if self.module is not None else self.program.module()
+
+
+def _only_tensor(output) -> torch.Tensor:
+    """The first tensor that a network returns, bare or in a container."""
+    while isinstance(output, (tuple, list, dict)):
+        output = next(iter(output.values() if isinstance(output, dict) else output))
+    return output
 
 
 def names() -> list[str]:
@@ -96,7 +114,7 @@ def find_model(
 ) -> Model:
     """The model that ``--model`` names: a zoo name, ``FILE.pt2``, ``FILE.onnx``, or ``FILE.py:factory``.
 
-    A zoo model has random weights drawn from ``seed``, and batch norm statistics as if it had been trained, unless
+    A zoo model has random weights drawn from ``seed``, scaled so that every layer tells images apart, unless
     ``weights`` names a checkpoint. It has as many ``classes`` as told, else as the checkpoint's classifier, else 1000.
     Raises UnknownName, BadInput or ImportFailed.
     """
@@ -132,6 +150,7 @@ def _from_zoo(name: str, weights: Path | None, input_shape: tuple[int, ...], cla
     import torch
 
     from .checkpoints import classes_in, load_weights, read_checkpoint
+    from .random_weights import keep_alive
 
     checkpoint = read_checkpoint(weights) if weights is not None else None
     found = classes_in(checkpoint, builder(name)) if checkpoint is not None else None
@@ -142,6 +161,8 @@ def _from_zoo(name: str, weights: Path | None, input_shape: tuple[int, ...], cla
         torch.manual_seed(seed)
         module = builder(name)(classes=count)
         randomise_batch_norms(module)
+        if checkpoint is None:
+            keep_alive(module)
     notes = (f"classes: {count}, as in {weights}",) if count not in (classes, IMAGENET_CLASSES) else ()
     if checkpoint is not None:
         chosen = load_weights(module, checkpoint, [(other, builder(other)) for other in names()])

@@ -68,6 +68,17 @@ class OnnxModel(Model):
             if name.endswith(".weight")
         }
 
+    def in_float64(self, data: np.ndarray) -> np.ndarray | None:
+        """As NumPy has it: weights stay float32, and every operation with a float64 operand is one in float64."""
+        from .onnx_engines import EVALUATOR
+
+        name = self.proto.graph.output[0].name
+        try:
+            output = EVALUATOR.evaluate(self.proto, data.astype(np.float64), [name])[name]
+        except Exception:  # an operator that is fixed to float32
+            return None
+        return output if output.dtype == np.float64 else None
+
     def to_relax(self) -> tvm.IRModule:
         """Folded Relax, weights as constants. Raises ImportFailed."""
         from tvm.relax.frontend.onnx import from_onnx

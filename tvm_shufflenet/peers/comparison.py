@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..devices.base import Device
@@ -52,7 +53,7 @@ def compare_with_peers(
             contest = emulated_contest(name, handover, own, peers, core, target, announce)
         else:
             contest = local_contest(name, handover, own, peers, threads, effort, announce)
-    return comparison_of(libraries, contest)
+    return replace(comparison_of(libraries, contest), blind=imported.answers.blind)
 
 
 def comparison_of(libraries: Libraries, contest: Contest) -> Comparison:

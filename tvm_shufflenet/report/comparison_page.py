@@ -50,5 +50,6 @@ def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
         ("model", comparison.model),
         ("input", "x".join(map(str, comparison.manifest.input_shape)) + " float32"),
         ("largest error against PyTorch", f"{comparison.max_abs_err:.2g}, {comparison.tolerance:.2g} allowed"),
+        *((("not verified", comparison.blind),) if comparison.blind else ()),
         *setting_facts(comparison.device, comparison.manifest.target, comparison.threads),
     )

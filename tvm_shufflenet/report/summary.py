@@ -43,6 +43,8 @@ def summary(result: TuneResult, strategy: str, comparison: Comparison) -> str:
         ),
         ("error", f"{comparison.max_abs_err:.2g} against PyTorch, {comparison.tolerance:.2g} allowed"),
     ]
+    if comparison.blind:
+        facts.append(("not verified", comparison.blind))
     if result.first_error:
         facts.append(("first error", textwrap.shorten(result.first_error, ERROR)))
     return "\n".join(_lines(name, text) for name, text in facts)

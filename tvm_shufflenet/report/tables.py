@@ -154,6 +154,7 @@ def print_comparison(console: Console, comparison: Comparison, verdict: Verdict 
         console.print(f"modelled latencies: the clock of the emulated core is a model, {quality}")
     error, allowed = comparison.max_abs_err, comparison.tolerance
     console.print(f"{speedups(comparison)}; largest error against PyTorch {error:.2g}, {allowed:.2g} allowed")
+    print_blind(console, comparison.blind)
     plain = [operator.name for operator in comparison.operators if operator.schedule != "record"]
     if plain:
         console.print(f"operators without a record: {', '.join(plain)}")
@@ -215,6 +216,12 @@ def print_package(console: Console, package: Package) -> None:
     console.print(str(manifest.verified), markup=False)
 
 
+def print_blind(console: Console, blind: str | None) -> None:
+    """A latency of a network that no check can tell a wrong library of is shown, and so is that."""
+    if blind is not None:
+        console.print(f"not verified: {blind}", markup=False)
+
+
 def print_bench(console: Console, bench: Bench) -> None:
     latency = bench.latency
     table = _table(f"{latency.kind}, ms", "median", "min", "p90", "p99", "samples")
@@ -227,6 +234,7 @@ def print_bench(console: Console, bench: Bench) -> None:
         f"{cold}weights and activations {bench.peak_memory_bytes / 1e6:.2f} MB; largest error against PyTorch "
         f"{bench.max_abs_err:.2g}, {bench.package.manifest.tolerance:.2g} allowed"
     )
+    print_blind(console, bench.blind)
     print_unmodelled(console, bench.cost)
 
 

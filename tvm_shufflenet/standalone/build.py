@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tvm
 
+from ..answers import Answer
 from ..errors import ImportFailed, LinkFailed
 from ..library.link import CC_VARIABLE, elf_machine
 from ..library.symbols import undefined_symbols
@@ -23,7 +24,7 @@ from .program import Program, plan
 from .source import NATIVE, identifier, render, symbols
 
 DRIVER = ("driver.c", "pool.c", "system_linux.c")
-BENCH = ("bench.c", "device.c", "emulation.c", "samples.c")
+BENCH = ("bench.c", "device.c", "emulation.c", "probes.c", "samples.c")
 MODEL = ("model.c", "weights.S", "kernels.o")
 WARNINGS = ("-Wall", "-Wextra")
 # The driver is its own C library: no stack protector, which wants one, and none of zig's sanitizers.
@@ -67,20 +68,22 @@ def build_standalone(
     tolerance: float,
     folder: Path,
     static: bool = False,
+    probes: Sequence[Answer] = (),
 ) -> Standalone:
     """Build everything that a package holds of a standalone model, in ``folder``; a static library only if asked to.
 
     ``module`` has scheduled operators; ``data`` are inputs to time it with, and ``answers`` PyTorch's outputs for them,
-    within ``tolerance``. Raises ImportFailed for a network that is more than calls of operators, LinkFailed,
-    ToolMissing.
+    within ``tolerance``; ``probes`` are its answers to the inputs that follow from that (probes.py). Raises
+    ImportFailed for a network that is more than calls of operators, LinkFailed, ToolMissing.
     """
     folder.mkdir()
     program = plan(module, compile_kernels(module, target, folder / "kernels.o"))
     write_sources(program, target, model, folder)
     library = link_library(target, model, folder)
     (folder / "reference_inputs.bin").write_bytes(b"".join(np.ascontiguousarray(each).tobytes() for each in data))
+    answers = [*answers, *(answer.expected for answer in probes)]
     (folder / "reference_outputs.bin").write_bytes(b"".join(np.ascontiguousarray(each).tobytes() for each in answers))
-    bench = link_bench(target, model, tolerance, folder)
+    bench = link_bench(target, model, tolerance, folder, probes)
     files = {library.name: library, bench.name: bench}
     if static:
         archive = make_archive(target, model, folder)
@@ -153,13 +156,22 @@ def make_archive(target: Target, model: str, folder: Path) -> Path:
     return output
 
 
-def link_bench(target: Target, model: str, tolerance: float, folder: Path) -> Path:
+def link_bench(target: Target, model: str, tolerance: float, folder: Path, probes: Sequence[Answer] = ()) -> Path:
     """``<model>_bench``: a static program for any kernel of the target's machine. Raises LinkFailed."""
     output = folder / f"{model}_bench"
-    (folder / "tolerance.c").write_text(f"const double reference_tolerance = {tolerance!r};\n")
+    (folder / "tolerance.c").write_text(_tolerances(tolerance, probes))
     sources = [*native(*DRIVER, *BENCH), "tolerance.c", "reference.S", *MODEL]
     compile_c(target, folder, ["-static", *LAYOUT, *sources, "-lm"], output)
     return output
+
+
+def _tolerances(tolerance: float, probes: Sequence[Answer]) -> str:
+    """What native/bench.c is told of the reference input and of the others, whose list ends with one without a name."""
+    entries = "".join(f'{{"{answer.probe}", {answer.tolerance!r}}}, ' for answer in probes)
+    return (
+        f'#include "probes.h"\nconst double reference_tolerance = {tolerance!r};\n'
+        f"const struct probe reference_probes[] = {{{entries}{{0, 0}}}};\n"
+    )
 
 
 def native(*names: str) -> list[str]:

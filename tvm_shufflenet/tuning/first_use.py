@@ -26,7 +26,7 @@ from ..library.build import Operator, Scheduled
 from ..targets import Target
 from ..toolchain import FFI_VERSION, cache_dir
 from .serial import workload_hash
-from .verification import Reference, computed_by, difference, known_reference
+from .verification import Reference, computed_by, known_reference, wrong_run
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,9 @@ def compare(found: Sequence[Use], library: Path, device: Device) -> WrongUse | N
     with Kernels(device, library) as kernels:
         for use in found:
             expected = known_reference(use.workload, workload_hash(use.workload))
-            digests = kernels.digests(use.name, use.arguments)
-            what = difference(expected, digests)
-            if what is not None:
+            wrong = wrong_run(expected, *kernels.digests(use.name, use.arguments))
+            if wrong is not None:
+                what, digests = wrong
                 return WrongUse(use, expected, tuple(tuple(each.tolist()) for each in digests), what)
             _held().put([(use.key, b"")])
     return None

@@ -1,9 +1,12 @@
-"""Whether a scheduled operator computes what the unscheduled one does: digests of every argument after it has run.
+"""Whether a scheduled operator computes what the unscheduled one does: digests of every argument after it has run, and
+after it has run once more on what the arguments hold then.
 
-Both sum the same float32 products in another order. Rounding then changes an element by about 1e-6 of what elements
-measure (sums of up to some thousand products), and as it goes up as often as down, a sum of n elements by 1e-6 times
-the root of n. ``TOLERANCE`` is twenty times that. A bucket of 10 000 elements, a large tensor's, so shows a single one
-that is off by 0.2 % of what elements measure.
+Arguments that an operator only reads must hold exactly what they did. For those that it writes, both sum the same
+float32 products in another order. Rounding then changes an element by about 1e-6 of what elements measure (sums of up
+to some thousand products), and as it goes up as often as down, a sum of n elements by 1e-6 times the root of n.
+``TOLERANCE`` is twenty times that. A bucket of 10 000 elements, a large tensor's, so shows a single one that is off by
+0.2 % of what elements measure. All elements are weighted by place, and so is what is allowed; two that are exchanged
+show by their difference times that of their weights, a third on average within one sign.
 """
 
 from __future__ import annotations
@@ -18,21 +21,27 @@ import numpy as np
 
 from ..devices import operands
 from ..devices.block_cache import BlockCache
-from ..devices.operands import SUMS, digest, filled, signed
+from ..devices.operands import SUMS, digest, filled, weighted
 from ..toolchain import TVM_VERSION, cache_dir
 
 TOLERANCE = 2e-5
+UNTOUCHED = 1e-12  # of the same numbers, summed in another order of float64
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The digest of each argument after one run of the unscheduled operator, and how far off it may be.
-
-    An operator that works in place gives another result each time, so trials look after their first run.
+    """The digest of each argument after one run of the unscheduled operator, how far off it may be, and the digests
+    after a second run: an operator that works in place gives another result each time.
     """
 
     digests: tuple[tuple[float, ...], ...]
     allowed: tuple[tuple[float, ...], ...]
+    again: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def second(self) -> Reference:
+        """What is expected after the second run."""
+        return Reference(self.again, self.allowed)
 
 
 def known_reference(mod, workload: str) -> Reference:
@@ -68,21 +77,41 @@ def reference(mod) -> Reference:
     compiled = tvm.compile(mod, find_target("local").tvm())
     shapes = argument_shapes(mod)
     tensors = [tvm.runtime.tensor(filled(shape, dtype, seed)) for seed, (shape, dtype) in enumerate(shapes)]
-    compiled["main"](*tensors)
-    arrays = [tensor.numpy() for tensor in tensors]
-    return Reference(tuple(map(_floats, map(digest, arrays))), tuple(map(_floats, map(_allowed, arrays))))
+    before, first, second = [tensor.numpy() for tensor in tensors], [], []
+    for after in (first, second):
+        compiled["main"](*tensors)
+        after += [tensor.numpy() for tensor in tensors]
+    allowed = [_allowed(*arrays) for arrays in zip(before, first, second, strict=True)]
+    digests = (tuple(_floats(digest(array)) for array in after) for after in (first, second))
+    return Reference(next(digests), tuple(map(_floats, allowed)), next(digests))
 
 
 def _floats(array: np.ndarray) -> tuple[float, ...]:
     return tuple(array.tolist())
 
 
-def _allowed(array: np.ndarray) -> np.ndarray:
-    """Difference of each sum that rounding explains: elements of a bucket may be small by chance, or all be zero."""
+def _allowed(before: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Difference of each sum that rounding explains, for an argument that holds these numbers before and after two
+    runs: nearly none where they are the same. Elements of a bucket may be small by chance, or all be zero."""
+    share = UNTOUCHED if before.tobytes() == first.tobytes() else TOLERANCE
+    return share * np.fmax(_norms(first), _norms(second))
+
+
+def _norms(array: np.ndarray) -> np.ndarray:
+    """What the elements of each bucket measure together, and those of an average one at least."""
     with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.sqrt(np.square(signed(array)).sum(axis=0))
+        norms = np.sqrt(np.square(weighted(array)).sum(axis=0))
     finite = norms[np.isfinite(norms)]
-    return TOLERANCE * np.fmax(norms, np.sqrt(np.square(finite).sum() / SUMS))
+    return np.fmax(norms, np.sqrt(np.square(finite).sum() / SUMS))
+
+
+def wrong_run(expected: Reference, first: list[np.ndarray], second: list[np.ndarray]) -> tuple[str, list] | None:
+    """What is wrong with an operator's digests after its first and its second run, and those digests; or None."""
+    what = difference(expected, first)
+    if what is not None:
+        return what, first
+    what = difference(expected.second, second)
+    return None if what is None else (f"in a second run on the same arguments, {what}", second)
 
 
 def difference(expected: Reference, found: list[np.ndarray]) -> str | None:

@@ -63,7 +63,7 @@ HEADERS = (
 )
 SERVER = "tvm_shufflenet_server"
 # Raised whenever this project comes to expect something of the server that an older one does not do.
-SERVER_VERSION = 2
+SERVER_VERSION = 3
 LIBS = ("libtvm_runtime.so", "libtvm_ffi.so")
 
 # 2.28 is the oldest glibc that TVM's own wheels run on, so the server adds no demand of its own.

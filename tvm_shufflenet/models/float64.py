@@ -1,0 +1,59 @@
+"""A PyTorch network in float64, to tell how much of an answer is rounding."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+from .random_weights import single_thread
+
+ASSERTS_DTYPE = "aten::_assert_tensor_metadata"
+
+
+class _Misrounding(TorchDispatchMode):
+    """Every operator computes in float64, whatever dtype it is told; its result then is off by as much as float32 would
+    round it, to the other side. What float32 represents exactly stays as it is, what overflows in it is infinite."""
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        schema = operator._schema
+        if schema.name == ASSERTS_DTYPE:
+            return None
+        given = (args, kwargs or {})
+        if schema.is_mutable and _is_single(args[0] if args else None):
+            raise TypeError(f"{schema.name} writes into a float32 tensor")  # a copy of which would be written
+        args, kwargs = tree_map(_doubled, given)
+        result = tree_map(_doubled, operator(*args, **kwargs))
+        is_view = any(found.alias_info is not None for found in schema.returns)
+        return result if is_view else tree_map(_misrounded, result)
+
+
+def _is_single(value) -> bool:
+    return isinstance(value, torch.Tensor) and value.dtype is torch.float32
+
+
+def _doubled(value):
+    if value is torch.float32:
+        return torch.float64
+    return value.double() if _is_single(value) else value
+
+
+def _misrounded(value):
+    if not isinstance(value, torch.Tensor) or value.dtype is not torch.float64:
+        return value
+    rounded = value.float().double()
+    off = (value - rounded).nan_to_num_(0.0, 0.0, 0.0)
+    return rounded.add_(off, alpha=2)
+
+
+def run_in_float64(module: torch.nn.Module, data: np.ndarray):
+    """What ``module`` returns for ``data``, (N, C, H, W), in float64 with each operator's result off by as much as
+    float32's rounding, to the other side: its difference from the float32 answer is one that rounding explains.
+
+    Raises whatever a module does that is fixed to float32.
+    """
+    held = (*module.named_parameters(), *module.named_buffers())
+    state = {name: _doubled(tensor) for name, tensor in held}
+    with torch.no_grad(), single_thread(), _Misrounding():
+        return torch.func.functional_call(module, state, (torch.tensor(data).double(),))
