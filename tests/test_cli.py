@@ -362,7 +362,7 @@ class TestPackage:
         assert manifest["tvm"] == toolchain.TVM_VERSION and manifest["ffi"] == toolchain.FFI_VERSION
         assert {operator["schedule"] for operator in manifest["operators"]} == {"template"}
         others = {name for name in manifest["hashes"] if not name.startswith("licences/")}
-        assert others == {"tiny_network.so", "reference.npy", "sbom.cdx.json"}
+        assert others == {"tiny_network.so", "reference.npy", "answers.npy", "sbom.cdx.json"}
         assert "zig" in manifest["linker"][0]
         assert sorted(path.name for path in compiled.parent.iterdir()) == ["package", "said", "tuning_logs"]
 
