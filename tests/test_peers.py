@@ -353,7 +353,7 @@ class TestHandover:
         proto = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
         data = np.zeros((1, 1), "float32")
         imported = types.SimpleNamespace(model=OnnxModel("net", (1, 1), proto=proto), input=data, reference=data)
-        imported.tolerance = 1e-4
+        imported.tolerance, imported.answers = 1e-4, types.SimpleNamespace(scale=1.0)
         assert write_handover(imported, tmp_path).input.exists()
         assert onnx.load(tmp_path / "model.onnx") == proto and not (tmp_path / "model.pt2").exists()
 
