@@ -63,6 +63,7 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     replay: str
     expected: Digests = ()
     allowed: Digests = ()
+    again: Digests = ()
     found: Digests = ()
     tolerance: float = 0.0
 
@@ -102,7 +103,7 @@ def keep_operator(
 
             (folder / "trace.json").write_text(json.dumps(plain(trace.as_json())))
 
-    digests = {"expected": expected.digests, "allowed": expected.allowed, "found": found}
+    digests = {"expected": expected.digests, "allowed": expected.allowed, "again": expected.again, "found": found}
     return _keep("operator", name, what, target, device, scheduled_json.encode(), fill, **digests)
 
 
@@ -235,14 +236,15 @@ def _expected(finding: Finding) -> Reference:
     from .devices.operands import SUMS
     from .tuning.verification import Reference
 
-    whole = all(len(each) == SUMS for each in (*finding.expected, *finding.allowed))
-    if not finding.expected or len(finding.expected) != len(finding.allowed) or not whole:
+    parts = (finding.expected, finding.allowed, finding.again)
+    whole = all(len(each) == SUMS for part in parts for each in part)
+    if not finding.expected or len({len(part) for part in parts}) > 1 or not whole:
         raise BadInput(f"{finding.name}'s finding does not say what was expected", "it was edited", "copy it again")
 
     def numbers(digests: Digests) -> tuple[tuple[float, ...], ...]:
         return tuple(tuple(math.nan if each is None else each for each in sums) for sums in digests)
 
-    return Reference(numbers(finding.expected), numbers(finding.allowed))
+    return Reference(*map(numbers, parts))
 
 
 def _replay_network(folder: Path, finding: Finding, device: Device) -> str | None:

@@ -46,6 +46,9 @@ FOLDER_PREFIX = "tvm-shufflenet-"
 LAST_COST, LAST_COUNTS = "last-cost.json", "last-counts"
 # What QEMU may read beside its own folder and the system's libraries, one path a line.
 READABLE = "readable"
+# Of the private folder's path, wherever temporary files lie: its length in the guest's memory shows in modelled times.
+FOLDER_CHARACTERS = 90  # of the 107 of a socket's path
+RANDOM_CHARACTERS = 8  # that mkdtemp adds
 PR_SET_PDEATHSIG = 1
 CREDENTIALS = struct.Struct("3i")  # of a socket's peer: its process, user and group
 MOST_REQUEST = 256
@@ -111,7 +114,7 @@ class Emulator:
         self._owner = os.getppid()
 
     def __enter__(self) -> Emulator:
-        self.folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        self.folder = private_folder()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._events.put(("signal", number)))
         return self
@@ -195,6 +198,12 @@ class Emulator:
         while os.read(0, 4096):
             pass
         self._events.put(("stdin closed", None))
+
+
+def private_folder() -> Path:
+    """A new folder whose path is ``FOLDER_CHARACTERS`` long, where that of temporary files leaves room."""
+    given = len(f"{tempfile.gettempdir()}/{FOLDER_PREFIX}") + RANDOM_CHARACTERS
+    return Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX, suffix="_" * max(0, FOLDER_CHARACTERS - given)))
 
 
 def plugin_argument(core: Core, cores: int = 1, trace: bool = False) -> str:
