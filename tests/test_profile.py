@@ -414,8 +414,9 @@ class TestModelled:
             workflow.profile(Package(folder), emulated, 1)
 
     def test_a_wrong_answer_has_no_profile(self, arm, emulated, monkeypatch):
-        wrong = arm.reference + 1
-        monkeypatch.setattr(Package, "reference", wrong)
+        first, *others = arm.answers.each
+        wrong = replace(first, expected=first.expected + 1)
+        monkeypatch.setattr(Package, "answers", replace(arm.answers, each=(wrong, *others)))
         with pytest.raises(WrongResult, match="off by 1 from PyTorch"):
             workflow.profile(arm, emulated, 1)
 

@@ -599,7 +599,8 @@ def test_merging_makes_the_union_once(two_folders, tmp_path, capsys):
     assert call("merge", one, "--into", one) == 2 and call("merge", tmp_path / "none", "--into", one) == 2
 
 
-def test_listing_and_the_best(two_folders, capsys):
+def test_listing_and_the_best(two_folders, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")  # narrower tables fold long names
     assert call("list", *two_folders) == 0
     text = capsys.readouterr().out
     assert "emulated:cortex-a72" in text and "failed trials: 1 wrong" in text
