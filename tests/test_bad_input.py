@@ -138,6 +138,8 @@ def refused(capfd, tmp_path):
         command = ["compile", "--target", "local", "--untuned", "-o", tmp_path / "package", "--model", *words]
         code = cli.main([str(word) for word in command])
         out, error = capfd.readouterr()
+        # TVM's C++ may warn of an earlier import that failed, once Python forgets it; the command itself drops that.
+        error = "".join(line for line in error.splitlines(True) if "BlockBuilder destroyed" not in line)
         assert (code, "Traceback" in error) == (2, False), error
         assert error.startswith("tvm-shufflenet: ") and len(error) < 1200, error
         assert not out or out.startswith("model "), out

@@ -101,7 +101,7 @@ def test_the_bundle_is_the_server_with_its_libraries(ndk, source, tmp_path, caps
     bundle = tmp_path / "phone-server"
     assert main(["serve", "--bundle", str(bundle), "--android"]) == 0
     assert "adb push" in capsys.readouterr().out
-    assert {path.name for path in bundle.iterdir()} == {build.SERVER, *build.LIBS, bionic.LIBCXX}
+    assert {path.name for path in bundle.iterdir()} == {build.SERVER, *build.LIBS, bionic.LIBCXX, "licences"}
     server = bundle / build.SERVER
     assert os.access(server, os.X_OK) and elf_machine(server) == "aarch64"
     assert "TVMFFIFunctionGetGlobal" in symbols(server, "--undefined-only")

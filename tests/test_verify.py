@@ -410,5 +410,5 @@ def test_answers_of_another_shape_are_refused(compiled, tmp_path):
     answers = np.load(package.folder / "answers.npy")
     for other in (answers[1:], answers.astype(np.float64)):
         np.save(package.folder / "answers.npy", other)
-        with pytest.raises(PackageInvalid, match="its manifest says float32"):
+        with pytest.raises(PackageInvalid, match="the manifest says float32"):
             package.answers  # noqa: B018
