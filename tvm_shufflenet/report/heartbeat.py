@@ -71,18 +71,20 @@ class Heartbeat:
 
     def stop(self) -> None:
         """No more signs of life; harmless when there are none."""
-        if not self._child:
+        # An interrupt may come at any line, and then this is called once more.
+        child, self._child = self._child, 0
+        if not child:
             return
         activity.watcher = None
         sys.stdout, sys.stderr = self._streams
-        if self._terminal is not None:
-            os.dup2(self._terminal, 2)
-            os.close(self._terminal)
+        terminal, self._terminal = self._terminal, None
+        if terminal is not None:
+            os.dup2(terminal, 2)
+            os.close(terminal)
         self._paused, self._last = True, -1.0
         self._note()
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self._child, 0)
-        self._child = 0
+            os.waitpid(child, 0)
 
     def announce(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
