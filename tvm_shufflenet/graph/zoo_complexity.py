@@ -15,7 +15,6 @@ import msgspec
 
 from .. import models, toolchain
 from ..files import Malformed, parse_json, read_file, replacing
-from ..surroundings import Unusable
 
 PACKAGES = ("torch", "apache-tvm")
 
@@ -86,7 +85,7 @@ def _cache() -> Iterator[Kept]:
     try:
         path = toolchain.cache_dir() / f"complexity-{_key()}.json"
         descriptor = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_WRONLY, 0o644)
-    except (OSError, Unusable):
+    except OSError:
         yield Kept()
         return
     with open(descriptor, "w") as lock:

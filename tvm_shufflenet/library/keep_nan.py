@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tvm_ffi
 from tvm import tirx
-from tvm.ir import Op
+from tvm.ir import Call, Op
 
 
 @tirx.transform.prim_func_pass(opt_level=0, name="KeepNaN")
@@ -26,7 +26,7 @@ def _chosen(select: tirx.Select, mutator):
 
 
 def _asks_for_nan(condition) -> bool:
-    return isinstance(condition, tirx.Call) and condition.op == Op.get("tirx.isnan")
+    return isinstance(condition, Call) and condition.op == Op.get("tirx.isnan")
 
 
 def _extreme(each, mutator):
