@@ -82,11 +82,11 @@ class FoldEmpty:
 @mutator
 class _Load(PyExprMutator):
     def visit_generic_const_(self, expr: tvm.ir.GenericConst) -> relax.Expr:
-        shape = shape_of(expr) or ()
-        if 0 not in shape or shape == (0,):
+        if not is_empty(expr) or shape_of(expr) == (0,):
             return expr
         dtype = str(expr.ty.dtype)
-        return self.builder_.emit(relax.op.memory.view(relax.const(np.zeros(0, dtype), dtype), shape, dtype))
+        empty = relax.const(np.zeros(0, dtype), dtype)
+        return self.builder_.emit(relax.op.memory.view(empty, shape_of(expr), dtype))
 
 
 @tvm.transform.module_pass(opt_level=0, name="LoadEmpty")

@@ -32,6 +32,7 @@ from ..operators.pointwise import Pointwise
 from ..operators.pooling import Pooling
 from .bindings import Bindings, constant, operands, operator, shape_of, substitute
 from .chains import Chain, Layer, chain_at, layer_at, shuffle_groups_of
+from .fold_empty import is_empty
 from .views import Memory, Storage, View, shuffled, view_of, whole_view
 
 # A pass that raises it does so through TVM.
@@ -434,7 +435,7 @@ def _concat(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | None:
     """Views of one tensor stay where they are; what is still to be computed is computed into its place."""
     if int(call.attrs.axis) != 1 or not isinstance(call.args[0], relax.Tuple):
         return None
-    fields = [field for field in call.args[0].fields if 0 not in (shape_of(field) or ())]
+    fields = [field for field in call.args[0].fields if not is_empty(field)]
     parts = [fuser._part(field) for field in fields]
     if not parts or not all(isinstance(each, (View, Pending)) for each in parts):
         return None

@@ -24,7 +24,8 @@ from ..graph.bindings import Bindings, constant, operands, operator
 # The memories that a value may lie in, for a tuple those of each field.
 Memories = frozenset | tuple
 
-_VIEWS = ("relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims", "relax.memory.view")
+# What TVM computes without a copy, as a view of the first operand.
+VIEWS = ("relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims", "relax.memory.view")
 _FOREIGN = object()  # memory of the caller's or of constants
 
 
@@ -59,7 +60,7 @@ class _Walk:
             return _item(self.memories(expr.tuple_value, expr.tuple_value.ty), int(expr.index))
         if not isinstance(expr, relax.Call):
             return frozenset([_FOREIGN]) if constant(expr) is not None else frozenset()
-        if operator(expr) in _VIEWS:
+        if operator(expr) in VIEWS:
             return self.memories(expr.args[0], expr.args[0].ty)
         if operator(expr) == "relax.call_tir":
             return _shaped(of_type, _new)
@@ -139,7 +140,7 @@ def _check_storages(bindings: Bindings) -> None:
             return tuple(map(tensors, expr.fields))
         if isinstance(expr, relax.TupleGetItem):
             return _item(tensors(expr.tuple_value), int(expr.index))
-        return tensors(expr.args[0]) if operator(expr) in _VIEWS else frozenset()
+        return tensors(expr.args[0]) if operator(expr) in VIEWS else frozenset()
 
     for index, binding in enumerate(bindings.list):
         value = binding.value
@@ -148,7 +149,7 @@ def _check_storages(bindings: Bindings) -> None:
             storage_of[binding.var], first[binding.var] = value.args[0], index
         else:
             named[binding.var] = tensors(value)
-        if isinstance(value, relax.Call) and operator(value) not in _VIEWS:
+        if isinstance(value, relax.Call) and operator(value) not in VIEWS:
             last.update((tensor, index) for arg in value.args for tensor in _all(tensors(arg)))
     last.update((tensor, len(bindings.list)) for tensor in _all(tensors(bindings.function.body.body)))
     sharing = defaultdict(list)

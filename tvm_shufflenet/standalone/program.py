@@ -18,11 +18,10 @@ from tvm import ir, relax
 
 from ..errors import ImportFailed
 from ..graph.bindings import operator
-from ..library.overwriting import check_writes
+from ..library.overwriting import VIEWS, check_writes
 from .arena import Range, aligned, place
 from .kernels import Kernel
 
-ALIASES = ("relax.reshape", "relax.flatten", "relax.squeeze", "relax.expand_dims", "relax.memory.view")
 CALLS = ("relax.call_tir", "relax.call_tir_inplace")
 
 
@@ -165,7 +164,7 @@ class Planner:
             return Storage(value.nbytes, Place("weights", self.weights.offset(value)))
         if operator(expr) in CALLS:
             return self._call(expr, of_type)
-        if operator(expr) in ALIASES:
+        if operator(expr) in VIEWS:
             return self._value(expr.args[0], expr.args[0].ty)
         name = operator(expr) or type(expr).__name__
         raise ImportFailed(
