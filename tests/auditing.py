@@ -20,6 +20,7 @@ from tvm import relax
 
 from tvm_shufflenet.errors import ImportFailed
 from tvm_shufflenet.graph import frontend, pipeline
+from tvm_shufflenet.library.lowering import PIPELINE
 from tvm_shufflenet.targets import find_target
 
 JOINED = 16
@@ -86,7 +87,7 @@ def _machine(module: nn.Module, shape: tuple[int, ...], way: Callable) -> relax.
     with torch.no_grad():
         module(torch.zeros(shape))  # constants are made at their first use
     imported = way(frontend.to_relax(frontend.export(module, shape)), find_target("local"))
-    return relax.VirtualMachine(relax.build(imported, UNOPTIMISED), tvm.cpu())
+    return relax.VirtualMachine(relax.build(imported, UNOPTIMISED, tir_pipeline=PIPELINE), tvm.cpu())
 
 
 def _compared(module: nn.Module, machine: relax.VirtualMachine, cases: list[Case], spoilt: bool) -> list[str]:

@@ -1,8 +1,8 @@
-"""Operators whose TVM form loses NaN, as PrimFuncs that keep it; and one whose form cannot be scheduled.
+"""Operators whose TVM form computes something else than PyTorch's, as PrimFuncs; and one that cannot be scheduled.
 
-TVM compiles ``max(a, b)`` to ``a > b ? a : b``, which is ``b`` where one is NaN. Where only ``b`` can be NaN, the order
-of the operands is enough, and costs nothing: that is so for ReLU and clip. Elsewhere the other operand is asked. Its
-simplifier also takes comparisons of floats for those of integers, of which one or the other is always true.
+TVM's maxima begin at the lowest finite number, where minus infinity is lower; its simplifier takes comparisons of
+floats for those of integers, of which one or the other is always true. That maxima and minima keep NaN is seen to when
+they are lowered (``library.keep_nan``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .bindings import constant
 
 def legalize() -> tvm.transform.Pass:
     """``LegalizeOps`` with the operators of this module as they are here."""
-    return transform.LegalizeOps(dict(_KEEPING))
+    return transform.LegalizeOps(dict(_OURS))
 
 
 def _float(call: relax.Call) -> bool:
@@ -30,33 +30,19 @@ def _elementwise(function: Callable, data: te.Tensor, name: str) -> te.Tensor:
     return te.compute(data.shape, lambda *at: function(data(*at)), name=name, tag=topi.tag.ELEMWISE)
 
 
-def _relu(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    def compute(data):
-        return _elementwise(lambda value: tirx.max(tirx.const(0, data.dtype), value), data, "relu")
-
-    return builder.call_te(compute, call.args[0], primfunc_name_hint="relu")
-
-
 def _clip(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """The upper bound wins where the two cross."""
     lower, upper = (float(bound.value) for bound in call.args[1:])
 
     def clipped(value):
         if lower > -math.inf:
-            value = tirx.max(tirx.const(lower, value.ty), value)
-        return tirx.min(tirx.const(upper, value.ty), value) if upper < math.inf else value
+            value = tirx.max(value, tirx.const(lower, value.ty))
+        return tirx.min(value, tirx.const(upper, value.ty)) if upper < math.inf else value
 
     def compute(data):
         return _elementwise(clipped, data, "clip")
 
     return builder.call_te(compute, call.args[0], primfunc_name_hint="clip")
-
-
-def _larger(first, second):
-    return tirx.Select(tirx.isnan(first), first, tirx.max(first, second))
-
-
-def _smaller(first, second):
-    return tirx.Select(tirx.isnan(first), first, tirx.min(first, second))
 
 
 def _unequal(first, second):
@@ -83,19 +69,16 @@ def _scatter_elements(builder: relax.BlockBuilder, call: relax.Call) -> relax.Ex
     return builder.call_te(compute, *call.args, primfunc_name_hint="scatter_elements")
 
 
-def _binary(function: Callable, name: str) -> Callable:
-    def convert(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        def compute(first, second):
-            shape = [tirx.IntImm("int64", int(dim)) for dim in call.ty.shape]
+def _not_equal(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    def compute(first, second):
+        shape = [tirx.IntImm("int64", int(dim)) for dim in call.ty.shape]
 
-            def element(*at):
-                return function(broadcast(first, at), broadcast(second, at))
+        def element(*at):
+            return _unequal(broadcast(first, at), broadcast(second, at))
 
-            return te.compute(shape, element, name=name, tag=topi.tag.BROADCAST)
+        return te.compute(shape, element, name="not_equal", tag=topi.tag.BROADCAST)
 
-        return builder.call_te(compute, *map(immediate, call.args), primfunc_name_hint=name)
-
-    return convert
+    return builder.call_te(compute, *map(immediate, call.args), primfunc_name_hint="not_equal")
 
 
 def immediate(expr: relax.Expr) -> relax.Expr | tirx.Expr:
@@ -112,12 +95,8 @@ def broadcast(tensor: te.Tensor | tirx.Expr, place: tuple) -> tirx.Expr:
     return tensor(*(0 if int(extent) == 1 else each for each, extent in zip(own, tensor.shape, strict=True)))
 
 
-def _reducer(function: Callable, start: float, name: str) -> Callable:
-    return te.comm_reducer(function, lambda dtype: tirx.const(start, dtype), name=name)
-
-
-MAXIMUM = _reducer(_larger, -math.inf, "maximum")
-MINIMUM = _reducer(_smaller, math.inf, "minimum")
+MAXIMUM = te.comm_reducer(lambda a, b: tirx.max(a, b), lambda dtype: tirx.const(-math.inf, dtype), name="maximum")
+MINIMUM = te.comm_reducer(lambda a, b: tirx.min(a, b), lambda dtype: tirx.const(math.inf, dtype), name="minimum")
 
 
 def _reduction(reducer: Callable, name: str) -> Callable:
@@ -193,14 +172,11 @@ def _of_floats(name: str, convert: Callable) -> Callable:
     return legalized
 
 
-_KEEPING = {"relax.logical_not": _logical_not, "relax.scatter_elements": _scatter_elements} | {
+_OURS = {"relax.logical_not": _logical_not, "relax.scatter_elements": _scatter_elements} | {
     name: _of_floats(name, convert)
     for name, convert in {
-        "relax.nn.relu": _relu,
         "relax.clip": _clip,
-        "relax.not_equal": _binary(_unequal, "not_equal"),
-        "relax.maximum": _binary(_larger, "maximum"),
-        "relax.minimum": _binary(_smaller, "minimum"),
+        "relax.not_equal": _not_equal,
         "relax.max": _reduction(MAXIMUM, "max"),
         "relax.min": _reduction(MINIMUM, "min"),
         "relax.nn.max_pool1d": _max_pool,

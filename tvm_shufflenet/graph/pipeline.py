@@ -35,7 +35,7 @@ def fused(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Our operators where they match, TVM's own elsewhere; every operator is a PrimFunc to be scheduled."""
     passes = [
         FuseOperators(),  # convolution + bias + residual + ReLU + shuffle
-        legalize(),  # what is left becomes TVM's own operators, NaN kept
+        legalize(),  # what is left becomes TVM's own operators, of PyTorch's numbers
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),
         transform.FuseOps(),
@@ -48,6 +48,6 @@ def fused(module: tvm.IRModule, target: Target) -> tvm.IRModule:
 
 
 def stock(module: tvm.IRModule, target: Target) -> tvm.IRModule:
-    """What TVM does with the network by itself, untuned, but for NaN, which it would lose: the baseline."""
+    """What TVM does with the network by itself, untuned, but for the numbers it would have wrong: the baseline."""
     with target.tvm():
         return LoadEmpty()(relax.get_pipeline("zero")(legalize()(module)))

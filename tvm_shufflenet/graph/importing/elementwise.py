@@ -275,7 +275,7 @@ def masked_fill(call: Call, value, mask, filler) -> relax.Expr:
 
 @converts("clamp.default", "clamp.Tensor")
 def clamp(call: Call, value, lower, upper) -> relax.Expr:
-    """The upper bound wins where the two cross. NaN stays NaN: see ``graph.legalize``."""
+    """The upper bound wins where the two cross."""
     value = call.cast(value, call.dtype)
     numbers = all(bound is None or not isinstance(bound, relax.Expr) for bound in (lower, upper))
     if numbers and is_float(call.dtype):
