@@ -69,7 +69,7 @@ def measure(name: str, target: Target, device: Device, threads: int, folder: Pat
     store = workflow.open_records(target, None)
     clock = workflow.default_clock(target)
     scheduled = workflow.schedule(imported, target, store, workflow.MEASURED, clock, threads=threads)
-    vm = build(scheduled, target, folder / "vm.so", workflow.linker_command(target))
+    vm = build(scheduled, folder / "vm.so", workflow.linker_command(target))
     reference = ([imported.input], [imported.reference], imported.tolerance)
     alone = standalone.build_standalone(scheduled.module, target, name, *reference, folder / "alone")
     called = link_callable(target, name, threads, folder / "alone")

@@ -28,7 +28,7 @@ from tvm_shufflenet.targets import Target, find_target
 def timed(imported: workflow.Imported, target: Target, device: Device, library: Path) -> tuple[float, float]:
     """Milliseconds, and thousands of misses."""
     store = workflow.open_records(target, None)
-    build(workflow.schedule(imported, target, store, device.clock), target, library, workflow.linker_command(target))
+    build(workflow.schedule(imported, target, store, device.clock), library, workflow.linker_command(target))
     with Network(device, library) as network:
         workflow.check(network, imported.input, imported.reference, imported.tolerance, library.name)
         milliseconds = network.latency(1).median_us / 1000

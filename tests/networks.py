@@ -11,7 +11,7 @@ from tvm import relax
 
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.bindings import operator
-from tvm_shufflenet.library.lowering import PIPELINE, relax_pipeline
+from tvm_shufflenet.library import lowering
 from tvm_shufflenet.targets import find_target
 
 IN_PLACE = "relax.call_tir_inplace"
@@ -19,8 +19,7 @@ IN_PLACE = "relax.call_tir_inplace"
 
 def machine_of(module: tvm.IRModule) -> relax.VirtualMachine:
     """The network compiled for this machine, whatever target its passes were for."""
-    built = relax.build(module, UNOPTIMISED, relax_pipeline=relax_pipeline, tir_pipeline=PIPELINE)
-    return relax.VirtualMachine(built, tvm.cpu())
+    return relax.VirtualMachine(lowering.executable(lowering.with_storages(module), UNOPTIMISED), tvm.cpu())
 
 
 def answer(machine: relax.VirtualMachine, data: tvm.runtime.Tensor) -> np.ndarray:

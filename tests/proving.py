@@ -15,7 +15,7 @@ from tvm.s_tir import meta_schedule as ms
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.tasks import operator_tasks
 from tvm_shufflenet.library.build import schedule_tuned
-from tvm_shufflenet.library.lowering import PIPELINE, relax_pipeline
+from tvm_shufflenet.library.lowering import executable
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.rules import Machine
 from tvm_shufflenet.targets import Target, find_target
@@ -45,10 +45,7 @@ def wrong(network: Generated, seed: int | None = None, count: int = 3) -> str | 
     imported = frontend.to_relax(frontend.export(network, network.shape))
     database = ms.database.MemoryDatabase() if seed is None else random_schedules(imported, target, seed)
     scheduled = schedule_tuned(imported, target, database)
-    with target.tvm():
-        built = relax.build(
-            scheduled.module, target.tvm(), relax_pipeline=relax_pipeline, tir_pipeline=PIPELINE, exec_mode="compiled"
-        )
+    built = executable(scheduled.planned, target.tvm())
     return _difference(network, relax.VirtualMachine(built, tvm.cpu()), count)
 
 

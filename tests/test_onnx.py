@@ -156,7 +156,7 @@ def test_exported_shuffles_are_recognised(tmp_path, how):
 def test_a_library_from_an_onnx_file_computes_its_answer(small, tmp_path):
     imported = workflow.import_model(find_model(str(export(small.module, tmp_path / "network.onnx"))))
     linker, store = linker_command(LOCAL), RecordStore(tmp_path / "records", LOCAL.tvm())
-    build(schedule_tuned(imported.module, LOCAL, store.database()), LOCAL, tmp_path / "templates.so", linker)
+    build(schedule_tuned(imported.module, LOCAL, store.database()), tmp_path / "templates.so", linker)
     build_untuned(imported.module, LOCAL, tmp_path / "untuned.so", linker)
     with find_device("local", LOCAL) as device:
         for library in ("templates.so", "untuned.so"):

@@ -572,6 +572,6 @@ def test_random_networks_compute_what_torch_computes(device, tmp_path, drawn, se
     shuffles = sum(name == "relax.permute_dims" for name in calls(network.module))
     assert shuffles <= len(module)
     store, library = RecordStore(tmp_path / "records", LOCAL.tvm()), tmp_path / "stack.so"
-    build(schedule_tuned(network.module, LOCAL, store.database()), LOCAL, library, linker_command(LOCAL))
+    build(schedule_tuned(network.module, LOCAL, store.database()), library, linker_command(LOCAL))
     with Network(device, library) as runner:
         workflow.check(runner, network.input, network.reference, network.tolerance, "random")

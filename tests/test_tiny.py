@@ -114,7 +114,7 @@ def test_one_unit(bench, tmp_path, empty, in_channels, out_channels, stride, tun
     unit = imported("unit", ShuffleUnit(in_channels, out_channels, 3, stride, 3), (1, in_channels, 8, 8))
     library, linker = tmp_path / "unit.so", linker_command(target)
     if tuned:
-        built = build(schedule_tuned(unit.module, target, empty(target).database()), target, library, linker)
+        built = build(schedule_tuned(unit.module, target, empty(target).database()), library, linker)
         names = ["depthwise", "pointwise", "pointwise", *(["pooling"] if stride > 1 else [])]
         assert sorted(operator.name.rstrip("0123456789") for operator in built.operators) == sorted(names)
         assert {operator.schedule for operator in built.operators} == {"template"}

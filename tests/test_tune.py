@@ -185,7 +185,7 @@ def test_threads_are_tuned_for_and_used_by_their_own_records(unit, folder, tmp_p
     for threads in (1, 2):
         database, linker = store.database(threads=threads), linker_command(target)
         scheduled = schedule_tuned(unit.module, target, database, threads)
-        made[threads] = build(scheduled, target, tmp_path / f"{threads}.so", linker)
+        made[threads] = build(scheduled, tmp_path / f"{threads}.so", linker)
     assert "record" in {operator.schedule for operator in made[2].operators}
     assert {operator.schedule for operator in made[1].operators} == {"template"}
     module = operators(unit, target)

@@ -353,10 +353,10 @@ def adds_one():
     ],
 )
 def test_a_library_that_is_right_once_makes_no_package(adds_one, module, words, reproducers, tmp_path):
-    scheduled = Scheduled(module, (), {})
     for target in (LOCAL, ARM64):
         shutil.rmtree(reproducers, ignore_errors=True)
-        library = build(scheduled, target, tmp_path / f"{target.name}.so", linker_command(target)).path
+        scheduled = Scheduled(module, (), target)
+        library = build(scheduled, tmp_path / f"{target.name}.so", linker_command(target)).path
         with checking_device(target) as device:
             with pytest.raises(WrongResult, match=words):
                 verify.verify(verify.Candidate(adds_one, target, scheduled, (), library, None), device)

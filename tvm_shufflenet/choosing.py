@@ -90,7 +90,7 @@ class _Networks:
     def _timed(self, scheduled: Scheduled, folder: Path) -> decision.Timed:
         folder.mkdir()
         library = folder / f"{self.imported.model.name}.so"
-        build(scheduled, self.target, library, linker_command(self.target))
+        build(scheduled, library, linker_command(self.target))
         with Network(self.device, library) as network:
             imported = self.imported
             check(network, imported.input, imported.reference, imported.tolerance, "tuned")

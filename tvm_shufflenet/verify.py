@@ -176,7 +176,7 @@ def _verify_operators(candidate: Candidate, device: Device) -> int:
         with TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
             library = candidate.library
             if library is None:
-                library = build(scheduled, target, Path(folder, "operators.so"), linker_command(target)).path
+                library = build(scheduled, Path(folder, "operators.so"), linker_command(target)).path
             wrong = compare(first, library, device)
         if wrong is not None:
             raise _wrong_operator(wrong, scheduled, target, device)

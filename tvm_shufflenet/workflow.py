@@ -33,7 +33,6 @@ from .library.build import (
     Scheduled,
     build,
     build_untuned,
-    memory,
     schedule_tuned,
     schedule_untuned,
 )
@@ -295,7 +294,7 @@ def all_libraries(
         scheduled, shipped = schedule(imported, target, store, clock, threads=threads, own=False), None
         if not _same(scheduled, schedule(imported, target, store, clock, threads=threads)):
             (folder / "shipped").mkdir()
-            shipped = build(scheduled, target, folder / "shipped" / f"{imported.model.name}.so", linker).path
+            shipped = build(scheduled, folder / "shipped" / f"{imported.model.name}.so", linker).path
         untuned = build_untuned(imported.module, target, folder / "untuned.so", linker)
         yield Libraries(untuned.path, tuned, shipped)
 
@@ -401,7 +400,7 @@ def compile_package(
         library, bench, files, standalone = None, None, {}, None
         with references_ahead(first_uses(found)):
             if "vm" in formats:
-                library = build(scheduled, target, folder / f"{plan.model}.so", list(plan.linker)).path
+                library = build(scheduled, folder / f"{plan.model}.so", list(plan.linker)).path
             if "standalone" in formats:
                 built = _standalone(imported, target, scheduled, folder / "standalone", STATIC in formats)
                 bench, files, standalone = built.bench, built.files, _standalone_entry(built)
@@ -446,7 +445,7 @@ def _manifest(
     standalone: Standalone | None,
     verified: Verification,
 ) -> Manifest:
-    activation_bytes, weight_bytes = memory(scheduled.module)
+    activation_bytes, weight_bytes = scheduled.memory_bytes
     plan = plan.anywhere()
     return Manifest(
         schema=SCHEMA,

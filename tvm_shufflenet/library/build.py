@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -53,12 +54,10 @@ class Operator:
 
 @dataclass(frozen=True)
 class Built:
-    """A linked library and what is known about it. ``activation_bytes`` are planned, outside weights and stack."""
+    """A linked library and what scheduled its operators."""
 
     path: Path
     operators: tuple[Operator, ...]
-    activation_bytes: int
-    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,30 @@ class Scheduled:
 
     module: tvm.IRModule
     operators: tuple[Operator, ...]
+    target: Target
     workloads: Mapping[str, tvm.IRModule] = field(default_factory=dict)
     weights: Mapping[str, tuple[tvm.ir.GenericConst, ...]] = field(default_factory=dict)
+
+    @functools.cached_property
+    def planned(self) -> tvm.IRModule:
+        """The network with its memory planned. Raises DeployError where it would overwrite what is needed."""
+        with self.target.tvm():
+            return lowering.with_storages(self.module)
+
+    @property
+    def memory_bytes(self) -> tuple[int, int]:
+        """Of the storages that the memory planner shares among activations, and of the constants."""
+        storages = weights = 0
+
+        def visit(expr):
+            nonlocal storages, weights
+            if isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == "relax.memory.alloc_storage":
+                storages += math.prod(int(dim) for dim in expr.args[0].values)
+            elif isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy"):
+                weights += expr.value.numpy().nbytes
+
+        relax.analysis.post_order_visit(self.planned["main"], visit)
+        return storages, weights
 
 
 def schedule_untuned(module: tvm.IRModule, target: Target) -> Scheduled:
@@ -80,7 +101,7 @@ def schedule_untuned(module: tvm.IRModule, target: Target) -> Scheduled:
     ready = pipeline.stock(module, target)
     tasks = operator_tasks(ready)
     operators = tuple(_of_task(task, Operator(task.name, task.occurrences, "none")) for task in tasks)
-    return Scheduled(ready, operators, weights={task.name: task.weights for task in tasks})
+    return Scheduled(ready, operators, target, weights={task.name: task.weights for task in tasks})
 
 
 def schedule_tuned(
@@ -114,12 +135,12 @@ def schedule_tuned(
     if target.core is not None:
         scheduled = alternate.AlternateTraversal(threads)(scheduled)
     weights = {task.name: task.weights for task in tasks}
-    return Scheduled(scheduled, operators, {task.name: task.mod for task in tasks}, weights)
+    return Scheduled(scheduled, operators, target, {task.name: task.mod for task in tasks}, weights)
 
 
 def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: list[str]) -> Built:
     """The library of ``schedule_untuned``."""
-    return build(schedule_untuned(module, target), target, output, linker)
+    return build(schedule_untuned(module, target), output, linker)
 
 
 def _choose(
@@ -149,36 +170,13 @@ def _of_task(task: OperatorTask, operator: Operator) -> Operator:
     return replace(operator, multiply_adds=task.multiply_adds, arguments=task.arguments)
 
 
-def build(scheduled: Scheduled, target: Target, output: Path, linker: list[str]) -> Built:
-    """Compile and link for TVM's runtime. Raises LinkFailed."""
-    # Compiled, not interpreted: 0.2 us an operator instead of 0.5.
-    executable = relax.build(
-        scheduled.module,
-        target.tvm(),
-        relax_pipeline=lowering.relax_pipeline,
-        tir_pipeline=lowering.PIPELINE,
-        exec_mode="compiled",
-    )
+def build(scheduled: Scheduled, output: Path, linker: list[str]) -> Built:
+    """Compile and link for TVM's runtime. Raises DeployError, LinkFailed."""
+    require_space(tempfile.gettempdir(), OBJECT_BYTES + 2 * scheduled.memory_bytes[1])
+    executable = lowering.executable(scheduled.planned, scheduled.target.tvm())
 
     def link_objects(path, objects, **_options):
-        link(objects, Path(path), linker, target.machine)
+        link(objects, Path(path), linker, scheduled.target.machine)
 
-    activation_bytes, weight_bytes = memory(scheduled.module)
-    require_space(tempfile.gettempdir(), OBJECT_BYTES + 2 * weight_bytes)
     executable.export_library(str(output), fcompile=link_objects)
-    return Built(Path(output), scheduled.operators, activation_bytes, weight_bytes)
-
-
-def memory(module: tvm.IRModule) -> tuple[int, int]:
-    """Bytes of the storages that the memory planner shares among activations, and bytes of the constants."""
-    storages = weights = 0
-
-    def visit(expr):
-        nonlocal storages, weights
-        if isinstance(expr, relax.Call) and getattr(expr.op, "name", "") == "relax.memory.alloc_storage":
-            storages += math.prod(int(dim) for dim in expr.args[0].values)
-        elif isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy"):
-            weights += expr.value.numpy().nbytes
-
-    relax.analysis.post_order_visit(lowering.with_storages(module)["main"], visit)
-    return storages, weights
+    return Built(Path(output), scheduled.operators)

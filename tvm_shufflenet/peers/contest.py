@@ -47,7 +47,7 @@ def build_ours(
     """The library that takes part, from the records of ``store``, for ``threads``. Raises DeployError."""
     library = folder / f"ours-{target.name}-{threads}.so"
     if not library.exists():
-        build(schedule(imported, target, store, clock, threads=threads), target, library, linker_command(target))
+        build(schedule(imported, target, store, clock, threads=threads), library, linker_command(target))
     return library
 
 
