@@ -6,6 +6,7 @@ import itertools
 import json
 
 import pytest
+from factories import FACTORY
 from test_records import MODELLED, TARGET, candidate, put, workload
 
 from tvm_shufflenet import choosing, toolchain, workflow
@@ -189,18 +190,6 @@ def test_a_network_is_known_by_its_operators_in_any_order():
 
 
 # The whole line
-
-FACTORY = """
-import torch
-from tvm_shufflenet.models import randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
-
-def unit():
-    torch.manual_seed(0)
-    made = ShuffleUnit(48, 48, 3, 1, 3)
-    randomise_batch_norms(made)
-    return made
-"""
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")

@@ -22,6 +22,7 @@ import numpy as np
 import psutil
 import pytest
 import tvm
+from factories import FACTORY
 from test_records import put
 from test_server import answers, servers
 from tvm.script import ir as I
@@ -57,17 +58,6 @@ MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
 ARM64 = find_target("arm64")
 SHAPE = (1, 48, 8, 8)
-FACTORY = """
-import torch
-from tvm_shufflenet.models import randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
-
-def unit():
-    torch.manual_seed(0)
-    made = ShuffleUnit(48, 48, 3, 1, 3)
-    randomise_batch_norms(made)
-    return made
-"""
 
 
 @pytest.fixture(scope="module")

@@ -26,17 +26,20 @@ def constant(expr: relax.Expr | None) -> np.ndarray | None:
     return expr.value.numpy() if isinstance(expr, ir.GenericConst) and hasattr(expr.value, "numpy") else None
 
 
-def operands(expr: relax.Expr) -> list[relax.Var]:
-    """The variables that ``expr`` reads, as often as it reads them."""
-    if isinstance(expr, relax.Var):
+def leaves(expr: relax.Expr) -> list[relax.Var | ir.GenericConst]:
+    """The variables and constants that ``expr`` is made of, as often as they stand in it."""
+    if isinstance(expr, relax.Var | ir.GenericConst):
         return [expr]
     if isinstance(expr, relax.Call):
-        return [var for arg in expr.args for var in operands(arg)]
+        return [leaf for arg in expr.args for leaf in leaves(arg)]
     if isinstance(expr, relax.Tuple):
-        return [var for field in expr.fields for var in operands(field)]
-    if isinstance(expr, relax.TupleGetItem):
-        return operands(expr.tuple_value)
-    return []
+        return [leaf for field in expr.fields for leaf in leaves(field)]
+    return leaves(expr.tuple_value) if isinstance(expr, relax.TupleGetItem) else []
+
+
+def operands(expr: relax.Expr) -> list[relax.Var]:
+    """The variables that ``expr`` reads, as often as it reads them."""
+    return [leaf for leaf in leaves(expr) if isinstance(leaf, relax.Var)]
 
 
 def substitute(expr: relax.Expr, value_of) -> relax.Expr:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import tvm
 from tvm import relax
 
-from .bindings import operator
+from .bindings import leaves, operator
 
 CONVOLUTIONS = ("relax.nn.conv1d", "relax.nn.conv2d", "relax.nn.conv3d")
 TRANSPOSED = ("relax.nn.conv1d_transpose", "relax.nn.conv2d_transpose", "relax.nn.conv3d_transpose")
@@ -59,7 +59,7 @@ def count(module: tvm.IRModule) -> Complexity:
     for block in module["main"].body.blocks:
         for binding in block.bindings:
             value = binding.value
-            operands = [operand for argument in _arguments(value) for operand in _leaves(argument)]
+            operands = leaves(value)
             known = [operand for operand in operands if _is_constant(operand, constant)]
             if operands and len(known) == len(operands):
                 constant.add(binding.var)
@@ -69,19 +69,6 @@ def count(module: tvm.IRModule) -> Complexity:
             if macs is not None:
                 operators.append(OperatorComplexity(operator(value), _shape(value), macs))
     return Complexity(tuple(operators), sum(parameters.values()))
-
-
-def _arguments(value: relax.Expr) -> list[relax.Expr]:
-    if isinstance(value, relax.Call):
-        return list(value.args)
-    return [value.tuple_value] if isinstance(value, relax.TupleGetItem) else [value]
-
-
-def _leaves(argument: relax.Expr) -> list[relax.Expr]:
-    """Tensors in an argument: those of a tuple one by one, none in a shape or an attribute."""
-    if isinstance(argument, relax.Tuple):
-        return [leaf for field in argument.fields for leaf in _leaves(field)]
-    return [argument] if isinstance(argument, relax.Var | tvm.ir.GenericConst) else []
 
 
 def _is_constant(operand: relax.Expr, constant: set[relax.Var]) -> bool:

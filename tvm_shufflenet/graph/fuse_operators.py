@@ -30,7 +30,7 @@ from ..operators.depthwise import Depthwise
 from ..operators.destination import Window, own
 from ..operators.pointwise import Pointwise
 from ..operators.pooling import Pooling
-from .bindings import Bindings, constant, operands, operator, shape_of, substitute
+from .bindings import Bindings, constant, leaves, operands, operator, shape_of, substitute
 from .chains import Chain, Layer, chain_at, layer_at, shuffle_groups_of
 from .fold_empty import is_empty
 from .views import Memory, Storage, View, shuffled, view_of, whole_view
@@ -162,7 +162,7 @@ class Fuser:
         if isinstance(value, relax.TupleGetItem) and isinstance(self.values.get(value.tuple_value), tuple):
             return self.values[value.tuple_value][int(value.index)]
         made_of = frozenset().union(*(_memories(self.values[var]) for var in operands(value)))
-        if any(_is_tensor_constant(leaf) for leaf in _leaves(value)):
+        if any(_is_tensor_constant(leaf) for leaf in leaves(value)):
             made_of |= {Memory(writable=False)}  # which may be returned as it is
         return self._received(self.builder.emit(substitute(value, self._tensor)), made_of | {Memory()})
 
@@ -471,15 +471,6 @@ def _memories(value: Value) -> frozenset[Memory]:
     if isinstance(value, View):
         return value.storage.memories
     return value.memories if isinstance(value, Other) else frozenset()
-
-
-def _leaves(expr: relax.Expr) -> list[relax.Expr]:
-    """The variables and constants that an expression is made of."""
-    if isinstance(expr, relax.Call):
-        return [leaf for arg in expr.args for leaf in _leaves(arg)]
-    if isinstance(expr, relax.Tuple):
-        return [leaf for field in expr.fields for leaf in _leaves(field)]
-    return [expr]
 
 
 def _is_tensor_constant(expr: relax.Expr) -> bool:

@@ -10,11 +10,16 @@ from tvm import relax, te, tirx
 from .call import Call, Converted, Unsupported, axes_of, converts, is_float, shape_of
 
 
+def _reduced(operation: Callable, call: Call, value, dims, keepdim) -> relax.Expr:
+    """Computed in the result's type."""
+    value = call.cast(value, call.dtype)
+    return call.emit(operation(value, axes_of(dims, value.ty.ndim), keepdim))
+
+
 @converts("sum.dim_IntList")
 def sum_along(call: Call, value, dims, keepdim, dtype) -> relax.Expr:
-    del dtype  # the result's
-    value = call.cast(value, call.dtype)
-    return call.emit(relax.op.sum(value, axes_of(dims, value.ty.ndim), keepdim))
+    del dtype
+    return _reduced(relax.op.sum, call, value, dims, keepdim)
 
 
 @converts("sum.default")
@@ -25,8 +30,7 @@ def sum_of_all(call: Call, value, dtype) -> relax.Expr:
 @converts("mean.dim")
 def mean_along(call: Call, value, dims, keepdim, dtype) -> relax.Expr:
     del dtype
-    value = call.cast(value, call.dtype)
-    return call.emit(relax.op.mean(value, axes_of(dims, value.ty.ndim), keepdim))
+    return _reduced(relax.op.mean, call, value, dims, keepdim)
 
 
 @converts("mean.default")
@@ -37,8 +41,7 @@ def mean_of_all(call: Call, value, dtype) -> relax.Expr:
 @converts("prod.dim_int")
 def product_along(call: Call, value, dim, keepdim, dtype) -> relax.Expr:
     del dtype
-    value = call.cast(value, call.dtype)
-    return call.emit(relax.op.prod(value, axes_of(dim, value.ty.ndim), keepdim))
+    return _reduced(relax.op.prod, call, value, dim, keepdim)
 
 
 @converts("prod.default")
