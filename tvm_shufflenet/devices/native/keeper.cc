@@ -43,6 +43,24 @@ struct Request {
   uint64_t bytes;
 };
 
+// A message of one byte, with room for a file descriptor that goes with it.
+struct DescriptorMessage {
+  DescriptorMessage() {
+    header.msg_iov = &data_;
+    header.msg_iovlen = 1;
+    header.msg_control = control_;
+    header.msg_controllen = sizeof(control_);
+  }
+  DescriptorMessage(const DescriptorMessage&) = delete;
+
+  msghdr header{};
+
+ private:
+  char byte_ = 0;
+  alignas(cmsghdr) char control_[CMSG_SPACE(sizeof(int))] = {};
+  iovec data_{&byte_, 1};
+};
+
 bool ReadAll(int fd, void* to, size_t count) {
   for (size_t done = 0; done < count;) {
     ssize_t now = recv(fd, static_cast<char*>(to) + done, count - done, 0);
@@ -204,19 +222,9 @@ std::string KeeperProcess::RemoveFile(const std::string& name) {
 }
 
 bool KeeperProcess::ReceiveListener() {
-  char byte;
-  union {
-    cmsghdr aligned;
-    char bytes[CMSG_SPACE(sizeof(int))];
-  } control{};
-  iovec data{&byte, 1};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.bytes;
-  message.msg_controllen = sizeof(control);
-  if (recvmsg(requests_, &message, MSG_CMSG_CLOEXEC) != 1) return false;
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  DescriptorMessage message;
+  if (recvmsg(requests_, &message.header, MSG_CMSG_CLOEXEC) != 1) return false;
+  cmsghdr* header = CMSG_FIRSTHDR(&message.header);
   if (!header || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int))) return false;
   int received;
   memcpy(&received, CMSG_DATA(header), sizeof(int));
@@ -335,23 +343,13 @@ void Keeper::Remove(const std::string& name) const {
 
 void Keeper::Supervise(int listener) const {
   Ask(kSupervise, "", 0);
-  char byte = 0;
-  union {
-    cmsghdr aligned;
-    char bytes[CMSG_SPACE(sizeof(int))];
-  } control{};
-  iovec data{&byte, 1};
-  msghdr message{};
-  message.msg_iov = &data;
-  message.msg_iovlen = 1;
-  message.msg_control = control.bytes;
-  message.msg_controllen = sizeof(control);
-  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  DescriptorMessage message;
+  cmsghdr* header = CMSG_FIRSTHDR(&message.header);
   header->cmsg_level = SOL_SOCKET;
   header->cmsg_type = SCM_RIGHTS;
   header->cmsg_len = CMSG_LEN(sizeof(int));
   memcpy(CMSG_DATA(header), &listener, sizeof(int));
-  sendmsg(fd_, &message, MSG_NOSIGNAL);
+  sendmsg(fd_, &message.header, MSG_NOSIGNAL);
   close(listener);
 }
 
