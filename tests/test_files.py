@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from tvm_shufflenet.cli import main
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid
 from tvm_shufflenet.files import (
     JSON_DEPTH,
+    YOUNG_S,
     Malformed,
     Unsuitable,
+    draft_of,
     nests_deeper,
     open_file,
     parse_json,
@@ -275,6 +278,53 @@ def test_nothing_is_appended_through_a_link(tmp_path, victim, name):
     else:
         with pytest.raises(BadInput, match="cannot write"), RecordFolder(folder).ours():
             pass
+
+
+WRITERS = {
+    "file": "replacing(Path('made'))",
+    "folder": "draft_of(Path('made'))",
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_a_killed_run_has_left_is_removed_by_the_next(kind, tmp_path):
+    """And nothing else: not what a living run writes, what is young, or what only looks alike."""
+    alike = tmp_path / ".made.20260101-backup.new"
+    alike.mkdir()
+    program = f"""
+from pathlib import Path
+from tvm_shufflenet.files import draft_of, replacing
+with {WRITERS[kind]}:
+    print("writing", flush=True)
+    input()
+"""
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for run in runs:
+        assert run.stdout.readline() == "writing\n"
+    runs[0].kill()
+    runs[0].wait()
+
+    def left() -> set[Path]:
+        return set(tmp_path.iterdir()) - {alike, tmp_path / "made"}
+
+    def write() -> None:
+        with replacing(tmp_path / "made") if kind == "file" else draft_of(tmp_path / "made"):
+            pass
+
+    write()
+    assert len(left()) == 2, "both are young"
+    for path in (*left(), alike):
+        os.utime(path, (0, time.time() - 2 * YOUNG_S))
+    write()
+    assert len(left()) == 1 and alike.is_dir()
+    runs[1].communicate("\n")
+    assert runs[1].returncode == 0
+    assert left() == set()
 
 
 def test_lines_are_replaced_beside_a_link(tmp_path, victim):

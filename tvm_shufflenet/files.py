@@ -2,18 +2,23 @@
 
 Everything that comes from outside is opened by ``open_file``: a FIFO or a device in place of a file is refused and
 never waited for. JSON is bounded in size and depth before it becomes objects. What is written appears whole, under a
-temporary name that nobody could have known, and no link is followed.
+temporary name that nobody could have known, and no link is followed. What a killed run has left under such a name is
+known by its lock, which nobody holds any more; whoever writes the same thing next removes it.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import hashlib
 import itertools
 import os
 import re
 import secrets
+import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +30,7 @@ T = TypeVar("T")
 
 CHUNK_BYTES = 1 << 20
 JSON_BYTES = 64 << 20  # a comparison takes 100 KB, a package's manifest less
+YOUNG_S = 60.0  # what is younger may not have its lock yet
 JSON_DEPTH = 64  # what this project writes nests 8 deep
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -33,6 +39,7 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+_TOKEN = re.compile("[0-9a-f]{16}")
 _STRINGS = re.compile(rb'"(?:[^"\\]+|\\.?)*"?', re.DOTALL)  # one without an end too: so it never tries again
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
@@ -136,9 +143,10 @@ def replacing(path: Path | str, sync: bool = False, mode: int = 0o666) -> Iterat
     Raises OSError; where the block raises, ``path`` is as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.new")
+    temporary = _beside(path)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+        _lock(file.fileno())
         try:
             yield file
             file.flush()
@@ -151,6 +159,53 @@ def replacing(path: Path | str, sync: bool = False, mode: int = 0o666) -> Iterat
             raise
     if sync:
         sync_folder(path.parent)
+
+
+@contextmanager
+def draft_of(folder: Path) -> Iterator[Path]:
+    """A folder beside ``folder``, to be filled and put in its place; what is still there at the end is removed."""
+    draft = _beside(folder)
+    draft.mkdir(mode=0o700)
+    descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _lock(descriptor)
+        yield draft
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    """For as long as it is open. A file system may know no locks: nothing on it counts as abandoned."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _beside(path: Path) -> Path:
+    """A new name for what will take the place of ``path``, once what killed runs have left of it is gone."""
+    begin, end = f".{path.name[:100]}.", ".new"
+    for other in path.parent.glob(f"{glob.escape(begin)}*{end}"):
+        if _TOKEN.fullmatch(other.name.removeprefix(begin).removesuffix(end)) and _is_abandoned(other):
+            if other.is_dir():
+                shutil.rmtree(other, ignore_errors=True)
+            else:
+                other.unlink(missing_ok=True)
+    return path.with_name(f"{begin}{secrets.token_hex(8)}{end}")
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether this user's run began it, a while ago, and lives no more."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_uid != os.geteuid() or time.time() - status.st_mtime < YOUNG_S:
+                return False
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        finally:
+            os.close(descriptor)
+    return False
 
 
 def write_output(path: Path | str, content: bytes) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 
 from ..answers import Answer, Answers
 from ..errors import PackageInvalid
-from ..files import Malformed, open_file, parse_json, read_file, replacing
+from ..files import Malformed, draft_of, open_file, parse_json, read_file, replacing
 from ..files import sha256_of as sha256
 from ..probes import PROBES
 from ..probes import REFERENCE as REFERENCE_INPUT
@@ -336,8 +336,7 @@ def write_package(
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and not _may_replace(path):
         raise PackageInvalid(f"{path} exists and is no package", "", "name another -o PACKAGE")
-    draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
+    with draft_of(path) as draft:
         files = {manifest.library: library, **(more or {})}
         for name, source in files.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
@@ -355,12 +354,8 @@ def write_package(
         os.chmod(draft, 0o755)
         if is_archive(path):
             pack(draft, (MANIFEST, *sorted(hashes)), path)
-            shutil.rmtree(draft, ignore_errors=True)
         else:
             _swap(draft, path)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return Package(path)
 
 
