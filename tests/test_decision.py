@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
+import msgspec
 import pytest
 from factories import FACTORY
 from test_records import MODELLED, TARGET, candidate, put, workload
@@ -17,7 +18,7 @@ from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning import upkeep
 from tvm_shufflenet.tuning.choices import CHOICES, Choice, network_hash
 from tvm_shufflenet.tuning.decision import NETWORKS, Timed, decide, near
-from tvm_shufflenet.tuning.journal import Setting
+from tvm_shufflenet.tuning.journal import Setting, checksum
 from tvm_shufflenet.tuning.records import RecordStore, trace_hash, workload_hash
 from tvm_shufflenet.tuning.shipped import write_best
 
@@ -161,11 +162,19 @@ def test_a_damaged_line_is_reported_and_not_used(store, tmp_path, damage):
     assert [each.file for each in upkeep.verify(upkeep.open_folder(tmp_path))] == [CHOICES]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"chosen": {"0" * 16: "1" * 16}}, {"chosen": {workload_hash(workload(8)): "1" * 16}}, {"fastest": {}}],
+    ids=["no workload of the folder", "no record of the folder", "nothing was fastest"],
+)
+def test_a_choice_chooses_among_the_records_that_are_admitted_and_no_others(store, change):
+    store.choose(msgspec.structs.replace(decided(1), **change))
+    assert us(store) == 8.0
+
+
 def test_another_target_s_or_tvm_s_choices_are_not_used(store, tmp_path):
     line = json.loads((tmp_path / CHOICES).read_text())
     for changed in ({"target": "0" * 16}, {"tvm": "0.26.0"}):
-        from tvm_shufflenet.tuning.journal import checksum
-
         value = {key: each for key, each in (line | changed).items() if key != "crc32"}
         (tmp_path / CHOICES).write_text(json.dumps(value | {"crc32": checksum(value)}) + "\n")
         assert us(RecordStore(tmp_path, TARGET)) == 8.0
