@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .activity import doing
 from .probes import INFINITE, NAN, OTHER, PROBES, QUIET, REFERENCE, probe
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def blindness(sensitivity: float | None, tolerance: float) -> str | None:
     )
 
 
+@doing("asking PyTorch, in float32 and float64")
 def answers_of(model: Model, data: np.ndarray, reference: np.ndarray) -> Answers:
     """What PyTorch answers to the probes that ``data`` makes; ``reference`` is its answer to ``data`` itself."""
     found = {name: _both(model, probe(name, data), data * np.float32(KNOWN * (name in QUIET))) for name in PROBES}
