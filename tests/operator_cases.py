@@ -572,6 +572,7 @@ POOLS = cases("""
     F.avg_pool3d(x, 2, 2, 0, divisor_override=3) @ 1,3,5,6,7
     F.lp_pool2d(x, 2, 3, 2)
     F.adaptive_avg_pool2d(x, 1)
+    F.adaptive_avg_pool2d(x.permute(0, 3, 1, 2), 1)
     F.adaptive_avg_pool2d(x, (4, 5))
     F.adaptive_avg_pool2d(x, (None, 3))
     F.adaptive_avg_pool2d(x, (3, 1))

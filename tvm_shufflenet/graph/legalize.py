@@ -16,6 +16,8 @@ from tvm.relax import transform
 
 from .bindings import constant
 
+FEW = 256  # numbers, whose sum in float32 is off by a few dozen roundings at most
+
 
 def legalize() -> tvm.transform.Pass:
     """``LegalizeOps`` with the operators of this module as they are here."""
@@ -101,23 +103,50 @@ MINIMUM = te.comm_reducer(lambda a, b: tirx.min(a, b), lambda dtype: tirx.const(
 
 def _reduction(reducer: Callable, name: str) -> Callable:
     def convert(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        rank = call.args[0].ty.ndim
-        axes = range(rank) if call.attrs.axis is None else [int(axis) % rank for axis in call.attrs.axis]
-        axes = sorted(axes)
-
         def compute(data):
-            along = {axis: te.reduce_axis((0, data.shape[axis]), name=f"k{axis}") for axis in axes}
-            kept = [axis for axis in range(rank) if axis not in along]
-            named = range(rank) if call.attrs.keepdims else kept
-            shape = [data.shape[axis] if axis in kept else 1 for axis in named]
-
-            def element(*at):
-                places = dict(zip(named, at, strict=True)) | along
-                return reducer(data(*(places[axis] for axis in range(rank))), axis=list(along.values()))
-
-            return te.compute(shape, element, name=name, tag=topi.tag.COMM_REDUCE)
+            return _reduced(data, call, reducer, name)
 
         return builder.call_te(compute, call.args[0], primfunc_name_hint=name)
+
+    return convert
+
+
+def _axes(call: relax.Call) -> list[int]:
+    """The axes that a reduction runs along, in order."""
+    rank = call.args[0].ty.ndim
+    return sorted(range(rank) if call.attrs.axis is None else {int(axis) % rank for axis in call.attrs.axis})
+
+
+def _reduced(data: te.Tensor, call: relax.Call, reducer: Callable, name: str) -> te.Tensor:
+    rank = len(data.shape)
+    along = {axis: te.reduce_axis((0, data.shape[axis]), name=f"k{axis}") for axis in _axes(call)}
+    kept = [axis for axis in range(rank) if axis not in along]
+    named = range(rank) if call.attrs.keepdims else kept
+    shape = [data.shape[axis] if axis in kept else 1 for axis in named]
+
+    def element(*at):
+        places = dict(zip(named, at, strict=True)) | along
+        return reducer(data(*(places[axis] for axis in range(rank))), axis=list(along.values()))
+
+    return te.compute(shape, element, name=name, tag=topi.tag.COMM_REDUCE)
+
+
+def _sum(name: str, mean: bool) -> Callable:
+    """Of many numbers in float64, where one after the other in float32 would be further off than PyTorch's cascade of
+    sums; of few, as TVM has it."""
+    theirs = tvm.ir.Op.get(name).get_attr("FLegalize")
+
+    def convert(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+        count = math.prod(int(call.args[0].ty.shape[axis]) for axis in _axes(call))
+        if count <= FEW or str(call.args[0].ty.dtype) != "float32":
+            return theirs(builder, call)
+
+        def compute(data):
+            total = _reduced(data, call, lambda value, axis: te.sum(tirx.Cast("float64", value), axis), "total")
+            divisor = tirx.const(count if mean else 1, "float64")
+            return _elementwise(lambda value: tirx.Cast("float32", value / divisor), total, "rounded")
+
+        return builder.call_te(compute, call.args[0], primfunc_name_hint="mean" if mean else "sum")
 
     return convert
 
@@ -172,7 +201,12 @@ def _of_floats(name: str, convert: Callable) -> Callable:
     return legalized
 
 
-_OURS = {"relax.logical_not": _logical_not, "relax.scatter_elements": _scatter_elements} | {
+_OURS = {
+    "relax.logical_not": _logical_not,
+    "relax.scatter_elements": _scatter_elements,
+    "relax.sum": _sum("relax.sum", mean=False),
+    "relax.mean": _sum("relax.mean", mean=True),
+} | {
     name: _of_floats(name, convert)
     for name, convert in {
         "relax.clip": _clip,

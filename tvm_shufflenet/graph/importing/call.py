@@ -58,6 +58,10 @@ class Call:
     def dtype(self) -> str:
         return dtype_name(self.result.dtype)
 
+    def source(self, index: int) -> torch.Tensor:
+        """What PyTorch says of the tensor that is an argument: also how it lies in memory."""
+        return _meta(self.arguments[index])
+
     def common_dtype(self, *indices: int) -> str:
         """The dtype in which PyTorch combines the arguments at ``indices``, by its rules of promotion."""
         first, second = (_meta(self.arguments[index]) for index in indices)

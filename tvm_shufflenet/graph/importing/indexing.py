@@ -239,6 +239,21 @@ def view(call: Call, value, size) -> relax.Expr:
     return value if shape_of(value) == call.shape else call.emit(relax.op.reshape(value, call.shape))
 
 
+@converts("as_strided.default")
+def as_strided(call: Call, value, size, strides, offset) -> relax.Expr:
+    """The same elements in the same order, but for axes of extent 1. So torch decomposes the global pooling of a tensor
+    whose channels lie last. Raises Unsupported for any other view of the memory."""
+    source = call.source(0)
+
+    def steps(extents, strides) -> list[tuple[int, int]]:
+        return [(extent, stride) for extent, stride in zip(extents, strides, strict=True) if extent != 1]
+
+    moved = offset is not None and offset != source.storage_offset()
+    if moved or steps(size, strides) != steps(source.shape, source.stride()):
+        raise Unsupported("a view of another tensor's memory")
+    return view(call, value, size)
+
+
 @converts("squeeze.default")
 def squeeze(call: Call, value) -> relax.Expr:
     return squeeze_dims(call, value, range(value.ty.ndim))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tvm import relax, te, tirx
 
-from ..legalize import MAXIMUM
+from ..legalize import FEW, MAXIMUM
 from .call import Call, Converted, converts, shape_of
 
 MAX_POOLS = {1: relax.op.nn.max_pool1d, 2: relax.op.nn.max_pool2d, 3: relax.op.nn.max_pool3d}
@@ -81,6 +81,8 @@ def _mean_pool(
     stride = _each(stride, spatial) if stride else kernel
     value = _in_batch(call, value, spatial)
     layout = LAYOUTS[spatial]
+    if divisor is None and kernel == shape_of(value)[2:] and not any(padding) and math.prod(kernel) > FEW:
+        return _mean_of_all(spatial, call, value)
     if divisor is None:
         pooled = MEAN_POOLS[spatial](
             value, kernel, stride, padding, [1] * spatial, ceil_mode, count_include_pad, layout
@@ -115,8 +117,15 @@ def avg_pool3d(call: Call, value, kernel, stride, padding, ceil_mode, count_incl
 
 
 def _adaptive(spatial: int, call: Call, value) -> relax.Expr:
-    pooled = ADAPTIVE[spatial](_in_batch(call, value, spatial), call.shape[-spatial:], LAYOUTS[spatial])
-    return _as_result(call, call.emit(pooled))
+    value = _in_batch(call, value, spatial)
+    if math.prod(call.shape[-spatial:]) == 1 and math.prod(shape_of(value)[2:]) > FEW:
+        return _mean_of_all(spatial, call, value)
+    return _as_result(call, call.emit(ADAPTIVE[spatial](value, call.shape[-spatial:], LAYOUTS[spatial])))
+
+
+def _mean_of_all(spatial: int, call: Call, value: relax.Expr) -> relax.Expr:
+    """Pooling as a mean, whose sum of many numbers is exact (``graph.legalize``)."""
+    return _as_result(call, call.emit(relax.op.mean(value, list(range(2, 2 + spatial)), True)))
 
 
 @converts("adaptive_avg_pool1d.default")
