@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cross import zig_cc
 from test_security import session_info, status_of
 from test_server import TRIPLES, RunningServer, eventually, servers
 from tvm import rpc
@@ -84,7 +85,7 @@ def attacks(tmp_path_factory) -> dict[str, Path]:
     """The library for each machine."""
     folder = tmp_path_factory.mktemp("attacks")
     for arch in TRIPLES:
-        command = [toolchain.require(toolchain.find_zig()), "cc", "-target", f"{TRIPLES[arch]}.2.28", "-O1", "-shared"]
+        command = zig_cc(f"{TRIPLES[arch]}.2.28", "-shared")
         (folder / arch).mkdir()
         subprocess.run([*command, "-fPIC", "-o", folder / arch / "attacks.so", SOURCE, "-lpthread"], check=True)
     return {arch: folder / arch / "attacks.so" for arch in TRIPLES}
@@ -292,7 +293,7 @@ def test_the_filter_says_the_same_on_both_machines(arch, tmp_path):
     qemu = [] if arch == HOST else [toolchain.find_qemu().path, "-L", toolchain.find_sysroot().path]
     if None in qemu:
         pytest.skip("needs an emulator of another machine")
-    command = [toolchain.require(toolchain.find_zig()), "cc", "-target", f"{TRIPLES[arch]}.2.28", "-iquote", build.HERE]
+    command = zig_cc(f"{TRIPLES[arch]}.2.28", "-iquote", build.HERE)
     subprocess.run([*command, "-o", tmp_path / "dump", SOURCE.with_name("filter_dump.c")], check=True)
     lines = subprocess.run([*qemu, tmp_path / "dump"], capture_output=True, text=True, check=True).stdout.splitlines()
     filters = [[tuple(map(int, one.split())) for one in line.split(",")] for line in lines]

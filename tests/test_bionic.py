@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from cross import zig_cc
 
 from tvm_shufflenet import toolchain
 from tvm_shufflenet.cli import main
@@ -60,9 +61,9 @@ def program(path: Path, *command: str) -> None:
 def ndk(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "ndk"
     host = folder / "toolchains/llvm/prebuilt/linux-x86_64"
-    zig, target = toolchain.find_zig().path, ("-target", f"aarch64-linux-gnu.{build.GLIBC}")
-    program(host / "bin/clang", zig, "cc", *target)
-    program(host / f"bin/aarch64-linux-android{bionic.API}-clang++", zig, "c++", *target)
+    zig, _, *flags = zig_cc(f"aarch64-linux-gnu.{build.GLIBC}")
+    program(host / "bin/clang", zig, "cc", *flags)
+    program(host / f"bin/aarch64-linux-android{bionic.API}-clang++", zig, "c++", *flags)
     for name, text in (
         ("build/cmake/android.toolchain.cmake", TOOLCHAIN),
         ("source.properties", "Pkg.Revision = 27.0"),

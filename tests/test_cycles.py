@@ -9,6 +9,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from cross import zig_cc
 
 from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices import disassembly
@@ -149,7 +150,7 @@ int main(void) {
 
 def compiled(source: str, folder, *options: str):
     (folder / "program.c").write_text(source)
-    command = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-musl", "-static", "-O1", *options]
+    command = zig_cc("aarch64-linux-musl", "-static", "-O1", *options)
     subprocess.run([*command, "-o", folder / "program", folder / "program.c"], check=True)
     return folder / "program"
 

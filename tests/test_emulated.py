@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from cross import zig_cc
 
 from tvm_shufflenet import cli, toolchain
 from tvm_shufflenet.devices import find_device
@@ -98,7 +99,7 @@ def matmul(tmp_path_factory):
     from tvm_shufflenet.targets import find_target
 
     def link(output, objects, options=None, **_):
-        command = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-gnu.2.28", "-shared", "-o", output]
+        command = zig_cc("aarch64-linux-gnu.2.28", "-shared", "-o", output)
         subprocess.run([*command, *objects], check=True)
 
     link.output_format = "so"
@@ -198,7 +199,7 @@ class TestTime:
         import tvm
 
         (tmp_path / "threads.c").write_text(STARTS_A_THREAD)
-        command = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-gnu.2.28", "-shared", "-fPIC", "-O1"]
+        command = zig_cc("aarch64-linux-gnu.2.28", "-shared", "-fPIC")
         subprocess.run([*command, "-o", tmp_path / "threads.so", tmp_path / "threads.c"], check=True)
         session = tvm.rpc.connect(device.host, device.port, session_timeout=60)
         session.upload(str(tmp_path / "threads.so"))

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
+from cross import zig_cc
 from tvm import relax, rpc
 from tvm.rpc import base
 from tvm.rpc.tracker import Tracker
@@ -79,8 +80,7 @@ def linker(arch: str):
     """What ``export_library`` calls to link: TVM's objects with zig."""
 
     def link(output, objects, options=None, **_):
-        zig = toolchain.zig_program()
-        command = [zig, "cc", "-target", f"{TRIPLES[arch]}.2.28", "-shared", "-o", output, *objects, *(options or [])]
+        command = zig_cc(f"{TRIPLES[arch]}.2.28", "-shared", "-o", output, *objects, *(options or []))
         subprocess.run(command, check=True)
 
     link.output_format = "so"

@@ -20,6 +20,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import tvm
+from cross import zig_cc
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from networks import answer, machine_of
@@ -187,7 +188,7 @@ def test_a_device_needs_a_c_library_and_nothing_beside_it(arm, tmp_path):
     # Until glibc 2.34 threads were in a library of their own, which zig links programs with.
     for name in ("libc.so.6", "libpthread.so.0", "ld-linux-aarch64.so.1"):
         shutil.copy(sysroot / "lib" / name, root / "lib")
-    build = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-gnu.2.28", arm.folder / "examples/example.c"]
+    build = zig_cc("aarch64-linux-gnu.2.28", arm.folder / "examples/example.c")
     subprocess.run([*build, f"-I{arm.folder}", f"-L{arm.folder}", "-lsmall", "-o", tmp_path / "app"], check=True)
     command = [toolchain.find_qemu().path, "-L", root, "-E", f"LD_LIBRARY_PATH={arm.folder}", tmp_path / "app"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -424,7 +425,7 @@ def test_cmake_finds_the_package(statics, tmp_path, library):
 @pytest.mark.skipif(not JNI.exists(), reason="missing: android-libnativehelper-dev")
 def test_the_glue_for_android_compiles_and_names_what_java_declares(arm, tmp_path):
     folder, library = arm.folder / "examples" / "android", tmp_path / "libnetwork_jni.so"
-    command = [toolchain.find_zig().path, "cc", "-target", "aarch64-linux-musl", "-shared", "-nostdlib", "-fPIC"]
+    command = zig_cc("aarch64-linux-musl", "-shared", "-nostdlib", "-fPIC")
     flags = [
         "-std=c11",
         "-O2",

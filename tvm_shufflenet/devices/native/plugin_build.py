@@ -12,7 +12,7 @@ from ...errors import LinkFailed, ToolMissing
 from .cached_build import cached_build
 
 HERE = Path(__file__).parent
-FLAGS = ("-O3", "-shared", "-fPIC", "-Wall")
+FLAGS = ("-O3", "-s", "-shared", "-fPIC", "-Wall")
 HEADERS = ("landlock.h", "system_calls.h")
 
 
