@@ -26,10 +26,10 @@ import program
 from tvm_shufflenet.devices.counts import read_counts
 from tvm_shufflenet.devices.cycles import CycleModel, Loop
 from tvm_shufflenet.devices.emulator import plugin_argument
+from tvm_shufflenet.hardware.boards import Board, find_board
 from tvm_shufflenet.peers.catalogue import PEERS
 from tvm_shufflenet.peers.guest import guest_command, guest_folder
 from tvm_shufflenet.peers.sysroot import arm64_packages, arm64_python
-from tvm_shufflenet.targets import Core, find_core
 
 HERE = Path(__file__).parent
 BOARDS = {"raspberry-pi-4b": "cortex-a72", "raspberry-pi-3b-plus": "cortex-a53"}
@@ -86,25 +86,26 @@ class Calibration:
         )
 
 
-def heavy(loops: Sequence[Loop], core: Core) -> list[Loop]:
+def heavy(loops: Sequence[Loop], board: Board) -> list[Loop]:
     """The loops that take all but a thousandth of the time: the many others would only slow the fit down."""
-    by_time = sorted(loops, key=lambda loop: -loop.time(core).cycles)
-    left = 0.999 * sum(loop.time(core).cycles for loop in by_time)
+    by_time = sorted(loops, key=lambda loop: -loop.time(board).cycles)
+    left = 0.999 * sum(loop.time(board).cycles for loop in by_time)
     kept = []
     for loop in by_time:
         if left <= 0:
             break
         kept.append(loop)
-        left -= loop.time(core).cycles
+        left -= loop.time(board).cycles
     return kept
 
 
-def latency_ms(loops: Sequence[Loop], core: Core, constants: Constants) -> float:
-    core = replace(core, **asdict(constants))
-    return sum(loop.time(core).cycles for loop in loops) / core.clock_ghz / 1e6
+def latency_ms(loops: Sequence[Loop], board: Board, constants: Constants) -> float:
+    core = replace(board.core, compute_scale=constants.compute_scale)
+    board = replace(board, core=core, dram_line_ns=constants.dram_line_ns)
+    return sum(loop.time(board).cycles for loop in loops) / board.clock_ghz / 1e6
 
 
-def fit(networks: Sequence[tuple[Sequence[Loop], float]], core: Core, start: Constants) -> Constants:
+def fit(networks: Sequence[tuple[Sequence[Loop], float]], board: Board, start: Constants) -> Constants:
     """The constants with the smallest sum of squared relative errors: each in turn by golden sections, until both
     stand still.
 
@@ -113,7 +114,7 @@ def fit(networks: Sequence[tuple[Sequence[Loop], float]], core: Core, start: Con
     """
 
     def badness(constants: Constants) -> float:
-        errors = [latency_ms(loops, core, constants) / published - 1 for loops, published in networks]
+        errors = [latency_ms(loops, board, constants) / published - 1 for loops, published in networks]
         return sum(error**2 for error in errors) + (constants.compute_scale - 1) ** 2
 
     constants = start
@@ -146,24 +147,24 @@ def _minimum(function, low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def calibrate(board: str, core: Core, networks: dict[str, tuple[Sequence[Loop], float]]) -> Calibration:
+def calibrate(name: str, board: Board, networks: dict[str, tuple[Sequence[Loop], float]]) -> Calibration:
     everything = list(networks.values())
-    constants = fit(everything, core, Constants(core.compute_scale, core.dram_line_ns))
+    constants = fit(everything, board, Constants(board.core.compute_scale, board.dram_line_ns))
     rows = []
     for name, (loops, published) in networks.items():
         others = [network for other, network in networks.items() if other != name]
-        left_out = latency_ms(loops, core, fit(others, core, constants))
-        rows.append(Row(name, published, latency_ms(loops, core, constants), left_out))
-    return Calibration(board, core.name, constants, tuple(rows))
+        left_out = latency_ms(loops, board, fit(others, board, constants))
+        rows.append(Row(name, published, latency_ms(loops, board, constants), left_out))
+    return Calibration(name, board.name, constants, tuple(rows))
 
 
-def count(core: Core, definition: Path, size: int, dump: Path) -> None:
+def count(board: Board, definition: Path, size: int, dump: Path) -> None:
     """Count one warm inference of a network on the emulated core. Raises DeployError, RuntimeError."""
     python = arm64_python(_announce)
     site = arm64_packages("ncnn", PEERS["ncnn"].guest_pins, lambda site: None, _announce)
-    with guest_folder(core, RUNNER, python, site) as folder:
+    with guest_folder(board, RUNNER, python, site) as folder:
         shutil.copy(definition, folder / "network.param")
-        command = guest_command(core, RUNNER, ["-plugin", plugin_argument(core)])
+        command = guest_command(board, RUNNER, ["-plugin", plugin_argument(board.core)])
         done = subprocess.run(
             [*command, "network.param", str(size)], env={}, cwd=folder, capture_output=True, text=True, errors="replace"
         )
@@ -224,16 +225,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         dumps = options.dumps or Path(temporary)
         dumps.mkdir(parents=True, exist_ok=True)
-        for board in options.boards.split(","):
-            core = find_core(BOARDS[board])
-            model, networks = CycleModel(core), {}
-            for name, latency in published["latency_ms"][board].items():
-                dump = dumps / f"{core.name}.{name}"
+        for name in options.boards.split(","):
+            board = find_board(BOARDS[name])
+            model, networks = CycleModel(board), {}
+            for network, latency in published["latency_ms"][name].items():
+                dump = dumps / f"{board.name}.{network}"
                 if not dump.exists():
-                    _announce(f"{core.name}: {name}")
-                    count(core, options.data / "models" / f"{name}.param", published["input_size"][name], dump)
-                networks[name] = heavy(model.loops(read_counts(dump)), core), latency
-            calibrations.append(calibrate(board, core, networks))
+                    _announce(f"{board.name}: {network}")
+                    count(board, options.data / "models" / f"{network}.param", published["input_size"][network], dump)
+                networks[network] = heavy(model.loops(read_counts(dump)), board), latency
+            calibrations.append(calibrate(name, board, networks))
             print(calibrations[-1].line(), table(calibrations[-1]), sep="\n\n", end="\n\n", flush=True)
     if options.json:
         facts = [

@@ -27,9 +27,10 @@ from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.errors import BadInput
+from tvm_shufflenet.hardware.machine import machine_for
+from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.nearest import Neighbour, near_trace
-from tvm_shufflenet.targets import Target, find_target
 from tvm_shufflenet.tuning.driver import load_intrinsics
 from tvm_shufflenet.tuning.shipped import BEST, Best
 
@@ -45,7 +46,7 @@ class LeftOut(NamedTuple):
 
 def leave_out(wanted: Wanted, record: Best, others: Iterable[Neighbour], target: Target, device: Device) -> LeftOut:
     """Raises RuntimeError."""
-    mod, machine = wanted.task.mod, rules.machine(target)
+    mod, machine = wanted.task.mod, machine_for(target)
     near = near_trace(mod, wanted.task.arguments, machine, others)
     with_record = timing.seconds(rules.candidate(mod, record.record(mod).trace).sch.mod, target, device)
     default = timing.seconds(rules.default_schedule(mod, machine).mod, target, device) / with_record

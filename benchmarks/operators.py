@@ -24,13 +24,14 @@ from tvm.s_tir import Schedule
 
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
+from tvm_shufflenet.hardware.machine import machine_for
+from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.operators.convolution import Convolution
 from tvm_shufflenet.operators.dense import Dense
 from tvm_shufflenet.operators.depthwise import Depthwise
 from tvm_shufflenet.operators.destination import Window
 from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.targets import Target, find_target
 
 TWO = (2, 2)
 KERNELS = {
@@ -77,7 +78,7 @@ class Bench:
 
     def multiply_adds_per_second(self) -> float:
         """With accumulators that stay in registers and operands that stay in L1."""
-        lanes, rows, steps = self.target.lanes, 12, 4096
+        lanes, rows, steps = self.target.isa.lanes(), 12, 4096
         left, right = te.placeholder((64,), name="left"), te.placeholder((rows, lanes), name="right")
         k = te.reduce_axis((0, steps), name="k")
         product = te.compute((rows, lanes), lambda i, j: te.sum(left[k % 32] * right[i, j], axis=k), name="product")
@@ -92,7 +93,7 @@ class Bench:
 
     def bytes_per_second(self, size: int) -> float:
         """Summing up ``size`` bytes again and again."""
-        lanes, rows = self.target.lanes, 8
+        lanes, rows = self.target.isa.lanes(), 8
         steps = size // (4 * lanes * rows)
         data, k = te.placeholder((steps, rows, lanes), name="data"), te.reduce_axis((0, steps), name="k")
         total = te.compute((rows, lanes), lambda i, j: te.sum(data[k, i, j], axis=k), name="total")
@@ -145,7 +146,7 @@ def main() -> None:
         print(f"{'operator':38} {'us':>9} {'GMAC/s':>8} {'GB/s':>7} {'limit':>6}")
         for name, kernel in wanted.items():
             mod = tvm.IRModule({"main": kernel.function().with_attr("tirx.noalias", True)})
-            seconds = bench.seconds(rules.default_schedule(mod, rules.machine(target)).mod)
+            seconds = bench.seconds(rules.default_schedule(mod, machine_for(target)).mod)
             macs, size = work(kernel)
             nearest = min(bandwidth, key=lambda known, size=size: abs(math.log(known / size)))
             share = max(macs / rate, size / bandwidth[nearest]) / seconds

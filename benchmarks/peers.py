@@ -116,7 +116,7 @@ def _contests(model, options, announce):
             peers = find_peers(options.peers, name != "local")
             if name != "local":
                 library = build_ours(imported, target, store, clock, folder)
-                yield emulated_contest(model.name, handover, {OURS: library}, peers, target.core, target, announce)
+                yield emulated_contest(model.name, handover, {OURS: library}, peers, target.board, target, announce)
                 continue
             for threads in options.threads:
                 library = build_ours(imported, target, store, clock, folder, threads)
@@ -132,7 +132,7 @@ def _records(device: str, options):
 
     from tvm_shufflenet.devices import find_device
     from tvm_shufflenet.errors import BadInput, UnknownName
-    from tvm_shufflenet.targets import find_target
+    from tvm_shufflenet.hardware.targets import find_target
     from tvm_shufflenet.tuning.records import RecordStore
     from tvm_shufflenet.workflow import open_records
 
@@ -141,7 +141,7 @@ def _records(device: str, options):
         raise UnknownName("device", device, ("local", "emulated:CORE"))
     target = find_target(options.target or ("local" if scheme == "local" else core or "cortex-a72"))
     if core:
-        target = replace(target, core=core)
+        target = replace(target, board=core)
     clock = find_device(device, target).clock
     chosen = options.records
     if chosen is not None and (chosen / target.name).is_dir():

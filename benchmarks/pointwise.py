@@ -28,9 +28,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.hardware.boards import find_board
+from tvm_shufflenet.hardware.machine import Machine, machine_for
+from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.operators.pointwise import Pointwise
-from tvm_shufflenet.schedules import pointwise, rules
-from tvm_shufflenet.targets import Target, find_core, find_target
+from tvm_shufflenet.schedules import pointwise
 
 # Blocks, input and output channels of each, pixels.
 SHAPES = {
@@ -90,7 +92,7 @@ def default_of(mod: tvm.IRModule, variant: pointwise.Variant) -> tvm.IRModule:
 class Here:
     """This machine, in this process: the fastest of many runs, since others may use it too."""
 
-    def __init__(self, target: Target, machine: rules.Machine):
+    def __init__(self, target: Target, machine: Machine):
         self.target, self.machine = target, machine
         self.unit = "GMAC/s"
 
@@ -132,17 +134,17 @@ class Emulated:
     unit = "MAC/cycle"
 
     def __init__(self, target: Target, device):
-        self.target, self.device, self.core = target, device, find_core(target.core)
+        self.target, self.device, self.board = target, device, find_board(target.board)
 
     def rate(self, mod: tvm.IRModule, multiply_adds: int) -> float:
-        cycles = timing.seconds(mod, self.target, self.device) * self.core.clock_ghz * 1e9
+        cycles = timing.seconds(mod, self.target, self.device) * self.board.clock_ghz * 1e9
         return multiply_adds / cycles
 
     def peak(self) -> float:
-        return float(self.core.fp32_macs_per_cycle)
+        return float(self.board.core.fp32_macs_per_cycle)
 
 
-def bench(place, machine: rules.Machine, network: str, shape: tuple[int, int, int, int], limit: int) -> Result:
+def bench(place, machine: Machine, network: str, shape: tuple[int, int, int, int], limit: int) -> Result:
     mod = tvm.IRModule({"main": operator(shape).function().with_attr({"global_symbol": "main", "tirx.noalias": True})})
     blocks, inputs, outputs, pixels = shape
     variants = pointwise.variants(pointwise.Shape(*shape), machine)[:limit]
@@ -167,7 +169,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the results")
     options = parser.parse_args()
     target = find_target(options.target)
-    machine = rules.machine(target)
+    machine = machine_for(target)
     results = []
 
     def run(place) -> None:

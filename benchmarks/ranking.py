@@ -46,8 +46,10 @@ from tvm_shufflenet.devices.cycles import CycleModel, Traffic, traffic_of
 from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
+from tvm_shufflenet.hardware.boards import Board, find_board
+from tvm_shufflenet.hardware.machine import machine_for
+from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.targets import Core, Target, find_core, find_target
 from tvm_shufflenet.tuning.driver import load_intrinsics
 from tvm_shufflenet.tuning.records import workload_hash
 
@@ -135,7 +137,7 @@ def draw(task: OperatorTask, target: Target, count: int, seed: int, strategy: st
 
     A template's default comes first.
     """
-    machine, random = rules.machine(target), np.random.default_rng(seed)
+    machine, random = machine_for(target), np.random.default_rng(seed)
     found = [rules.default_schedule(task.mod, machine).mod] if strategy == "template" else []
     known, fruitless = set(map(workload_hash, found)), 0
     for attempt in itertools.count(seed + 1):
@@ -187,9 +189,9 @@ def extrapolated(stretches: Iterable[Stretch], executed: Counter[Code]) -> float
 class Estimator:
     """Prices what was traced: by the model, and by llvm-mca's timeline."""
 
-    def __init__(self, core: Core, seed: int):
-        self.core, self.seed = core, seed
-        self.model = CycleModel(core)
+    def __init__(self, board: Board, seed: int):
+        self.board, self.seed = board, seed
+        self.model = CycleModel(board)
 
     def point(self, dump: Path, default: bool) -> Point:
         counts, trace = read_counts(dump), read_trace(dump)
@@ -220,15 +222,15 @@ class Estimator:
     def memory_cycles(self, counts: Counts) -> float:
         """Every line that moves and every load that waits, nothing of it at the same time as anything else."""
         moved = sum(map(traffic_of, counts.blocks), Traffic())
-        beyond_l2_ns = moved.dram_lines * self.core.dram_line_ns + moved.dram_stalls * self.core.dram_latency_ns
-        return (moved.l2_lines + moved.l2_stalls) * self.core.l2_latency + beyond_l2_ns * self.core.clock_ghz
+        beyond_l2_ns = moved.dram_lines * self.board.dram_line_ns + moved.dram_stalls * self.board.dram_latency_ns
+        return (moved.l2_lines + moved.l2_stalls) * self.board.core.l2_latency + beyond_l2_ns * self.board.clock_ghz
 
 
 def rank(name: str, mods: Sequence[tvm.IRModule], target: Target, seed: int) -> Ranking:
     """Runs every schedule on an emulated core. Raises DeployError, RuntimeError."""
-    core, points = find_core(target.core), []
-    estimator = Estimator(core, seed)
-    with tempfile.TemporaryDirectory(prefix="ranking-") as folder, EmulatedDevice(core, traces=Path(folder)) as device:
+    board, points = find_board(target.board), []
+    estimator = Estimator(board, seed)
+    with tempfile.TemporaryDirectory(prefix="ranking-") as folder, EmulatedDevice(board, traces=Path(folder)) as device:
         for mod in mods:
             timing.seconds(mod, target, device)
             (dump,) = Path(folder).glob("*.2")  # what a session times first was the rehearsal

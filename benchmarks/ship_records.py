@@ -28,8 +28,8 @@ from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.errors import BadInput, DeployError, NothingMeasured
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
+from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.targets import Target, find_target
 from tvm_shufflenet.tuning.driver import Progress, Tuner
 from tvm_shufflenet.tuning.measurer import start_workers
 from tvm_shufflenet.tuning.records import RecordStore, workload_hash

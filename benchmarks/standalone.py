@@ -24,10 +24,10 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.kernels import Kernels
 from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library.build import build
 from tvm_shufflenet.standalone import build as standalone
 from tvm_shufflenet.standalone.kernels import Kernel
-from tvm_shufflenet.targets import Target, find_target
 
 HERE = Path(__file__).parent
 ROUNDS = 5

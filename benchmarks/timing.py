@@ -5,8 +5,8 @@ from __future__ import annotations
 import tvm
 
 from tvm_shufflenet.devices.base import Device
+from tvm_shufflenet.hardware.targets import Target
 from tvm_shufflenet.library.link import trial_command
-from tvm_shufflenet.targets import Target
 from tvm_shufflenet.tuning.trial import Job, run_trial
 
 

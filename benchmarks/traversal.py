@@ -20,9 +20,9 @@ from tvm_shufflenet import models, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library import alternate
 from tvm_shufflenet.library.build import build
-from tvm_shufflenet.targets import Target, find_target
 
 
 def timed(imported: workflow.Imported, target: Target, device: Device, library: Path) -> tuple[float, float]:

@@ -25,8 +25,9 @@ from ranking import draw, tasks_of
 
 from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices.emulated_device import EmulatedDevice
+from tvm_shufflenet.hardware.boards import find_board
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.link import trial_command
-from tvm_shufflenet.targets import find_core, find_target
 from tvm_shufflenet.tuning.driver import load_intrinsics
 from tvm_shufflenet.tuning.trial import Job, build, measure
 from tvm_shufflenet.tuning.verification import reference
@@ -68,7 +69,7 @@ def main() -> int:
     load_intrinsics()
     target = find_target(options.target)
     print(f"{'operator':40} {'build':>8} {'device':>8} {'known':>8}   ms, medians of {options.schedules} schedules")
-    with forgotten_costs(), EmulatedDevice(find_core(target.core)) as device, tempfile.TemporaryDirectory() as folder:
+    with forgotten_costs(), EmulatedDevice(find_board(target.board)) as device, tempfile.TemporaryDirectory() as folder:
         for name, task in tasks_of(options.operators, target).items():
             expected = reference(task.mod)
             jobs = [

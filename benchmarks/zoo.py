@@ -27,9 +27,9 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.network import Network, largest_error
 from tvm_shufflenet.errors import DeployError
+from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library.build import build_untuned
 from tvm_shufflenet.library.link import linker_command
-from tvm_shufflenet.targets import Target, find_target
 
 
 @dataclass(frozen=True)

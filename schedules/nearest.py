@@ -18,6 +18,7 @@ from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 
 from ..containers import plain
+from ..hardware.machine import Machine
 from . import rules
 
 # Shape and dtype of each tensor that an operator takes.
@@ -38,7 +39,7 @@ class Neighbour:
 
 
 def near_trace(
-    mod: IRModule, arguments: Arguments, machine: rules.Machine, neighbours: Iterable[Neighbour]
+    mod: IRModule, arguments: Arguments, machine: Machine, neighbours: Iterable[Neighbour]
 ) -> tuple[Trace, Neighbour] | None:
     """The schedule of ``mod``, which has a template, after its nearest neighbour that was scheduled by that template.
 
@@ -124,7 +125,7 @@ def _names(inputs) -> Iterator[str]:
             yield value
 
 
-def _candidates(mod: IRModule, machine: rules.Machine) -> list[tuple[Trace, Outline]]:
+def _candidates(mod: IRModule, machine: Machine) -> list[tuple[Trace, Outline]]:
     """What the template makes of ``mod``, its best guess first."""
     schedules = rules.TEMPLATES[rules.template_name(mod)](Schedule(mod, seed=1), machine)
     traces = [schedule.trace for schedule in schedules]

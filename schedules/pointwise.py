@@ -83,7 +83,7 @@ def variants(shape: Shape, machine) -> list[Variant]:
             for vectors in widths(strip, machine):
                 for pixels_outer in (True, False):
                     variant = Variant(
-                        machine.lanes, vectors, (), machine.by_lane, pixels_outer, chunks, strip, depth, staged
+                        machine.lanes, vectors, (), machine.isa.by_element, pixels_outer, chunks, strip, depth, staged
                     )
                     costs = {rows: cost(shape, machine, variant, rows) for rows in heights(shape, machine, variant)}
                     rows = tuple(sorted(costs, key=costs.get)[:MAX_HEIGHTS])
@@ -96,7 +96,7 @@ def tasks(shape: Shape, machine) -> list[tuple[int, int]]:
     """Chunks of a block's output channels, and pixels of a strip: the whole block, or the parts of several tasks."""
     found = [(1, shape.pixels)]
     if machine.threads > 1:
-        run = RUN if machine.by_lane else 1  # weights loaded as vectors begin with a whole run
+        run = RUN if machine.isa.by_element else 1  # weights loaded as vectors begin with a whole run
         found += [(chunks, shape.pixels) for chunks in CHUNKS if shape.outputs % (chunks * run) == 0]
     strips = [s for s in divisors(shape.pixels, shape.pixels // 2) if s % machine.lanes == 0 and s >= MIN_STRIP]
     return found + [(1, strip) for strip in strips[-MAX_STRIPS:]]
@@ -115,7 +115,7 @@ def passes(shape: Shape, strip: int, machine) -> list[tuple[int, bool]]:
 def widths(strip: int, machine) -> list[int]:
     """Vectors of a tile row: few enough for several rows, or a whole row of 49 pixels."""
     whole = -(-strip // machine.lanes)
-    return [v for v in range(1, min(whole, 7) + 1) if machine.by_lane or v <= 4 or v == 7]
+    return [v for v in range(1, min(whole, 7) + 1) if machine.isa.by_element or v <= 4 or v == 7]
 
 
 def heights(shape: Shape, machine, variant: Variant) -> list[int]:
@@ -158,15 +158,15 @@ def cost(shape: Shape, machine, variant: Variant, rows: int) -> float:
     """Estimated cycles of one block: multiply-adds or loads, storing, and misses of the first cache."""
     outputs, width = shape.outputs // variant.chunks, variant.vectors * variant.lanes
     count = -(-shape.inputs // variant.depth)
-    store = machine.store_cost * (1.5 if variant.staged else 1.0)
+    store = machine.costs.store * (1.5 if variant.staged else 1.0)
 
     def tile(height: int, pixels: int) -> float:
         full, rest = divmod(pixels, variant.lanes)
         multiply_adds = height * full + -(-height // variant.lanes) * rest
         loads = full + (-(-height // RUN) if variant.by_lane else height) + (1 + rest if rest else 0)
         # With fewer accumulators than this each waits for its last multiply-add.
-        step = max(multiply_adds / machine.multiply_adds, loads / 2, machine.latency)
-        step += machine.load_cost * loads + machine.step_cost
+        step = max(multiply_adds / machine.multiply_adds, loads / 2, machine.costs.latency)
+        step += machine.costs.load * loads + machine.costs.step
         return shape.inputs / count * step + height * (full + rest) * store + TILE_CYCLES
 
     tiles = 0.0
@@ -176,7 +176,7 @@ def cost(shape: Shape, machine, variant: Variant, rows: int) -> float:
                 tiles += repeats * strips * tile(height, pixels) * (1.0 if height == rows or height % RUN == 0 else 1.5)
     core = tiles * count * (shape.pixels // variant.strip)
     if variant.staged:  # zeroes before and the epilogue after it run over the strip on their own
-        core += 2 * machine.store_cost * outputs * shape.pixels / variant.lanes
+        core += 2 * machine.costs.store * outputs * shape.pixels / variant.lanes
     count_tasks = shape.blocks * variant.chunks * (shape.pixels // variant.strip)
     balance = -(-count_tasks // machine.threads) * machine.threads / count_tasks
     if variant.by_lane:
@@ -187,7 +187,7 @@ def cost(shape: Shape, machine, variant: Variant, rows: int) -> float:
         core *= 1 + SPILL * max(0, registers_used(variant, rows) - ROOMY)
         core *= 1 + SPILL * 8 * (rows % RUN != 0)
         core *= 1 + SPILL * 3 * (not variant.pixels_outer)
-    return variant.chunks * balance * (core + machine.miss_cycles * misses(shape, machine, variant, rows))
+    return variant.chunks * balance * (core + machine.costs.miss * misses(shape, machine, variant, rows))
 
 
 def misses(shape: Shape, machine, variant: Variant, rows: int) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from tvm import IRModule
 from tvm.s_tir import Schedule
@@ -11,65 +10,9 @@ from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.schedule import Trace
 
 from ..errors import ScheduleRejected
-from ..targets import Target, find_core
+from ..hardware.machine import Machine
 from . import convolution, dense, depthwise, pointwise, pooling, sliding
 from .mutate import MutateChoice
-
-
-class Machine(NamedTuple):
-    """What the templates need to know of a target, see ``machine``.
-
-    ``lanes`` are the float32 lanes of a vector register and ``registers`` how many there are. ``multiply_adds`` is how
-    many vector multiply-adds start in a cycle, ``miss_cycles`` what an access costs that misses the first cache of
-    ``l1_bytes`` and hits the second. An operator should have work for ``threads`` threads.
-    """
-
-    lanes: int
-    registers: int
-    multiply_adds: float = 2.0
-    l1_bytes: int = 32 * 1024
-    miss_cycles: float = 0.1
-    threads: int = 1
-
-    @property
-    def load_cost(self) -> float:
-        """Cycles that a load adds beside multiply-adds, for the slot that it takes."""
-        return 0.08 if self.by_lane else 0.96 / self.registers
-
-    @property
-    def latency(self) -> float:
-        """Cycles until a multiply-add can use the result of the last one, and what a row's last pixels cost beside."""
-        return (9.0 if self.multiply_adds == 1 else 6.0) if self.by_lane else 4.0
-
-    @property
-    def step_cost(self) -> float:
-        """Cycles that every step of the reduction loses."""
-        return 0.5 if self.by_lane and self.multiply_adds > 1 else 0.0
-
-    @property
-    def store_cost(self) -> float:
-        """Cycles to start and store one vector of results."""
-        return 4.0 / self.multiply_adds if self.by_lane else 1.0
-
-    @property
-    def by_lane(self) -> bool:
-        """Whether a multiply-add can take one lane of a register for all of its lanes, as NEON's does."""
-        return self.lanes == 4 and self.registers == 32
-
-
-def machine(target: Target, threads: int = 1) -> Machine:
-    """The machine that ``target`` generates code for; its core tells the cost of a cache miss where there is one."""
-    if target.core is None:
-        return Machine(target.lanes, target.vector_registers, threads=threads)
-    core = find_core(target.core)
-    return Machine(
-        target.lanes,
-        target.vector_registers,
-        core.fp32_macs_per_cycle / target.lanes,
-        core.l1d.bytes,
-        0.7 * core.l2_latency,
-        threads,
-    )
 
 
 def template_name(mod: IRModule) -> str | None:

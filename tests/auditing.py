@@ -20,8 +20,8 @@ from tvm import relax
 
 from tvm_shufflenet.errors import ImportFailed
 from tvm_shufflenet.graph import frontend, pipeline
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.lowering import PIPELINE
-from tvm_shufflenet.targets import find_target
 
 JOINED = 16
 TOLERANCE = 2e-5

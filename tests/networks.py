@@ -11,8 +11,8 @@ from tvm import relax
 
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.bindings import operator
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library import lowering
-from tvm_shufflenet.targets import find_target
 
 IN_PLACE = "relax.call_tir_inplace"
 

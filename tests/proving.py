@@ -14,13 +14,14 @@ from tvm.s_tir import meta_schedule as ms
 
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.tasks import operator_tasks
+from tvm_shufflenet.hardware.isa import AVX2, AVX512, NEON
+from tvm_shufflenet.hardware.machine import unknown
+from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library.build import schedule_tuned
 from tvm_shufflenet.library.lowering import executable
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.schedules.rules import Machine
-from tvm_shufflenet.targets import Target, find_target
 
-MACHINES = (Machine(4, 32), Machine(8, 16), Machine(16, 32))
+MACHINES = (unknown(NEON), unknown(AVX2), unknown(AVX512))
 
 
 def random_schedules(module: tvm.IRModule, target: Target, seed: int) -> ms.database.MemoryDatabase:

@@ -27,7 +27,7 @@ from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.native import build
 from tvm_shufflenet.devices.proof import KNOCK, OPEN
-from tvm_shufflenet.targets import find_core
+from tvm_shufflenet.hardware.boards import find_board
 
 HOST = build.HOST_ARCH
 SOURCE = Path(__file__).with_name("attacks.c")
@@ -451,7 +451,7 @@ def test_out_of_memory_it_is_a_session_that_ends(tmp_path):
 def emulated() -> Iterator[EmulatedDevice]:
     if any(tool.path is None for tool in toolchain.all_tools()):
         pytest.skip("needs the tools of the emulated core")
-    with EmulatedDevice(find_core("cortex-a72")) as device:
+    with EmulatedDevice(find_board("cortex-a72")) as device:
         yield device
 
 

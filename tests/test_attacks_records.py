@@ -27,12 +27,13 @@ from tvm_shufflenet.graph import pipeline
 from tvm_shufflenet.graph.frontend import export, to_relax
 from tvm_shufflenet.graph.serialized import NotOperators, check_module, check_workload
 from tvm_shufflenet.graph.tasks import argument_shapes, operator_tasks
+from tvm_shufflenet.hardware.machine import machine_for
+from tvm_shufflenet.hardware.targets import find_target, is_cpu
 from tvm_shufflenet.library.build import schedule_tuned
 from tvm_shufflenet.operators.depthwise import Depthwise
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.admitted import NotAdmitted, check_straight, check_trace
-from tvm_shufflenet.targets import find_target, is_cpu
 from tvm_shufflenet.toolchain import TVM_VERSION
 from tvm_shufflenet.tuning import trial, upkeep
 from tvm_shufflenet.tuning.driver import load_intrinsics
@@ -51,7 +52,7 @@ ASSEMBLY = '"module asm \\".globl evil\\""'
 
 def honest() -> list:
     """A record as TVM writes it: trace, seconds, target, arguments."""
-    found = rules.default_candidate(MOD, rules.machine(TARGET))
+    found = rules.default_candidate(MOD, machine_for(TARGET))
     workload = ms.database.Workload(MOD)
     return record_json(ms.database.TuningRecord(found.sch.trace, workload, [1e-6], TARGET.tvm(), found.args_info))
 
@@ -490,7 +491,7 @@ def kept(monkeypatch, tmp_path) -> Path:
     """A reproducer of an operator that was found wrong, though it is right."""
     monkeypatch.setenv(reproducer.VARIABLE, str(tmp_path / "kept"))
     expected = reference(MOD)
-    text = str(tvm.ir.save_json(rules.default_candidate(MOD, rules.machine(TARGET)).sch.mod))
+    text = str(tvm.ir.save_json(rules.default_candidate(MOD, machine_for(TARGET)).sch.mod))
     said = reproducer.keep_operator("pointwise", "it differs", TARGET, "local", text, MOD, expected, expected.digests)
     return Path(said.removeprefix("reproducer: "))
 
@@ -575,7 +576,7 @@ def test_every_variant_of_a_template_is_admitted(kernel, machine):
 def test_generated_sketches_are_admitted():
     load_intrinsics()
     context = ms.TuneContext(
-        MOD, target=find_target("cortex-a55").tvm(), space_generator=rules.space(MOD, rules.machine(TARGET), "ansor"),
+        MOD, target=find_target("cortex-a55").tvm(), space_generator=rules.space(MOD, machine_for(TARGET), "ansor"),
         task_name="pointwise", num_threads=1, rand_state=3,
     )  # fmt: skip
     sketches = context.generate_design_space()

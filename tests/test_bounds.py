@@ -12,6 +12,8 @@ import tvm
 from test_operators import HOST, Case
 from tvm.s_tir import Schedule
 
+from tvm_shufflenet.hardware.isa import AVX512, NEON
+from tvm_shufflenet.hardware.machine import Machine, unknown
 from tvm_shufflenet.operators.convolution import Convolution
 from tvm_shufflenet.operators.dense import Dense
 from tvm_shufflenet.operators.depthwise import Depthwise
@@ -19,7 +21,6 @@ from tvm_shufflenet.operators.destination import Window
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.schedules.rules import Machine
 
 PROGRAM = Path(__file__).with_name("guarded.py")
 
@@ -49,7 +50,7 @@ CASES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", [Machine(4, 32), Machine(16, 32)], ids=str)
+@pytest.mark.parametrize("machine", [unknown(NEON), unknown(AVX512)], ids=lambda machine: machine.isa.name)
 @pytest.mark.parametrize("name", CASES)
 def test_pointwise_stays_inside(name, machine, tmp_path):
     case = Case(CASES[name])
@@ -62,7 +63,7 @@ def test_dense_stays_inside(tmp_path):
     operands = [random.standard_normal(shape, dtype=np.float32) for shape in ((1, 64, 4, 4), (32, 64), (32,), (1, 32))]
     operands[1] = kernel.pack_weight(operands[1])
     mod = tvm.IRModule({"main": kernel.function()})
-    fenced([rules.default_schedule(mod, Machine(16, 32)).mod], operands, tmp_path)
+    fenced([rules.default_schedule(mod, unknown(AVX512)).mod], operands, tmp_path)
 
 
 def test_the_fence_holds(tmp_path):
@@ -86,7 +87,7 @@ SLIDING = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("machine", [Machine(4, 32)], ids=str)
+@pytest.mark.parametrize("machine", [unknown(NEON)], ids=lambda machine: machine.isa.name)
 @pytest.mark.parametrize("name", SLIDING)
 def test_sliding_windows_stay_inside(name, machine, tmp_path):
     kernel, shapes = SLIDING[name]

@@ -23,7 +23,8 @@ from PIL import Image
 from tvm_shufflenet import cli, doctor, interrupts, toolchain
 from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.local import LocalDevice
-from tvm_shufflenet.targets import CORES, host_machine, targets
+from tvm_shufflenet.hardware.boards import BOARDS
+from tvm_shufflenet.hardware.targets import host_machine, targets
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -182,7 +183,7 @@ class TestLists:
         wanted |= {f"cortex-a{n}" for n in (53, 55, 72, 76)} | {f"raspberry-pi-{n}" for n in ("3b", "4b", "5")}
         assert {target["name"] for target in facts["targets"]} >= wanted
         assert all(target["name"] in out for target in facts["targets"])
-        assert {core["name"] for core in facts["cores"]} == set(CORES)
+        assert {core["name"] for core in facts["cores"]} == set(BOARDS)
 
     @pytest.mark.parametrize(
         "words",
@@ -413,7 +414,7 @@ class TestPackage:
     def test_a_served_core_tells_what_its_times_are_made_of(self, run, package, tmp_path):
         """To bench and profile of another process, as one that is started here does."""
         facts = {}
-        with EmulatedDevice(CORES["cortex-a72"], secret=b"", served=True) as served:
+        with EmulatedDevice(BOARDS["cortex-a72"], secret=b"", served=True) as served:
             for where in (f"rpc://{served.address}", "emulated:cortex-a72"):
                 for command in ("bench", "profile"):
                     path = tmp_path / f"{command}.json"
@@ -566,7 +567,7 @@ class TestRecords:
         assert facts["latency_us"]["tuned"]["median"] == pytest.approx(tuned, rel=0.02)
 
     def test_compare_on_a_served_core_has_a_report(self, run, words, recorded, tmp_path):
-        with EmulatedDevice(CORES["cortex-a72"], secret=b"", served=True) as served:
+        with EmulatedDevice(BOARDS["cortex-a72"], secret=b"", served=True) as served:
             more = ("--records", recorded[0], "--html", tmp_path / "report.html")
             code, _, error = run("compare", *words, *more, "--device", f"rpc://{served.address}")
         assert code == 0, error
@@ -608,7 +609,7 @@ def _check_comparison(facts: dict) -> None:
     assert facts["device"] == {
         "name": "emulated:cortex-a72",
         "kind": "modelled",
-        "model_error_percent": CORES[targets()["arm64"].core].model_error_percent,
+        "model_error_percent": BOARDS[targets()["arm64"].board].model_error_percent,
     }
     for latency in (facts["latency_us"]["untuned"], facts["latency_us"]["tuned"]):
         assert {"median", "min", "p90", "samples"} <= set(latency) and latency["kind"] == "modelled"

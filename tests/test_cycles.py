@@ -29,7 +29,7 @@ from tvm_shufflenet.devices.cycles import LAUNCH_US, OVERLAP_LOST, CycleModel, T
 from tvm_shufflenet.devices.instructions import IMMEDIATES, accesses_memory, alike, loads
 from tvm_shufflenet.devices.mca import Mca
 from tvm_shufflenet.errors import DeviceFailed, ToolMissing, UnknownName
-from tvm_shufflenet.targets import CORES, find_core
+from tvm_shufflenet.hardware.boards import BOARDS, find_board
 
 TOOLS = [toolchain.find_qemu(), toolchain.find_llvm_mca(), toolchain.find_llvm_mc(), toolchain.find_zig()]
 MISSING = [tool.name for tool in TOOLS if tool.path is None]
@@ -275,7 +275,7 @@ class TestPlugin:
         assert done.returncode != 0 and "powers of two" in done.stderr
 
     def test_same_program_same_nanoseconds(self, program, tmp_path):
-        model = CycleModel(find_core("cortex-a72"), tmp_path / "cache")
+        model = CycleModel(find_board("cortex-a72"), tmp_path / "cache")
         runs = [run(program, tmp_path / str(i)) for i in range(3)]
         times = [[model.price(counts).nanoseconds for _, counts in sorted(marks.items())] for marks in runs]
         assert times[0] == times[1] == times[2] and min(times[0]) > 0
@@ -321,20 +321,20 @@ def missing(kind: int, count: int) -> tuple[int, ...]:
 
 @pytest.fixture
 def a72(tmp_path):
-    return CycleModel(find_core("cortex-a72"), tmp_path / "cache")
+    return CycleModel(find_board("cortex-a72"), tmp_path / "cache")
 
 
 class TestCost:
-    @pytest.mark.parametrize("core", sorted(CORES))
+    @pytest.mark.parametrize("core", sorted(BOARDS))
     def test_never_faster_than_the_multiply_add_units(self, core, tmp_path):
-        model = CycleModel(find_core(core), tmp_path / "cache")
+        model = CycleModel(find_board(core), tmp_path / "cache")
         cost = model.price(executed((1000, loop(*map(fmla, range(16))))))
-        at_peak = 1000 * 16 * 4 / find_core(core).fp32_macs_per_cycle
+        at_peak = 1000 * 16 * 4 / find_board(core).core.fp32_macs_per_cycle
         assert at_peak <= cost.core_cycles <= 1.5 * at_peak
 
-    @pytest.mark.parametrize("core", sorted(CORES))
+    @pytest.mark.parametrize("core", sorted(BOARDS))
     def test_a_dependent_chain_costs_its_latency(self, core, tmp_path):
-        model = CycleModel(find_core(core), tmp_path / "cache")
+        model = CycleModel(find_board(core), tmp_path / "cache")
         chain = model.price(executed((1000, loop(*[fmla(0)] * 16))))
         independent = model.price(executed((1000, loop(*map(fmla, range(16))))))
         assert chain.core_cycles > 1.9 * independent.core_cycles
@@ -361,37 +361,37 @@ class TestCost:
         whole = a72.price(executed((1000, loop(*[fmla(0)] * 16)))).core_cycles
         assert a72.price(cut).core_cycles == pytest.approx(whole, rel=0.05)
 
-    @pytest.mark.parametrize("core", sorted(CORES))
+    @pytest.mark.parametrize("core", sorted(BOARDS))
     def test_never_faster_than_the_ports(self, core, tmp_path):
         load, store = 0x3DC00000, 0x3D800000  # ldr q0, [x0] and str q0, [x0]
-        model = CycleModel(find_core(core), tmp_path / "cache")
+        model = CycleModel(find_board(core), tmp_path / "cache")
         for word, ports in ((load, model.core.load_ports), (store, model.core.store_ports)):
             assert model.price(executed((1000, loop(*[word] * 16)))).core_cycles >= 16_000 / ports
 
     def test_lines_move_while_the_core_computes(self, a72):
-        core, block = a72.core, (1000, loop(*map(fmla, range(16))))
+        board, block = a72.board, (1000, loop(*map(fmla, range(16))))
         hits = a72.price(executed(block))
         few = a72.price(executed(block, misses=missing(HIDDEN, 100)))
         many = a72.price(executed(block, misses=missing(HIDDEN, 10_000), l1_writebacks=500))
         assert hits.memory_cycles == 0 and hits.core_cycles == few.core_cycles == many.core_cycles
-        assert few.memory_cycles == pytest.approx(OVERLAP_LOST * 100 * core.l2_latency)
-        assert many.total_cycles == pytest.approx(10_500 * core.l2_latency + OVERLAP_LOST * many.core_cycles)
+        assert few.memory_cycles == pytest.approx(OVERLAP_LOST * 100 * board.core.l2_latency)
+        assert many.total_cycles == pytest.approx(10_500 * board.core.l2_latency + OVERLAP_LOST * many.core_cycles)
         assert set(hits.bound_cycles) == {"compute"} and set(many.bound_cycles) == {"L2"}
-        assert many.nanoseconds == round(many.total_cycles / core.clock_ghz)
+        assert many.nanoseconds == round(many.total_cycles / board.clock_ghz)
 
     def test_memory_has_a_bandwidth(self, a72):
-        core, block = a72.core, (1000, loop(NOP))
+        board, block = a72.board, (1000, loop(NOP))
         cost = a72.price(executed(block, misses=missing(STORE | HIDDEN | BEYOND_L2, 10_000), l2_writebacks=9_000))
-        expected = 19_000 * core.dram_line_ns * core.clock_ghz + OVERLAP_LOST * cost.core_cycles
+        expected = 19_000 * board.dram_line_ns * board.clock_ghz + OVERLAP_LOST * cost.core_cycles
         assert cost.total_cycles == pytest.approx(expected)
         assert (cost.l2_misses, cost.l2_writebacks, set(cost.bound_cycles)) == (10_000, 9_000, {"DRAM"})
 
     def test_a_load_that_nothing_announced_waits(self, a72):
-        core, block = a72.core, (1000, loop(NOP))
+        board, block = a72.board, (1000, loop(NOP))
         expected = a72.price(executed(block, misses=missing(BEYOND_L2 | HIDDEN, 10_000)))
         surprise = a72.price(executed(block, misses=missing(BEYOND_L2, 10_000)))
         waited = surprise.total_cycles - expected.total_cycles
-        assert waited == pytest.approx(10_000 * core.dram_latency_ns * core.clock_ghz)
+        assert waited == pytest.approx(10_000 * board.dram_latency_ns * board.clock_ghz)
 
     def test_blocks_of_a_loop_share_its_time(self, a72):
         """One block computes and the other loads: together they take the longer of the two, not the sum."""
@@ -409,7 +409,7 @@ class TestCost:
         shares = [Share(0x1000, core, 3, executed((count, work))) for core, count in enumerate((100, 900))]
         together = a72.price(Counts(1, alone.blocks, alone.arrivals, tuple(shares)))
         slowest = a72.price(shares[1].counts)
-        launches = 3 * LAUNCH_US * 1000 * a72.core.clock_ghz
+        launches = 3 * LAUNCH_US * 1000 * a72.board.clock_ghz
         assert together.total_cycles == pytest.approx(
             a72.price(alone).total_cycles + slowest.total_cycles + launches, rel=1e-3
         )
@@ -423,8 +423,8 @@ class TestCost:
         stream = executed((1000, loop(NOP)), misses=missing(HIDDEN | BEYOND_L2, 10_000))
         shares = tuple(Share(0x1000, core, 1, stream) for core in range(2))
         both = a72.price(Counts(1, stream.blocks, stream.arrivals, shares)).total_cycles
-        lines = 20_000 * a72.core.dram_line_ns * a72.core.clock_ghz
-        launch = LAUNCH_US * 1000 * a72.core.clock_ghz
+        lines = 20_000 * a72.board.dram_line_ns * a72.board.clock_ghz
+        launch = LAUNCH_US * 1000 * a72.board.clock_ghz
         assert both == pytest.approx(a72.price(stream).total_cycles + lines + launch)
 
     def test_rare_blocks_cost_the_average(self, a72):
@@ -478,7 +478,7 @@ class TestCost:
         sve = 0x04A00000  # add z0.s, z0.s, z0.s
         counts = executed((10, (fmla(0), sve, RET)))
         for _ in range(2):
-            model = CycleModel(find_core("cortex-a72"), tmp_path / "cache")
+            model = CycleModel(find_board("cortex-a72"), tmp_path / "cache")
             assert model.price(counts).unmodelled_instructions == 10
 
     def test_code_seen_at_two_addresses_is_one_block(self, a72):
@@ -489,7 +489,7 @@ class TestCost:
     def test_the_price_does_not_depend_on_what_else_is_priced(self, a72, tmp_path):
         blocks = [loop(*map(fmla, range(n))) for n in range(1, 6)]
         together = a72.price(executed(*[(100, code) for code in blocks])).core_cycles
-        one_by_one = CycleModel(a72.core, tmp_path / "other")
+        one_by_one = CycleModel(a72.board, tmp_path / "other")
         assert together == pytest.approx(sum(one_by_one.price(executed((100, code))).core_cycles for code in blocks))
 
     def test_more_than_one_thread_is_refused(self, a72):
@@ -508,17 +508,18 @@ class TestCost:
 
     def test_unknown_core(self):
         with pytest.raises(UnknownName, match=r"nearest: cortex-a7.*one of .*rk3588"):
-            find_core("cortex-a27")
+            find_board("cortex-a27")
 
     @pytest.mark.parametrize(
         ("name", "cause"),
         [("cortex-a76", "another core's units for it, A57UnitB"), ("cortex-a99", "does not know that name")],
     )
     def test_a_core_that_llvm_mca_lacks_is_not_priced_as_another(self, name, cause, tmp_path):
-        core = replace(find_core("cortex-a76"), mca_cpu=name)
+        board = find_board("cortex-a76")
+        core = replace(board.core, mca_cpu=name)
         for refused in (
             Mca(core).check_core,
-            lambda: CycleModel(core, tmp_path / "cache").price(executed((1, (NOP,)))),
+            lambda: CycleModel(replace(board, core=core), tmp_path / "cache").price(executed((1, (NOP,)))),
         ):
             with pytest.raises(ToolMissing, match=rf"no model of {name}.*{cause}.*cortex-a53"):
                 refused()
@@ -539,16 +540,16 @@ class TestRuns:
     def test_known_blocks_outlive_the_process(self, a72, tmp_path):
         counts = executed((100, loop(fmla(0))), (100, (NOP, RET)))
         first = a72.price(counts)
-        again = CycleModel(a72.core, tmp_path / "cache")
+        again = CycleModel(a72.board, tmp_path / "cache")
         assert again.price(counts) == first
         assert (a72.pipeline.mca.runs, again.pipeline.mca.runs) == (1, 0)
-        other_core = CycleModel(find_core("cortex-a53"), tmp_path / "cache")
+        other_core = CycleModel(find_board("cortex-a53"), tmp_path / "cache")
         assert other_core.price(counts).core_cycles != first.core_cycles
         assert other_core.pipeline.mca.runs == 1
 
     def test_a_damaged_cache_is_no_obstacle(self, tmp_path):
         (tmp_path / "cache").write_text("this is not a database, it is a text of some length" * 100)
-        model = CycleModel(find_core("cortex-a72"), tmp_path / "cache")
+        model = CycleModel(find_board("cortex-a72"), tmp_path / "cache")
         assert model.price(executed((100, loop(fmla(0))))).nanoseconds > 0
 
     def test_a_failing_llvm_mca_is_reported(self, tmp_path, monkeypatch):
@@ -557,7 +558,7 @@ class TestRuns:
         broken.chmod(0o755)
         monkeypatch.setenv("TVM_SHUFFLENET_LLVM_MCA", str(broken))
         with pytest.raises(DeviceFailed, match="it broke"):
-            CycleModel(find_core("cortex-a72"), tmp_path / "cache").price(executed((1, (NOP,))))
+            CycleModel(find_board("cortex-a72"), tmp_path / "cache").price(executed((1, (NOP,))))
 
 
 # An instruction of each kind that has an immediate, and where it names registers, its lowest bit of each.
@@ -597,7 +598,7 @@ class TestImmediates:
 
     @pytest.mark.parametrize("core", ["cortex-a53", "cortex-a72", "cortex-a76"])
     def test_no_timing_depends_on_them(self, core, tmp_path):
-        random, model = Random(0), CycleModel(find_core(core), tmp_path / "cache").pipeline
+        random, model = Random(0), CycleModel(find_board(core), tmp_path / "cache").pipeline
         stretches = [tuple(self.drawn(random) for _ in range(80)) for _ in range(40)]
         plain = [tuple(map(alike, stretch)) for stretch in stretches]
         words = {word for stretch in (*stretches, *plain) for code in stretch for word in code}

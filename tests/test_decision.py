@@ -12,9 +12,9 @@ from test_records import MODELLED, TARGET, candidate, put, workload
 
 from tvm_shufflenet import choosing, toolchain, workflow
 from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.report.tables import speedups
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning import upkeep
 from tvm_shufflenet.tuning.choices import CHOICES, Choice, network_hash
 from tvm_shufflenet.tuning.decision import NETWORKS, Timed, decide, near

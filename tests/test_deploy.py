@@ -31,11 +31,11 @@ from tvm_shufflenet.deploy.deployment import Settings, deploy
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.secret import VARIABLE
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, ToolMissing, WrongResult
+from tvm_shufflenet.hardware.targets import find_target, host_machine
 from tvm_shufflenet.library.package import MANIFEST, Package, write_package
 from tvm_shufflenet.library.sbom import SBOM
 from tvm_shufflenet.models import Model
 from tvm_shufflenet.standalone.build import build_standalone
-from tvm_shufflenet.targets import find_target, host_machine
 from tvm_shufflenet.tuning.records import RecordStore
 
 HERE = Path(__file__).parent

@@ -6,7 +6,7 @@ import pytest
 
 from tvm_shufflenet.devices import Endpoint, find_device
 from tvm_shufflenet.errors import DeviceFailed
-from tvm_shufflenet.targets import targets
+from tvm_shufflenet.hardware.targets import targets
 
 ARM64, LOCAL = targets()["arm64"], targets()["local"]
 

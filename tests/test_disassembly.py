@@ -12,10 +12,10 @@ from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices import disassembly
 from tvm_shufflenet.devices.disassembly import QUICK_FORMS, quick, texts_of
 from tvm_shufflenet.devices.mca import Mca
-from tvm_shufflenet.targets import find_core
+from tvm_shufflenet.hardware.cores import CORTEX_A72
 
 LLVM_MC = toolchain.find_llvm_mc().path
-VERSION = Mca(find_core("cortex-a72")).version
+VERSION = Mca(CORTEX_A72).version
 FMLA, NOP, MOVE, NOTHING = 0x4F811000, 0xD503201F, 0xD2800000, 0xFFFFFFFF
 
 

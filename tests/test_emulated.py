@@ -28,7 +28,8 @@ from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.emulator import LAST_COUNTS, CostService
 from tvm_shufflenet.devices.native.plugin_build import plugin_library
 from tvm_shufflenet.errors import DeviceFailed, LinkFailed, ToolMissing, UnknownName
-from tvm_shufflenet.targets import CORES, find_core, find_target
+from tvm_shufflenet.hardware.boards import BOARDS, find_board
+from tvm_shufflenet.hardware.targets import find_target
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -96,7 +97,7 @@ def matmul(tmp_path_factory):
     from tvm import te
     from tvm.s_tir import Schedule
 
-    from tvm_shufflenet.targets import find_target
+    from tvm_shufflenet.hardware.targets import find_target
 
     def link(output, objects, options=None, **_):
         command = zig_cc("aarch64-linux-gnu.2.28", "-shared", "-o", output)
@@ -225,7 +226,7 @@ class TestRehearsal:
     def test_it_makes_no_difference_what_comes_first(self, matmul):
         times = []
         for order in ((16, 64), (64, 16)):
-            with EmulatedDevice(find_core("cortex-a72")) as device:
+            with EmulatedDevice(find_board("cortex-a72")) as device:
                 found = {rows: modelled_time(device.endpoint(), matmul(rows), rows) for rows in order}
             times.append((found[16], found[64]))
         assert times[0] == times[1]
@@ -260,7 +261,7 @@ class TestCostService:
         assert service.answer(text + "\n").startswith("error the cost service does not know the request")
 
     def test_it_says_what_core_it_is(self, service):
-        service._model.core = find_core("cortex-a53")
+        service._model.board = find_board("cortex-a53")
         assert service.answer("core\n") == "ok cortex-a53"
 
     def test_a_missing_dump_is_an_error(self, service):
@@ -290,7 +291,7 @@ class TestServed:
 
     def test_its_times_are_modelled_and_of_its_core(self):
         target = find_target("cortex-a53")
-        open_to_all = EmulatedDevice(find_core("cortex-a53"), secret=b"", served=True)
+        open_to_all = EmulatedDevice(find_board("cortex-a53"), secret=b"", served=True)
         with open_to_all as served, find_device(f"rpc://{served.address}", target) as seen:
             assert (seen.kind, seen.clock, seen.name) == ("modelled", served.clock, served.name)
             assert f"modelled clock, about {served.model_error_percent:.0f} % off) at rpc://" in seen.describe()
@@ -440,8 +441,9 @@ class TestFailure:
             EmulatedCore().start()
 
     def test_a_core_that_llvm_mca_lacks(self, monkeypatch):
-        lacking = replace(CORES["cortex-a76"], mca_cpu="cortex-a76")
-        monkeypatch.setitem(CORES, "cortex-a76", lacking)
+        board = BOARDS["cortex-a76"]
+        lacking = replace(board, core=replace(board.core, mca_cpu="cortex-a76"))
+        monkeypatch.setitem(BOARDS, "cortex-a76", lacking)
         with pytest.raises(ToolMissing, match="no model of cortex-a76"):
             EmulatedCore("cortex-a76").start()
 

@@ -15,7 +15,7 @@ import pytest
 from scripts import BENCHMARKS, load
 from test_tune import MISSING, Command, journal, tune_command
 
-from tvm_shufflenet.targets import find_target
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.tuning.records import RecordStore
 
 fault_campaign = load("fault_campaign")

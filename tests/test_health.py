@@ -21,10 +21,10 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Endpoint
 from tvm_shufflenet.devices.local import LocalDevice
 from tvm_shufflenet.errors import DeviceFailed, NothingMeasured
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import spread
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.reproducer import read_finding
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning import health, measurer
 from tvm_shufflenet.tuning.health import Drift, Quarantine, probe
 from tvm_shufflenet.tuning.measurer import Measurer

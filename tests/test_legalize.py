@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tvm_shufflenet.graph import frontend, pipeline
-from tvm_shufflenet.targets import find_target
+from tvm_shufflenet.hardware.targets import find_target
 
 SHAPE = (1, 3, 56, 56)
 LONG = {

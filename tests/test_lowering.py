@@ -11,11 +11,12 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 
 from tvm_shufflenet.graph.tasks import argument_shapes
+from tvm_shufflenet.hardware.machine import machine_for
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.keep_nan import KeepNaN
 from tvm_shufflenet.library.lowering import PIPELINE, STACK_BYTES, on_stack
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.targets import find_target
 
 KERNEL = Pointwise(1, 45, 14, 14, 45, 45, residual=True, relu=True)
 WORKSPACE = "TVMBackendAllocWorkspace"
@@ -23,7 +24,7 @@ WORKSPACE = "TVMBackendAllocWorkspace"
 
 def scheduled(target: str = "x86-64-avx512") -> tvm.IRModule:
     """Its tile of 8 rows of 3 vectors takes more than TVM leaves on the stack by itself."""
-    return rules.default_schedule(module(KERNEL), rules.machine(find_target(target))).mod
+    return rules.default_schedule(module(KERNEL), machine_for(find_target(target))).mod
 
 
 def assembly(mod: tvm.IRModule, target: str, pipeline: str) -> str:

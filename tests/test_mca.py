@@ -12,9 +12,8 @@ from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices import mca
 from tvm_shufflenet.devices.mca import Mca
 from tvm_shufflenet.errors import DeviceFailed, LinkFailed
-from tvm_shufflenet.targets import find_core
+from tvm_shufflenet.hardware.cores import CORTEX_A72
 
-A72 = find_core("cortex-a72")
 LOOP = ["fmla\tv0.4s, v1.4s, v2.4s", "add\tx0, x0, #16", "b.ne\t#-8"] * 20
 SEQUENCES = [LOOP, ["nop"], LOOP[:7]]
 
@@ -39,14 +38,14 @@ def started(monkeypatch) -> list[list[tuple[int, int]]]:
 
     with monkeypatch.context() as patch:
         patch.setattr(mca, "fork_server_library", refuse)
-        said = moments(Mca(A72))
+        said = moments(Mca(CORTEX_A72))
     assert not loaded_processes()
     return said
 
 
 def test_forked_it_says_what_it_says_when_started(started):
     assert [len(timeline) for timeline in started] == [60, 1, 7]
-    forked = Mca(A72)
+    forked = Mca(CORTEX_A72)
     for _ in range(3):
         assert moments(forked) == started
     assert len(loaded_processes()) == 1
@@ -56,7 +55,7 @@ def test_forked_it_says_what_it_says_when_started(started):
 
 
 def test_threads_do_not_wait_for_each_other_nor_mix_their_answers(started):
-    shared, wrong = Mca(A72), []
+    shared, wrong = Mca(CORTEX_A72), []
 
     def ask():
         wrong.extend(1 for _ in range(5) if moments(shared) != started)
@@ -71,7 +70,7 @@ def test_threads_do_not_wait_for_each_other_nor_mix_their_answers(started):
 
 
 def test_where_what_was_loaded_is_killed_it_is_started(started):
-    robbed = Mca(A72)
+    robbed = Mca(CORTEX_A72)
     assert moments(robbed) == started
     for process in loaded_processes():
         process.kill()
@@ -86,4 +85,4 @@ def test_a_failure_of_what_was_forked_is_reported(tmp_path, monkeypatch):
     broken.chmod(0o755)
     monkeypatch.setenv("TVM_SHUFFLENET_LLVM_MCA", str(broken))
     with pytest.raises(DeviceFailed, match="it broke"):
-        Mca(A72).timelines(SEQUENCES)
+        Mca(CORTEX_A72).timelines(SEQUENCES)

@@ -23,6 +23,8 @@ from tvm_shufflenet import models, toolchain, workflow
 from tvm_shufflenet.containers import plain
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import argument_shapes, operator_tasks
+from tvm_shufflenet.hardware.machine import Machine, machine_for
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.operators.convolution import Convolution
 from tvm_shufflenet.operators.dense import Dense
 from tvm_shufflenet.operators.depthwise import Depthwise
@@ -30,15 +32,13 @@ from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.nearest import NEAR, Neighbour, distance, near_trace, outline
-from tvm_shufflenet.schedules.rules import Machine
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning.driver import load_intrinsics
 from tvm_shufflenet.tuning.records import RecordStore, workload_hash
 from tvm_shufflenet.tuning.shipped import BEST, write_best
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
-A72 = rules.machine(find_target("cortex-a72"))
-LOCAL = rules.machine(HOST)
+A72 = machine_for(find_target("cortex-a72"))
+LOCAL = machine_for(HOST)
 
 # A workload, and one that is near it.
 PAIRS = {

@@ -21,11 +21,11 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import BadInput, ImportFailed
 from tvm_shufflenet.graph import pipeline
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build, build_untuned, schedule_tuned
 from tvm_shufflenet.library.link import linker_command
 from tvm_shufflenet.models import Model, find_model, randomise_batch_norms, shufflenet_v1, shufflenet_v2
 from tvm_shufflenet.models.onnx_files import fold_shapes
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning.records import RecordStore
 
 LOCAL = find_target("local")

@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from kernels import UNOPTIMISED
 from torch import nn
 
+from tvm_shufflenet.hardware.isa import AVX2, AVX512, NEON
+from tvm_shufflenet.hardware.machine import Machine, unknown
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.operators.copy import Copy
 from tvm_shufflenet.operators.destination import Window
 from tvm_shufflenet.operators.pointwise import Pointwise, can_fuse_shuffle
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.schedules.rules import Machine
-from tvm_shufflenet.targets import find_target
 
 HOST = find_target("local").tvm_config  # "native" would be plain x86-64
-MACHINES = (Machine(4, 32), Machine(8, 16), Machine(16, 32))
+MACHINES = (unknown(NEON), unknown(AVX2), unknown(AVX512))
 # Odd and awkward planes beside the networks' own.
 PLANES = ((1, 1), (7, 7), (5, 9), (4, 4), (1, 6), (8, 8), (2, 7))
 UNTOUCHED = 77.0
@@ -130,14 +131,14 @@ def pointwise_operators(drawn) -> Pointwise:
     )
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=str)
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.isa.name)
 @settings(deadline=None, max_examples=10, derandomize=True)
 @given(kernel=pointwise_operators())
 def test_pointwise_computes_what_torch_computes(machine, kernel):
     Case(kernel).check(machine)
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=str)
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.isa.name)
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
 def test_nan_and_infinity_pass_through_as_in_torch(residual, relu, machine):

@@ -24,6 +24,7 @@ from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.cli import main
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import LinkFailed, PackageInvalid, ToolMissing
+from tvm_shufflenet.hardware.targets import compiled_for, features_of, find_target, host_machine
 from tvm_shufflenet.library import link as linking
 from tvm_shufflenet.library import package as packages
 from tvm_shufflenet.library.licences import FOLDER
@@ -41,7 +42,6 @@ from tvm_shufflenet.library.package import (
 from tvm_shufflenet.library.sbom import SBOM
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
-from tvm_shufflenet.targets import compiled_for, features_of, find_target, host_machine
 from tvm_shufflenet.tuning.records import RecordStore
 
 SHAPE = (1, 6, 8, 8)

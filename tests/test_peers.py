@@ -224,8 +224,8 @@ def fake_peer(folder, name: str, run: str = "sum(range(10000))", output: str = "
 def network(tmp_path_factory):
     """The smallest network of the zoo at 32x32, our libraries of it, and their target."""
     from tvm_shufflenet import workflow
+    from tvm_shufflenet.hardware.targets import find_target
     from tvm_shufflenet.models import find_model
-    from tvm_shufflenet.targets import find_target
 
     imported = workflow.import_model(find_model("shufflenet_v1_g3_x0_25", input_shape=(1, 3, 32, 32)))
     target = find_target("local")
@@ -360,11 +360,11 @@ class TestHandover:
 
 class TestGuestMachine:
     def test_it_describes_the_core_that_is_modelled(self):
+        from tvm_shufflenet.hardware.boards import BOARDS
         from tvm_shufflenet.peers.guest import PARTS, _machine
-        from tvm_shufflenet.targets import CORES
 
-        assert set(PARTS) == {core.cpu for core in CORES.values()}
-        for core in CORES.values():
-            cpuinfo = _machine(core)["proc/cpuinfo"]
-            assert f"CPU part\t: 0x{PARTS[core.cpu]:03x}\n" in cpuinfo
-            assert ("asimddp" in cpuinfo) == (core.cpu in ("cortex-a55", "cortex-a76"))
+        assert set(PARTS) == {board.core.cpu for board in BOARDS.values()}
+        for board in BOARDS.values():
+            cpuinfo = _machine(board)["proc/cpuinfo"]
+            assert f"CPU part\t: 0x{PARTS[board.core.cpu]:03x}\n" in cpuinfo
+            assert ("asimddp" in cpuinfo) == (board.core.cpu in ("cortex-a55", "cortex-a76"))

@@ -13,16 +13,17 @@ from kernels import HOST, module
 from test_operators import Case, pointwise_operators
 from tvm.s_tir import Schedule
 
+from tvm_shufflenet.hardware.isa import AVX2, AVX512, SSE
+from tvm_shufflenet.hardware.machine import Machine, machine_for, unknown
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.operators.destination import Window
 from tvm_shufflenet.operators.pointwise import RUN, Pointwise
 from tvm_shufflenet.schedules import pointwise, rules
 from tvm_shufflenet.schedules.pointwise import Shape, Variant
-from tvm_shufflenet.schedules.rules import Machine
-from tvm_shufflenet.targets import find_target
 
-AVX512, AVX2 = Machine(16, 32), Machine(8, 16)
-A72, A53, A76 = (rules.machine(find_target(f"cortex-{core}")) for core in ("a72", "a53", "a76"))
-MACHINES = {"avx512": AVX512, "avx2": AVX2, "sse": Machine(4, 16), "a72": A72, "a53": A53, "a76": A76}
+AVX512, AVX2 = unknown(AVX512), unknown(AVX2)
+A72, A53, A76 = (machine_for(find_target(f"cortex-{core}")) for core in ("a72", "a53", "a76"))
+MACHINES = {"avx512": AVX512, "avx2": AVX2, "sse": unknown(SSE), "a72": A72, "a53": A53, "a76": A76}
 MACHINES |= {f"{name}, 4 threads": machine._replace(threads=4) for name, machine in MACHINES.items()}
 FEW = {name: MACHINES[name] for name in ("avx512", "avx2", "a72", "avx512, 4 threads", "a76, 4 threads")}
 

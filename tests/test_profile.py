@@ -26,6 +26,8 @@ from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, Unknow
 from tvm_shufflenet.graph import pipeline
 from tvm_shufflenet.graph.complexity import count
 from tvm_shufflenet.graph.tasks import operator_tasks
+from tvm_shufflenet.hardware.boards import find_board
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.library.package import MANIFEST, Argument, OperatorEntry, Package
 from tvm_shufflenet.library.symbols import LibraryCode, read_code
@@ -34,13 +36,12 @@ from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.profiling.counted import Counted, assembly
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
 from tvm_shufflenet.report.profile import print_profile
-from tvm_shufflenet.targets import find_core, find_target
 from tvm_shufflenet.tuning.records import RecordStore
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
 SHAPE = (1, 12, 8, 8)
-A72 = find_core("cortex-a72")
+A72 = find_board("cortex-a72")
 FMLA, NOP = 0x4E3FCFC0, 0xD503201F
 LOOP = (FMLA, FMLA + 1, FMLA + 2, FMLA + 3, 0xF1000400, 0x54FFFF61)  # ends in a branch to its start
 LOADS = (0x3DC00000, 0x91004000, 0xF1000400, 0x54FFFFA1)

@@ -9,9 +9,11 @@ import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_shufflenet.errors import BadInput, RecordMismatch
+from tvm_shufflenet.hardware.isa import NEON
+from tvm_shufflenet.hardware.machine import unknown
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning import lines
 from tvm_shufflenet.tuning.records import JOURNAL, RECORDS, WORKLOADS, RecordStore, Trial, trace_hash, workload_hash
 from tvm_shufflenet.tuning.trial import Cause
@@ -20,7 +22,7 @@ from tvm_shufflenet.workflow import records_folders
 MODELLED = "emulated:cortex-a72"
 TARGET = find_target("arm64").tvm()
 OTHER_TARGET = find_target("cortex-a76").tvm()
-MACHINE = rules.Machine(4, 32)
+MACHINE = unknown(NEON)
 
 
 def workload(channels: int = 8) -> tvm.IRModule:

@@ -27,16 +27,17 @@ from test_reproduce import table8
 from tvm_shufflenet import cli, toolchain, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import BadInput, PeerFailed
+from tvm_shufflenet.hardware.boards import find_board
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.library.package import Argument, Manifest, OperatorEntry
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.peers.results import OURS, UNTUNED, Contest, Entry
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
-from tvm_shufflenet.profiling.roofline import limit_us, modelled_core, roofline, roofs_of, tensor_bytes
+from tvm_shufflenet.profiling.roofline import limit_us, modelled_board, roofline, roofs_of, tensor_bytes
 from tvm_shufflenet.report import plots, sections
 from tvm_shufflenet.report.comparison_page import Commands, comparison_page
 from tvm_shufflenet.report.reproduction_page import reproduction_page
-from tvm_shufflenet.targets import find_core, find_target
 from tvm_shufflenet.tuning.curve import Curve
 from tvm_shufflenet.tuning.journal import Trial
 from tvm_shufflenet.workflow import Comparison
@@ -135,27 +136,27 @@ class TestRoofline:
         assert line.dots[0].gmacs_per_second == pytest.approx(2.0)
 
     def test_roofs_are_the_models(self):
-        core = find_core("cortex-a72")
-        roofs = roofs_of(core)
-        assert roofs.peak == 4 * 1.8 and roofs.memory == 64 / core.dram_line_ns
+        board = find_board("cortex-a72")
+        roofs = roofs_of(board)
+        assert roofs.peak == 4 * 1.8 and roofs.memory == 64 / board.dram_line_ns
         assert roofs.at(roofs.ridge) == pytest.approx(roofs.peak) == roofs.at(math.inf)
         assert roofs.at(roofs.ridge / 2) == pytest.approx(roofs.peak / 2)
-        assert roofs_of(core, 2).peak == 2 * roofs.peak and roofs_of(core, 2).memory == roofs.memory
+        assert roofs_of(board, 2).peak == 2 * roofs.peak and roofs_of(board, 2).memory == roofs.memory
 
     def test_of_a_measured_one_every_tensor_counts_once_a_call(self):
         found = profile(LOCAL)
         assert tensor_bytes(found.operators[0].entry) == 2 * 4000
         assert roofline(found).roofs is None and roofline(found).dots[0].macs_per_byte == 3e6 / 24000
 
-    def test_a_modelled_core_takes_at_least_what_its_units_and_its_memory_do(self):
-        core, (entry, *_) = find_core("cortex-a72"), (row.entry for row in profile(A72).operators)
-        peak_us = entry.multiply_adds / roofs_of(core).peak / 1e3
-        assert limit_us([entry], core) == pytest.approx(entry.occurrences * peak_us)
-        assert limit_us([entry, entry], core, 2) == pytest.approx(entry.occurrences * peak_us)
-        weights = Argument((core.l2.bytes,), "float32")
+    def test_a_modelled_board_takes_at_least_what_its_units_and_its_memory_do(self):
+        board, (entry, *_) = find_board("cortex-a72"), (row.entry for row in profile(A72).operators)
+        peak_us = entry.multiply_adds / roofs_of(board).peak / 1e3
+        assert limit_us([entry], board) == pytest.approx(entry.occurrences * peak_us)
+        assert limit_us([entry, entry], board, 2) == pytest.approx(entry.occurrences * peak_us)
+        weights = Argument((board.core.l2.bytes,), "float32")
         large = msgspec.structs.replace(entry, arguments=(weights,), multiply_adds=1, occurrences=1)
-        assert limit_us([large], core) == pytest.approx(3 * core.l2.bytes / roofs_of(core).memory / 1e3)
-        assert modelled_core(A72) is core and modelled_core(LOCAL) is None
+        assert limit_us([large], board) == pytest.approx(3 * board.core.l2.bytes / roofs_of(board).memory / 1e3)
+        assert modelled_board(A72) is board and modelled_board(LOCAL) is None
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ from tvm_shufflenet.experiments.catalogue import EXPERIMENTS, Case, Experiment, 
 from tvm_shufflenet.experiments.findings import findings, verdict
 from tvm_shufflenet.experiments.results import Results, Row
 from tvm_shufflenet.experiments.run import run
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.library.package import Manifest, OperatorEntry
 from tvm_shufflenet.models import Model, names
 from tvm_shufflenet.report.reproduction import print_reproduction
 from tvm_shufflenet.report.reproduction_page import reproduction_page
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning.records import JOURNAL
 
 A72 = {"name": "emulated:cortex-a72", "kind": "modelled", "model_error_percent": 4.7}

@@ -9,16 +9,17 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_shufflenet.errors import ScheduleRejected
+from tvm_shufflenet.hardware.isa import AVX512, NEON
+from tvm_shufflenet.hardware.machine import machine_for, unknown
+from tvm_shufflenet.hardware.targets import targets
 from tvm_shufflenet.operators.depthwise import Depthwise
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.mutate import MutateChoice
-from tvm_shufflenet.schedules.rules import Machine
 from tvm_shufflenet.schedules.space import divisors
-from tvm_shufflenet.targets import targets
 from tvm_shufflenet.tuning.driver import load_intrinsics
 
-MACHINES = sorted({rules.machine(target) for target in targets().values()} | {Machine(16, 32)})
+MACHINES = sorted({machine_for(target) for target in targets().values()} | {unknown(AVX512)}, key=repr)
 WORKLOADS = {
     "pointwise": Pointwise(1, 24, 7, 7, 24, 48, groups=3, relu=True, shuffle_groups=3),
     "pointwise of 25 channels": Pointwise(1, 10, 7, 7, 10, 50, groups=2, relu=True),
@@ -47,7 +48,7 @@ def decisions(trace) -> list[tuple[tuple[int, ...], int]]:
     return [(tuple(int(candidate) for candidate in knob.attrs[0]), int(trace.decisions[knob])) for knob in knobs]
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=str)
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.isa.name)
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_the_default_takes_the_first_candidate_of_every_knob(name, machine):
     mod = workload(name)
@@ -62,7 +63,7 @@ def test_the_default_takes_the_first_candidate_of_every_knob(name, machine):
 def test_a_default_s_trace_replays_to_the_same_schedule(name):
     """What a record stores is the trace alone."""
     mod = workload(name)
-    candidate = rules.default_candidate(mod, Machine(4, 32))
+    candidate = rules.default_candidate(mod, unknown(NEON))
     replayed = Schedule(mod)
     candidate.sch.trace.apply_to_schedule(replayed, remove_postproc=False)
     tvm.ir.assert_structural_equal(candidate.sch.mod, replayed.mod)
@@ -80,15 +81,15 @@ def test_other_operators_have_no_template():
     assert rules.template_name(mod) is None
     for use in (rules.default_schedule, rules.default_candidate):
         with pytest.raises(ScheduleRejected, match="no template"):
-            use(mod, Machine(4, 32))
+            use(mod, unknown(NEON))
     for strategy in ("template", "ansor"):
-        assert isinstance(rules.space(mod, Machine(4, 32), strategy), ms.space_generator.PostOrderApply)
+        assert isinstance(rules.space(mod, unknown(NEON), strategy), ms.space_generator.PostOrderApply)
 
 
 def test_ansor_searches_generated_sketches_of_our_operators_too():
-    generated = rules.space(workload("pointwise"), Machine(4, 32), "ansor")
+    generated = rules.space(workload("pointwise"), unknown(NEON), "ansor")
     assert isinstance(generated, ms.space_generator.PostOrderApply)
-    ours = rules.space(workload("pointwise"), Machine(4, 32), "template")
+    ours = rules.space(workload("pointwise"), unknown(NEON), "template")
     assert isinstance(ours, ms.space_generator.ScheduleFn)
 
 
@@ -96,7 +97,7 @@ def test_ansor_searches_generated_sketches_of_our_operators_too():
 
 
 def knobbed() -> Schedule:
-    return next(iter(rules.TEMPLATES["pointwise"](Schedule(workload("pointwise"), seed=1), Machine(4, 32))))
+    return next(iter(rules.TEMPLATES["pointwise"](Schedule(workload("pointwise"), seed=1), unknown(NEON))))
 
 
 def test_a_mutation_changes_exactly_one_decision_to_another_candidate():
@@ -123,7 +124,7 @@ def test_a_mutated_trace_still_applies():
 
 def test_a_trace_without_a_choice_is_not_mutated():
     one_pixel = tvm.IRModule({"main": Pointwise(1, 1, 1, 1, 1, 1).function()})
-    (schedule, *_) = rules.TEMPLATES["pointwise"](Schedule(one_pixel, seed=1), Machine(4, 32))
+    (schedule, *_) = rules.TEMPLATES["pointwise"](Schedule(one_pixel, seed=1), unknown(NEON))
     assert {len(candidates) for candidates, _ in decisions(schedule.trace)} == {1}
     assert MutateChoice().apply(schedule.trace) is None
 

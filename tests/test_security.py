@@ -33,7 +33,7 @@ from tvm_shufflenet.devices import find_device, handshake, proof, secret
 from tvm_shufflenet.devices.base import Device, Endpoint
 from tvm_shufflenet.devices.native import build
 from tvm_shufflenet.errors import BadInput, DeviceFailed
-from tvm_shufflenet.targets import find_target, host_machine
+from tvm_shufflenet.hardware.targets import find_target, host_machine
 
 HOST = build.HOST_ARCH
 SECRET = "correct horse battery staple"

@@ -10,7 +10,7 @@ from scripts import load
 
 from tvm_shufflenet import models, toolchain
 from tvm_shufflenet.errors import BadInput
-from tvm_shufflenet.targets import find_target
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.tuning.records import JOURNAL, RecordStore
 from tvm_shufflenet.tuning.shipped import BEST
 

@@ -23,10 +23,10 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.canonicalize_shuffles import CanonicalizeShuffles
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build, schedule_tuned
 from tvm_shufflenet.library.link import linker_command
 from tvm_shufflenet.models import Model, randomise_batch_norms
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning.records import RecordStore
 
 LOCAL = find_target("local")

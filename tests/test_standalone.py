@@ -38,6 +38,8 @@ from tvm_shufflenet.devices.emulated_device import EmulatedDevice
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import ImportFailed, LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.graph import frontend
+from tvm_shufflenet.hardware.boards import BOARDS
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.package import Package
 from tvm_shufflenet.library.symbols import undefined_symbols
 from tvm_shufflenet.models import Model, randomise_batch_norms
@@ -49,7 +51,6 @@ from tvm_shufflenet.standalone import source
 from tvm_shufflenet.standalone.arena import Range, aligned, place
 from tvm_shufflenet.standalone.kernels import compile_kernels
 from tvm_shufflenet.standalone.program import plan
-from tvm_shufflenet.targets import CORES, find_target
 from tvm_shufflenet.tuning.records import RecordStore
 
 SHAPE = (1, 6, 16, 16)
@@ -160,11 +161,11 @@ def test_untuned_code_of_tvm_s_own(small, tmp_path):
 
 @pytest.mark.skipif(any(tool.path is None for tool in toolchain.all_tools()), reason="no emulated device")
 def test_it_answers_the_bits_of_the_vm_on_arm(arm, tmp_path):
-    command = [toolchain.find_qemu().path, "-cpu", CORES["cortex-a72"].qemu_cpu]
+    command = [toolchain.find_qemu().path, "-cpu", BOARDS["cortex-a72"].core.qemu_cpu]
     options = ["--repeat", "1", "--threads", "2", "--output", str(tmp_path / "output")]
     bench = run_bench(arm, *options, command=command)
     assert bench.returncode == 0, bench.stderr
-    with EmulatedDevice(CORES["cortex-a72"]) as device, Network(device, arm.library) as network:
+    with EmulatedDevice(BOARDS["cortex-a72"]) as device, Network(device, arm.library) as network:
         expected = network.run(arm.reference_input())
     np.testing.assert_array_equal(np.fromfile(tmp_path / "output", np.float32), expected.ravel())
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from test_profile import cost, profile_of, work
 from test_reproduce import A72, manifest
 
+from tvm_shufflenet.hardware.targets import targets
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.peers.results import OURS, Contest, Entry, Mean
 from tvm_shufflenet.report import inspection, peers, profile, records, tables
-from tvm_shufflenet.targets import targets
 from tvm_shufflenet.tuning.driver import TuneResult
 from tvm_shufflenet.workflow import Bench, Comparison
 

@@ -10,13 +10,14 @@ import tvm
 from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.hardware.machine import machine_for
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build, build_untuned, schedule_tuned
 from tvm_shufflenet.library.link import link, linker_command
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.shufflenet_v1 import ShuffleNetV1, ShuffleUnit
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning.records import RecordStore
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
@@ -80,7 +81,7 @@ def test_one_operator(bench, tmp_path, channels, out_channels, groups, shuffle_g
         residual=residual,
         shuffle_groups=shuffle_groups,
     )
-    schedule = rules.default_schedule(tvm.IRModule({"main": kernel.function()}), rules.machine(target))
+    schedule = rules.default_schedule(tvm.IRModule({"main": kernel.function()}), machine_for(target))
     library = tmp_path / "operator.so"
 
     def link_objects(output, objects, **_options):

@@ -36,11 +36,12 @@ from tvm_shufflenet.devices.native.build import server_binary
 from tvm_shufflenet.errors import NothingMeasured
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
+from tvm_shufflenet.hardware.machine import machine_for
+from tvm_shufflenet.hardware.targets import find_target, host_machine
 from tvm_shufflenet.library.build import build, schedule_tuned
 from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.targets import find_target, host_machine
 from tvm_shufflenet.tuning.driver import PARENTS, Tuner
 from tvm_shufflenet.tuning.measurer import Measurer
 from tvm_shufflenet.tuning.records import (
@@ -220,7 +221,7 @@ def test_few_trials_are_shared_among_all_operators(unit, folder):
         result = Tuner(tasks, ARM64, device, store, trials=len(tasks) + 2).run()
     assert result.measured == len(tasks) + 2 and all(task.trials for task in result.tasks)
     first = {line["workload"]: line["trace"] for line in reversed(journal(folder))}
-    machine = rules.machine(ARM64, 1)
+    machine = machine_for(ARM64, 1)
     for task in result.tasks:
         if task.space == "template":
             assert first[task.workload] == trace_hash(rules.default_schedule(task.mod, machine).trace)

@@ -16,10 +16,10 @@ from tvm.script import tirx as T
 from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices import find_device, operands
 from tvm_shufflenet.devices.operands import Operands, digest, filled
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.link import trial_command
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.tuning import trial, verification
 from tvm_shufflenet.tuning.trial import Cause, Job, run_trial
 from tvm_shufflenet.tuning.verification import Reference, difference, known_reference, reference

@@ -27,6 +27,7 @@ from tvm_shufflenet.devices.checking import checking_device
 from tvm_shufflenet.errors import BadInput, DeployError, PackageInvalid, ToolMissing, WrongResult
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import operator_tasks
+from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import Scheduled, build
 from tvm_shufflenet.library.link import linker_command
 from tvm_shufflenet.library.package import NEVER_VERIFIED, Package
@@ -34,7 +35,6 @@ from tvm_shufflenet.models import Model, find_model
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.probes import INFINITE, NAN
 from tvm_shufflenet.schedules.admitted import INSTRUCTIONS
-from tvm_shufflenet.targets import find_target
 from tvm_shufflenet.toolchain import TVM_VERSION
 from tvm_shufflenet.tuning import first_use
 from tvm_shufflenet.tuning.records import RecordStore, Trial, trace_hash, workload_hash

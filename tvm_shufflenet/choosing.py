@@ -14,12 +14,12 @@ from .devices.counts import Counts
 from .devices.network import Network, timed, undisturbed
 from .graph.pipeline import fused
 from .graph.tasks import operator_tasks
+from .hardware.targets import Target
 from .latency import MODELLED, Latency
 from .library.build import Scheduled, build, schedule_tuned
 from .library.link import linker_command
 from .library.symbols import read_code
 from .profiling.counted import Counted
-from .targets import Target
 from .tuning import decision
 from .tuning.choices import Choice
 from .tuning.decision import Decision
@@ -117,6 +117,6 @@ class _Networks:
         """What each workload took in an inference."""
         entries = [operator_entry(operator) for operator in scheduled.operators]
         code = read_code(library, [entry.name for entry in entries])
-        counted = Counted.of(self.device.core, entries, code, counts)
+        counted = Counted.of(self.device.board, entries, code, counts)
         hashes = {name: workload_hash(mod) for name, mod in scheduled.workloads.items()}
         return {hashes[cost.entry.name]: cost.time_us for cost in counted.operators() if cost.entry.name in hashes}

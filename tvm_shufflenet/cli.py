@@ -403,11 +403,14 @@ def _complexity_row(name: str, input_shape: tuple[int, ...], multiply_adds: int,
 
 
 def _targets(options) -> None:
+    from .hardware.boards import BOARDS
+    from .hardware.targets import targets
     from .report.tables import print_targets
-    from .targets import CORES, targets
 
     presets = [target.to_json() for target in targets().values()]
-    cores = [{"name": c.name, "clock_ghz": c.clock_ghz, "source": c.source} for c in CORES.values()]
+    cores = [
+        {"name": c.name, "clock_ghz": c.clock_ghz, "source": f"{c.source}; {c.core.source}"} for c in BOARDS.values()
+    ]
     _report(options, {"schema": 1, "targets": presets, "cores": cores}, lambda c: print_targets(c, targets().values()))
 
 
@@ -537,7 +540,7 @@ def _compare(options) -> None:
 
 def _reproduce(options) -> None:
     from .experiments.catalogue import find_experiment
-    from .targets import find_target, targets
+    from .hardware.targets import find_target, targets
 
     known, chosen = targets(), options.target or _target_of(options.device)
     if chosen not in known:
@@ -575,7 +578,7 @@ def _reproduce(options) -> None:
 
 def _target_of(device: str | None) -> str:
     """The target for code of a device, where none is named: that of its own name, if there is one."""
-    from .targets import targets
+    from .hardware.targets import targets
 
     name = (device or "").removeprefix("emulated:")
     return name if name in targets() else "arm64"
@@ -893,7 +896,7 @@ def _records_verify(options) -> None:
 
 def _serve(options) -> None:
     from .devices.native.build import server_binary, server_bundle
-    from .targets import host_machine
+    from .hardware.targets import host_machine
 
     if options.android:
         if options.bundle is None or options.arch == "x86_64":
@@ -933,12 +936,12 @@ def _serve(options) -> None:
 def _serve_core(name: str, where: list[str], secret_file: Path | None) -> None:
     from .devices.emulated_device import EmulatedDevice
     from .devices.secret import own_secret
-    from .targets import find_core
+    from .hardware.boards import find_board
 
     secret = own_secret(secret_file) if secret_file else b""
     if not secret:
         print("every user of this machine can run code here, as you; --secret-file keeps others out", file=sys.stderr)
-    with EmulatedDevice(find_core(name), server_options=where, secret=secret, served=True) as device:
+    with EmulatedDevice(find_board(name), server_options=where, secret=secret, served=True) as device:
         print(f"listening {device.address}", flush=True)
         activity.end()
         device.wait()
@@ -947,8 +950,8 @@ def _serve_core(name: str, where: list[str], secret_file: Path | None) -> None:
 def _package_and_device(options):
     """The package, and a device that can run it: refused here, before anything is uploaded."""
     from .devices import find_device
+    from .hardware.targets import compiled_for, find_target
     from .library.package import Package
-    from .targets import compiled_for, find_target
 
     package = Package(options.package)
     package.check_runnable()
@@ -959,7 +962,7 @@ def _package_and_device(options):
 
 
 def _target_and_model(options):
-    from .targets import find_target, targets
+    from .hardware.targets import find_target, targets
 
     if options.target not in targets():
         find_target(options.target)  # raises, before anything heavy is imported

@@ -89,12 +89,12 @@ def examine(device: str | None = None, target: str | None = None) -> list[Findin
 
 
 def _emulates(device: str | None, target: str | None) -> bool:
-    from .targets import find_target, targets
+    from .hardware.targets import find_target, targets
 
     wanted = None if target is None else targets().get(target) or find_target(target)  # which raises, and is slow
     if device is not None:
         return device.partition(":")[0] == "emulated"
-    return wanted is None or wanted.core is not None
+    return wanted is None or wanted.board is not None
 
 
 def abilities(findings: list[Finding]) -> list[Ability]:
@@ -151,7 +151,7 @@ def _package(name: str, wanted: str | None) -> Finding:
 
 def _device(spec: str) -> Finding:
     from .devices import find_device
-    from .targets import host_machine, targets
+    from .hardware.targets import host_machine, targets
 
     target = (
         next(t for t in targets().values() if t.machine == host_machine()) if spec == "local" else targets()["arm64"]

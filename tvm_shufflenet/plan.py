@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from .hardware.targets import Target
 from .library.linked import without_folders
-from .targets import Target
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ import numpy as np
 
 from .errors import BadInput, DeviceFailed
 from .files import Malformed, open_file, read_file, read_json
-from .targets import Target, find_target, is_cpu
+from .hardware.targets import Target, find_target, is_cpu
 from .text import clean
 
 if TYPE_CHECKING:

@@ -25,12 +25,12 @@ from .devices.base import Device
 from .devices.local import LocalDevice
 from .devices.network import Network, largest_error, second_run
 from .errors import DeployError, DeviceFailed, WrongResult
+from .hardware.targets import Target
 from .library.build import Scheduled, build
 from .library.link import linker_command
 from .library.package import NEVER_VERIFIED, Verification
 from .probes import REFERENCE, probe
 from .reproducer import keep_network, keep_operator
-from .targets import Target
 from .tuning.first_use import Use, WrongUse, compare, first_uses
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from .errors import BadInput, DeployError, PackageInvalid, UnknownName
 from .graph.layers import kind_of, layer_names, rows
 from .graph.pipeline import fused
 from .graph.tasks import OperatorTask, operator_tasks
+from .hardware.targets import Target, find_target
 from .host import host_facts
 from .latency import MEASURED, Latency
 from .library.build import (
@@ -57,7 +58,6 @@ from .plan import CompilePlan
 from .profiling.counted import Counted
 from .profiling.result import Profile
 from .profiling.timed import timed_operators
-from .targets import Target, find_target
 from .toolchain import FFI_VERSION, TVM_VERSION
 from .tuning.choices import network_hash
 from .tuning.driver import Progress, Tuner, TuneResult
@@ -434,7 +434,7 @@ def _standalone_entry(built) -> Standalone:
 
 def default_clock(target: Target) -> str:
     """The clock of the device that a target is tuned on when none is named."""
-    return f"emulated:{target.core}" if target.core else MEASURED
+    return f"emulated:{target.board}" if target.board else MEASURED
 
 
 def _manifest(
@@ -582,12 +582,12 @@ def profile(
         counts, cost = (network.counts(), network.cost()) if modelled else (None, None)
     if not modelled:
         return Profile(manifest, device.to_json(), threads, latency, timed_operators(device, package), error)
-    counted = Counted.of(device.core, manifest.operators, code, counts)
+    counted = Counted.of(device.board, manifest.operators, code, counts)
     operators = counted.operators()
     names = list(assembly_of) or [cost.entry.name for cost in operators[: int(assembly)]]
     return Profile(
         manifest, device.to_json(), threads, latency, operators, error, counted.runtime(),
-        device.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), cost,
+        device.board.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), cost,
     )  # fmt: skip
 
 

@@ -103,7 +103,7 @@ def _tell(error: DeployError) -> None:
 
 @cache
 def _records_target():
-    from tvm_shufflenet.targets import find_target
+    from tvm_shufflenet.hardware.targets import find_target
 
     return find_target("arm64").tvm()
 
@@ -119,9 +119,10 @@ def small_workload():
 
 @cache
 def machine():
-    from tvm_shufflenet.schedules.rules import Machine
+    from tvm_shufflenet.hardware.isa import NEON
+    from tvm_shufflenet.hardware.machine import unknown
 
-    return Machine(4, 32)
+    return unknown(NEON)
 
 
 RECORD_FILES = ("database_workload.json", "database_tuning_record.json", "trials.jsonl", "best.jsonl", "choices.jsonl")
@@ -200,7 +201,7 @@ def _find(options) -> None:
     """What every command looks up before it does anything."""
     from tvm_shufflenet.deploy import find_remote
     from tvm_shufflenet.devices import find_device
-    from tvm_shufflenet.targets import targets
+    from tvm_shufflenet.hardware.targets import targets
 
     if getattr(options, "device", None):
         find_device(options.device, targets()["arm64"], getattr(options, "threads", 1), match=False)

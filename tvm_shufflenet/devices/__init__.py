@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..errors import BadInput, UnknownName
-from ..targets import Target, find_core
+from ..hardware.boards import find_board
+from ..hardware.targets import Target
 from .base import Device, Endpoint
 
 SERVER_PORT = 9090  # where ``serve`` listens unless told otherwise
@@ -17,7 +18,7 @@ def find_device(spec: str | None, target: Target, threads: int = 1, match: bool 
     the target's code.
     """
     if spec is None:
-        spec = "emulated" if target.core else "local"
+        spec = "emulated" if target.board else "local"
     device = _parse(spec, target, threads)
     if match and device.machine != target.machine:
         raise BadInput(
@@ -38,11 +39,11 @@ def _parse(spec: str, target: Target, threads: int) -> Device:
     if scheme == "emulated":
         from .emulated_device import EmulatedDevice
 
-        core = find_core(rest or target.core or "cortex-a72")
-        if threads > core.cores:
-            what = f"the emulated {core.name} has {core.cores} cores"
-            raise BadInput(what, f"--threads {threads}", f"use --threads {core.cores} or fewer")
-        return EmulatedDevice(core, threads)
+        board = find_board(rest or target.board or "cortex-a72")
+        if threads > board.cores:
+            what = f"the emulated {board.name} has {board.cores} cores"
+            raise BadInput(what, f"--threads {threads}", f"use --threads {board.cores} or fewer")
+        return EmulatedDevice(board, threads)
     if scheme in ("rpc", "tracker"):
         from .remote import RemoteDevice
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import DeviceFailed
+from ..hardware.boards import Board
 from ..library.symbols import LibraryCode
-from ..targets import Core
 from .counts import Block, Code, Counts
 from .cycles import CycleModel, Loop, LoopTime, Traffic, traffic_of, unit_cycles
 from .sampling import steps_of
@@ -75,12 +75,12 @@ def attribute(model: CycleModel, counts: Counts, owner: Callable[[int], str | No
     shares = []
     for loop in model.loops(counts):
         blocks = [block for code in loop.blocks for block in at[code]]
-        core_cycles = _dealt_out(loop.time(model.core).core_cycles, blocks, cycles)
+        core_cycles = _dealt_out(loop.time(model.board).core_cycles, blocks, cycles)
         owners: dict[str | None, list[int]] = defaultdict(list)
         for index, block in enumerate(blocks):
             owners[owner(block.address)].append(index)
         for name, own in owners.items():
-            shares.append(_share(model.core, loop, name, [(blocks[index], core_cycles[index]) for index in own]))
+            shares.append(_share(model.board, loop, name, [(blocks[index], core_cycles[index]) for index in own]))
     return shares
 
 
@@ -96,20 +96,20 @@ def _dealt_out(total: float, blocks: Sequence[Block], cycles: dict[Code, float])
     return [total * part / whole for part in parts]
 
 
-def _share(core: Core, loop: Loop, owner: str | None, blocks: list[tuple[Block, float]]) -> Portion:
-    whole, runs = loop.time(core), Counter()
+def _share(board: Board, loop: Loop, owner: str | None, blocks: list[tuple[Block, float]]) -> Portion:
+    whole, runs = loop.time(board), Counter()
     for block, _ in blocks:
         runs[block.code] += block.count
-    units = unit_cycles(core, list(runs), runs)
-    parts = [(block, _part(core, (block.code,), traffic_of(block), units, cycles)) for block, cycles in blocks]
+    units = unit_cycles(board.core, list(runs), runs)
+    parts = [(block, _part(board, (block.code,), traffic_of(block), units, cycles)) for block, cycles in blocks]
     traffic = sum((traffic_of(block) for block, _ in blocks), Traffic())
-    own = _part(core, tuple(runs), traffic, units, math.fsum(cycles for _, cycles in blocks))
+    own = _part(board, tuple(runs), traffic, units, math.fsum(cycles for _, cycles in blocks))
     return Portion(owner, tuple((block, whole.cycles_of(part)) for block, part in parts), own)
 
 
-def _part(core: Core, codes: tuple[Code, ...], traffic: Traffic, units: dict[str, float], cycles: float) -> LoopTime:
+def _part(board: Board, codes: tuple[Code, ...], traffic: Traffic, units: dict[str, float], cycles: float) -> LoopTime:
     """A part of a loop whose core cycles are known."""
-    return replace(Loop(codes, cycles / core.compute_scale, units, traffic).time(core), core_cycles=cycles)
+    return replace(Loop(codes, cycles / board.core.compute_scale, units, traffic).time(board), core_cycles=cycles)
 
 
 def load_address(code: LibraryCode, counts: Counts) -> int:

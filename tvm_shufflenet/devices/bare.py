@@ -6,22 +6,22 @@ For results only. It needs neither llvm-mca nor a C compiler, and what it runs t
 from __future__ import annotations
 
 from .. import toolchain
-from ..targets import Core
+from ..hardware.boards import Board
 from .local import LocalDevice
 
 
 class BareEmulator(LocalDevice):
-    """QEMU's model of ``core``, with ``threads`` threads of its own."""
+    """QEMU's model of ``board``'s core, with ``threads`` threads of its own."""
 
     kind = "modelled"
 
-    def __init__(self, core: Core, threads: int = 1):
+    def __init__(self, board: Board, threads: int = 1):
         super().__init__(threads)
-        self.core, self.name, self.machine = core, f"emulated:{core.name}", "aarch64"
+        self.board, self.name, self.machine = board, f"emulated:{board.name}", "aarch64"
 
     def with_threads(self, threads: int) -> BareEmulator:
-        return BareEmulator(self.core, threads)
+        return BareEmulator(self.board, threads)
 
     def launcher(self) -> list[str]:
         qemu, sysroot = (toolchain.require(tool) for tool in (toolchain.find_qemu(), toolchain.find_sysroot()))
-        return [qemu, "-cpu", self.core.qemu_cpu, "-L", sysroot]
+        return [qemu, "-cpu", self.board.core.qemu_cpu, "-L", sysroot]

@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 from ..errors import DeviceFailed
+from ..hardware.targets import Target
 from ..latency import Kind, clock_name
-from ..targets import Target
 from .counts import Counts
 from .cycles import Cost
 from .lending import borrow

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ..errors import DeployError, ToolMissing
-from ..targets import Target, find_core, host_machine
+from ..hardware.boards import find_board
+from ..hardware.targets import Target, host_machine
 from . import find_device
 from .bare import BareEmulator
 from .base import Device
@@ -42,7 +43,7 @@ def _named(spec: str, target: Target, threads: int) -> Device:
     device = find_device(spec, target, threads)
     if not spec.startswith("emulated"):
         return device
-    bare = BareEmulator(device.core, threads)
+    bare = BareEmulator(device.board, threads)
     bare.target = target
     return bare
 
@@ -52,4 +53,4 @@ def _candidates(target: Target, threads: int) -> Iterator[Device]:
     if target.machine == host_machine():
         yield LocalDevice(threads)
     if target.is_arm:
-        yield BareEmulator(find_core(target.core or "cortex-a72"), threads)
+        yield BareEmulator(find_board(target.board or "cortex-a72"), threads)

@@ -17,7 +17,7 @@ Of several cores each has its own L1, and they share L2 and memory; a parallel r
 costs LAUNCH_US beside.
 
 Two constants are fitted to published latencies of boards (benchmarks/calibrate.py): the scale of llvm-mca's cycles and
-the time of a DRAM line. The others are from documents, see targets.CORES.
+the time of a DRAM line. The others are from documents, see hardware/cores.py and hardware/boards.py.
 Same counts, same nanoseconds: nothing here depends on time, order or what was priced before.
 """
 
@@ -34,7 +34,8 @@ import msgspec
 
 from .. import toolchain
 from ..errors import DeviceFailed
-from ..targets import Core
+from ..hardware.boards import Board
+from ..hardware.cores import Core
 from .block_cache import BlockCache
 from .counts import BEYOND_L2, MISS_KINDS, Block, Code, Counts, Share
 from .instructions import accesses_memory, is_fp32_multiply_add, loads
@@ -104,9 +105,10 @@ class Loop:
     unit_cycles: dict[str, float]
     traffic: Traffic
 
-    def time(self, core: Core) -> LoopTime:
+    def time(self, board: Board) -> LoopTime:
         moved = self.traffic
-        dram_line, dram_latency = core.dram_line_ns * core.clock_ghz, core.dram_latency_ns * core.clock_ghz
+        core = board.core
+        dram_line, dram_latency = board.dram_line_ns * board.clock_ghz, board.dram_latency_ns * board.clock_ghz
         return LoopTime(
             self,
             # No unit is ever faster than its peak, whatever the scale.
@@ -209,11 +211,11 @@ class Region:
 
 
 class CycleModel:
-    """Prices counts for one core; threads may share it."""
+    """Prices counts for one board; threads may share it."""
 
-    def __init__(self, core: Core, cache_file: Path | None = None):
-        self.core = core
-        self.pipeline = Pipeline(core, BlockCache(cache_file or toolchain.cache_dir() / "timelines.sqlite3"))
+    def __init__(self, board: Board, cache_file: Path | None = None):
+        self.board, self.core = board, board.core
+        self.pipeline = Pipeline(self.core, BlockCache(cache_file or toolchain.cache_dir() / "timelines.sqlite3"))
 
     def price(self, counts: Counts) -> Cost:
         """Raises DeviceFailed for counts of more than one thread, and where llvm-mca fails."""
@@ -235,7 +237,7 @@ class CycleModel:
             core_cycles,
             total - core_cycles,
             total,
-            round(total / self.core.clock_ghz),
+            round(total / self.board.clock_ghz),
             sum(each.instructions for each in everything),
             sum(self.pipeline.unmodelled(each) for each in everything),
             moved.l1_misses,
@@ -249,7 +251,7 @@ class CycleModel:
 
     def _section(self, counts: Counts) -> Section:
         """Code that one core runs, from start to end."""
-        times = [loop.time(self.core) for loop in self.loops(counts)]
+        times = [loop.time(self.board) for loop in self.loops(counts)]
         bound_cycles: Counter = Counter()
         for time in times:
             bound_cycles[time.bound] += time.cycles
@@ -273,7 +275,7 @@ class CycleModel:
         slowest, share = max(zip(sections, shares, strict=True), key=lambda pair: pair[0].cycles)
         dram_cycles = math.fsum(section.dram_cycles for section in sections)
         waiting_cycles = max(0.0, dram_cycles - slowest.cycles)
-        launch_cycles = shares[0].launches * LAUNCH_US * 1e3 * self.core.clock_ghz
+        launch_cycles = shares[0].launches * LAUNCH_US * 1e3 * self.board.clock_ghz
         time = Section(
             slowest.cycles + waiting_cycles + launch_cycles,
             slowest.core_cycles,

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from .. import toolchain
 from ..errors import DeviceFailed, ToolMissing
-from ..targets import Core, find_core
+from ..hardware.boards import find_board
+from ..hardware.cores import Core
 from .counts import Counts, read_counts
 from .cycles import Cost
 from .emulator import LAST_COST, LAST_COUNTS
@@ -48,7 +49,7 @@ class EmulatedCore:
         secret: bytes = b"",
         tells: bool = False,
     ):
-        self.core, self.cores, self.traces = find_core(core), cores, traces
+        self.board, self.cores, self.traces = find_board(core), cores, traces
         self.server_options, self.secret, self.tells = server_options, secret, tells
         self.host: str | None = None
         self.port: int | None = None
@@ -59,7 +60,7 @@ class EmulatedCore:
 
     def __repr__(self) -> str:
         where = f"{self.host}:{self.port}" if self.alive() else "not running"
-        return f"EmulatedCore({self.core.name}, {where})"
+        return f"EmulatedCore({self.board.name}, {where})"
 
     def __enter__(self) -> EmulatedCore:
         return self.start()
@@ -72,8 +73,8 @@ class EmulatedCore:
         if self.alive():
             return self
         self.stop()
-        prepare(self.core)
-        command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.core.name]
+        prepare(self.board.core)
+        command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", self.board.name]
         command += ["--cores", str(self.cores)]
         command += ["--traces", str(self.traces)] if self.traces else []
         command += ["--secret"] if self.secret else []
@@ -133,12 +134,12 @@ class EmulatedCore:
         try:
             return Cost(**json.loads((Path(self._folder or "") / LAST_COST).read_text()))
         except (OSError, ValueError) as exc:
-            raise DeviceFailed(f"the emulated {self.core.name} has timed nothing yet") from exc
+            raise DeviceFailed(f"the emulated {self.board.name} has timed nothing yet") from exc
 
     def last_counts(self) -> Counts:
         """What was counted for the latest modelled time. Raises DeviceFailed where there was none."""
         if self._folder is None or not (path := Path(self._folder) / LAST_COUNTS).exists():
-            raise DeviceFailed(f"the emulated {self.core.name} has timed nothing yet")
+            raise DeviceFailed(f"the emulated {self.board.name} has timed nothing yet")
         return read_counts(path)
 
     def last_error(self) -> str:
@@ -179,7 +180,7 @@ class EmulatedCore:
                 f"remove {toolchain.cache_dir()}, which is built again, or name another one in TVM_SHUFFLENET_CACHE",
             )
         what = f"did not come up within {START_LIMIT_S:.0f} s" if running else "ended while starting"
-        return DeviceFailed(f"the emulated {self.core.name} {what}" + (f":\n{lines}" if lines else ""))
+        return DeviceFailed(f"the emulated {self.board.name} {what}" + (f":\n{lines}" if lines else ""))
 
 
 def prepare(core: Core) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import DeviceFailed
-from ..targets import Core
+from ..hardware.boards import Board
 from .base import Device, Endpoint
 from .counts import Counts
 from .cycles import Cost
@@ -30,19 +30,19 @@ class EmulatedDevice(Device):
 
     def __init__(
         self,
-        core: Core,
+        board: Board,
         threads: int = 1,
         traces: Path | None = None,
         server_options: Sequence[str] = (),
         secret: bytes | None = None,
         served: bool = False,
     ):
-        self.core = core
-        self.name = f"emulated:{core.name}"
-        self.model_error_percent = core.model_error_percent
+        self.board = board
+        self.name = f"emulated:{board.name}"
+        self.model_error_percent = board.model_error_percent
         self.workers = os.cpu_count() or 1
         secret = new_secret() if secret is None else secret
-        self._emulator = EmulatedCore(core.name, threads, traces, server_options, secret, tells=served)
+        self._emulator = EmulatedCore(board.name, threads, traces, server_options, secret, tells=served)
 
     def start(self) -> None:
         self._emulator.start()

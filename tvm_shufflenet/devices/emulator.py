@@ -32,9 +32,10 @@ from pathlib import Path
 
 from .. import toolchain
 from ..errors import DeployError
+from ..hardware.boards import BOARDS, Board, find_board
+from ..hardware.cores import Cache, Core
 from ..memory import release_freed
 from ..surroundings import explain
-from ..targets import CORES, Cache, Core, find_core
 from .base import SESSION_SECONDS
 from .counts import read_counts
 from .cycles import Cost, CycleModel
@@ -65,16 +66,16 @@ NETWORK_FILES = (
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tvm_shufflenet.devices.emulator", description=__doc__)
-    parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(CORES)}")
+    parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(BOARDS)}")
     parser.add_argument("--cores", type=int, default=1, help="how many of them share a parallel region")
     parser.add_argument("--traces", type=Path, help="keep counts here, each with the trace of what was counted")
     parser.add_argument("--secret", action="store_true", help="serve only who knows the secret that stdin begins with")
     parser.add_argument("--tells", action="store_true", help="leave what a time is made of in its session's folder")
     parser.add_argument("server", nargs="*", help="after --, more options for the device server")
     options = parser.parse_args(arguments)
-    core, secret = find_core(options.core), _first_line() if options.secret else b""
+    board, secret = find_board(options.core), _first_line() if options.secret else b""
     try:
-        with Emulator(core, options.cores, options.traces, options.server, secret, options.tells) as emulator:
+        with Emulator(board, options.cores, options.traces, options.server, secret, options.tells) as emulator:
             return emulator.run()
     except (DeployError, OSError) as exc:
         known = explain(exc) or exc
@@ -99,14 +100,14 @@ class Emulator:
 
     def __init__(
         self,
-        core: Core,
+        board: Board,
         cores: int = 1,
         traces: Path | None = None,
         server_options: Sequence[str] = (),
         secret: bytes = b"",
         tells: bool = False,
     ):
-        self.core, self.cores, self.server_options = core, cores, server_options
+        self.board, self.cores, self.server_options = board, cores, server_options
         self._secret, self._tells = secret, tells
         self.traces = traces and traces.resolve()
         self._events: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
@@ -131,7 +132,7 @@ class Emulator:
         os.chdir(self.folder)
         self._start_qemu()
         keep, sessions = self.traces is not None, Path("work").resolve() if self._tells else None
-        CostService(CycleModel(self.core), Path("cost.sock"), Path("counts"), keep, sessions).start()
+        CostService(CycleModel(self.board), Path("cost.sock"), Path("counts"), keep, sessions).start()
         for task in (self._watch_stdout, self._watch_stdin):
             threading.Thread(target=task, daemon=True).start()
         while True:
@@ -143,7 +144,7 @@ class Emulator:
                 continue
             if event == "listening":
                 host, _, port = value.rpartition(":")
-                ready = {"host": host, "port": int(port), "core": self.core.name, "pid": os.getpid()}
+                ready = {"host": host, "port": int(port), "core": self.board.name, "pid": os.getpid()}
                 print(json.dumps(ready | {"folder": str(self.folder)}), flush=True)
             elif event == "qemu ended":
                 print(f"qemu-aarch64 ended with status {value}", file=sys.stderr)
@@ -169,13 +170,13 @@ class Emulator:
         Path(READABLE).write_text("".join(f"{os.path.realpath(path)}\n" for path in readable))
         command = [
             toolchain.require(toolchain.find_qemu()),
-            "-cpu", self.core.qemu_cpu,
+            "-cpu", self.board.core.qemu_cpu,
             "-L", sysroot,
             "-U", "TMPDIR",
             "-E", "LD_LIBRARY_PATH=./server",
             "-E", "LD_PRELOAD=./heap.so",
             "-E", "TVM_NUM_THREADS=1",
-            "-plugin", plugin_argument(self.core, self.cores, self.traces is not None)
+            "-plugin", plugin_argument(self.board.core, self.cores, self.traces is not None)
             + f",read={READABLE},tells={int(self._tells)}",
             f"./server/{server.name}", *secret, "--port", "0", "--work-dir", "work",
             "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", str(SESSION_SECONDS["modelled"]),
@@ -262,7 +263,7 @@ class CostService:
     def answer(self, request: str, asker: int | None = None) -> str:
         """To a process ``asker``, if it is known."""
         if request.split() == ["core"]:
-            return f"ok {self._model.core.name}"
+            return f"ok {self._model.board.name}"
         try:
             verb, pid, mark = request.split()
             if verb != "price" or (asker is not None and int(pid) != asker):

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import DeviceFailed
 from ..files import parse_json
-from ..targets import Target, features_of
+from ..hardware.targets import Target, features_of
 from ..text import clean
 from ..toolchain import FFI_VERSION, TVM_VERSION
 from .base import Device, first_line

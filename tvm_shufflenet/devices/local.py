@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 
 from ..errors import DeviceFailed
-from ..targets import host_machine
+from ..hardware.targets import host_machine
 from .base import Device, Endpoint
 from .native.build import runtime_libs, server_binary
 from .secret import new_secret

@@ -20,7 +20,8 @@ import msgspec
 
 from .. import toolchain
 from ..errors import DeployError, ToolMissing
-from ..targets import CORES, Core
+from ..hardware.boards import BOARDS
+from ..hardware.cores import Core
 from .disassembly import tool_failed
 from .native.plugin_build import fork_server_library
 from .overlaps import overlaid
@@ -105,8 +106,8 @@ class Mca:
         return report
 
     def _no_model(self, cause: str) -> ToolMissing:
-        what = f"{self._path} has no model of {self.core.mca_cpu}, by which {self.core.name} is priced"
-        return ToolMissing(what, cause, f"{toolchain.find_llvm_mca().install}, or name another of {', '.join(CORES)}")
+        what = f"{self._path} has no model of {self.core.mca_cpu}, by which {self.core.cpu} is priced"
+        return ToolMissing(what, cause, f"{toolchain.find_llvm_mca().install}, or name another of {', '.join(BOARDS)}")
 
     def _forked(self, text: str) -> subprocess.CompletedProcess | None:
         """None where the program cannot be loaded to be forked: it is linked statically, nothing may be preloaded."""

@@ -20,7 +20,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from .. import toolchain
-from ..targets import Core
+from ..hardware.cores import Core
 from . import disassembly, mca
 from .block_cache import BlockCache
 from .counts import Code, Counts

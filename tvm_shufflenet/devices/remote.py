@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..errors import DeviceFailed
 from ..files import Malformed, parse_json
+from ..hardware.boards import find_board
 from ..latency import MODELLED
-from ..targets import find_core
 from .base import Device, Endpoint, first_line
 from .counts import Counts, read_counts
 from .cycles import Cost
@@ -46,14 +46,14 @@ class RemoteDevice(Device):
         name, cores, threads = facts.get("core"), facts.get("cores"), self._endpoint.threads
         if type(name) is not str or type(cores) is not int:
             raise DeviceFailed(f"{self.spec} does not say which core it models", "it is of another version")
-        self.core = core = find_core(name)
+        self.board = board = find_board(name)
         if threads not in (None, cores):
             raise DeviceFailed(
                 f"{self.spec} models {cores} cores, not {threads}", "", "start it with as many, or --threads"
             )
         self._endpoint = replace(self._endpoint, threads=None)
-        self.name, self.kind = f"emulated:{core.name}", MODELLED
-        self.model_error_percent = core.model_error_percent
+        self.name, self.kind = f"emulated:{board.name}", MODELLED
+        self.model_error_percent = board.model_error_percent
 
     def describe(self) -> str:
         return super().describe() + ("" if self.name == self.spec else f" at {self.spec}")

@@ -12,8 +12,8 @@ from ..devices.base import Device
 from ..errors import DeployError
 from ..graph.pipeline import fused
 from ..graph.tasks import operator_tasks
-from ..profiling.roofline import limit_us, modelled_core
-from ..targets import Target
+from ..hardware.targets import Target
+from ..profiling.roofline import limit_us, modelled_board
 from ..tuning.records import RecordStore
 from ..workflow import Imported, bench, compile_package, import_model, tune
 from .catalogue import Case, Experiment, size_name
@@ -84,8 +84,8 @@ def _row(
                 row = replace(row, untuned=found.latency)
             else:
                 row = replace(row, manifest=package.manifest, latency=found.latency, max_abs_err=found.max_abs_err)
-                if core := modelled_core(device.to_json()):
-                    row = replace(row, limit_us=limit_us(package.manifest.operators, core, threads))
+                if board := modelled_board(device.to_json()):
+                    row = replace(row, limit_us=limit_us(package.manifest.operators, board, threads))
     return row
 
 

@@ -7,7 +7,7 @@ from tvm import relax
 from tvm.relax import transform
 from tvm.s_tir import Schedule
 
-from ..targets import Target
+from ..hardware.targets import Target
 from .fold_empty import LoadEmpty
 from .fuse_operators import FuseOperators
 from .legalize import legalize

@@ -17,11 +17,12 @@ from tvm.s_tir import meta_schedule as ms
 from ..errors import RecordMismatch, lines_of
 from ..graph import pipeline
 from ..graph.tasks import OperatorTask, operator_tasks
+from ..hardware.machine import Machine, machine_for
+from ..hardware.targets import Target
 from ..schedules import rules
 from ..schedules.admitted import check_straight
 from ..schedules.nearest import Neighbour, near_trace
 from ..surroundings import require_space
-from ..targets import Target
 from . import alternate, lowering
 from .link import link
 
@@ -117,7 +118,7 @@ def schedule_tuned(
     All share an operator's work among ``threads``: ``database`` holds records for so many. What stands in is added to
     it as records that any real one beats.
     """
-    fused, machine = pipeline.fused(module, target), rules.machine(target, threads)
+    fused, machine = pipeline.fused(module, target), machine_for(target, threads)
     tasks = operator_tasks(fused)
     operators = tuple(_of_task(task, _choose(task, target, machine, database, neighbours)) for task in tasks)
     try:
@@ -132,7 +133,7 @@ def schedule_tuned(
             "it was edited, or made by another version of the templates",
             "tvm-shufflenet records verify DIR, which names it",
         ) from exc
-    if target.core is not None:
+    if target.board is not None:
         scheduled = alternate.AlternateTraversal(threads)(scheduled)
     weights = {task.name: task.weights for task in tasks}
     return Scheduled(scheduled, operators, target, {task.name: task.mod for task in tasks}, weights)
@@ -146,7 +147,7 @@ def build_untuned(module: tvm.IRModule, target: Target, output: Path, linker: li
 def _choose(
     task: OperatorTask,
     target: Target,
-    machine: rules.Machine,
+    machine: Machine,
     database: ms.database.MemoryDatabase,
     neighbours: Sequence[Neighbour],
 ) -> Operator:

@@ -8,15 +8,12 @@ import subprocess
 from pathlib import Path
 
 from ..errors import LinkFailed, PackageInvalid
-from ..targets import Target
+from ..hardware.targets import Target
 from ..toolchain import zig_program
 
 CC_VARIABLE = "TVM_SHUFFLENET_CC"
 # The oldest C library that the aarch64 runtime of TVM itself accepts.
 GLIBC = "2.28"
-# zig builds the C library and the compiler's runtime of a target for each way of calling it. So all of this project's
-# calls are alike: for code that nobody debugs, whose libraries are also built in a sixth of the time.
-FINISHED = ("-O2", "-s")
 ELF_MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 
 
@@ -28,7 +25,8 @@ def linker_command(target: Target) -> list[str]:
     abi = "" if target.triple.endswith("android") else f".{GLIBC}"
     # Android's loader accepts a library that asks for nothing but libc symbols, whichever linker made it.
     system = "linux-gnu" if target.triple.endswith("gnu") else "linux-musl"
-    return [zig_program(), "cc", *FINISHED, "-target", f"{target.machine}-{system}{abi}", "-shared", "-fPIC"]
+    # Unoptimised, zig first builds what checks for undefined behaviour. A profile needs the symbols.
+    return [zig_program(), "cc", "-O2", "-target", f"{target.machine}-{system}{abi}", "-shared", "-fPIC"]
 
 
 def trial_command(target: Target) -> list[str]:

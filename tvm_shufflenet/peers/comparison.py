@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..devices.base import Device
 from ..errors import BadInput, WrongResult
-from ..targets import Target
+from ..hardware.targets import Target
 from ..workflow import Comparison, Imported, Libraries
 from .catalogue import Peer, find_peers
 from .contest import Effort, emulated_contest, first_cpus, local_contest

@@ -14,10 +14,10 @@ import numpy as np
 from ..devices import find_device
 from ..devices.network import largest_error
 from ..errors import BadInput, DeployError, PeerFailed, WrongResult
+from ..hardware.targets import Target
 from ..latency import MEASURED, Latency
 from ..library.build import build
 from ..library.link import linker_command
-from ..targets import Target
 from ..toolchain import TVM_VERSION
 from ..tuning.records import RecordStore
 from ..workflow import Imported, schedule

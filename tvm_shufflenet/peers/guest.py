@@ -22,7 +22,7 @@ from ..devices.cycles import CycleModel
 from ..devices.emulator import FOLDER_PREFIX, plugin_argument
 from ..devices.native.plugin_build import guest_heap_library, plugin_library
 from ..errors import PeerFailed
-from ..targets import Core, find_core
+from ..hardware.boards import Board, find_board
 from .catalogue import RUNNERS, Peer
 from .environments import QUIET, Announce
 from .handover import Handover
@@ -55,16 +55,19 @@ def count_in_guest(
 
     Raises PeerFailed, ToolMissing and, for counts that cannot be priced, DeviceFailed.
     """
-    core = find_core(core_name)
+    board = find_board(core_name)
     sysroot = arm64_python(announce)
     site = arm64_packages(peer.name, peer.guest_pins, lambda site: _precompile(peer, sysroot, site), announce)
-    with guest_folder(core, peer.script, sysroot, site) as folder:
+    with guest_folder(board, peer.script, sysroot, site) as folder:
         for path in artifact.parent.glob(f"{artifact.stem}.*"):  # with its weights, where they are a file of their own
             os.symlink(path, folder / path.name)
         os.symlink(handover.input, folder / "input.npy")
         files = ["--artifact", artifact.name, "--input", "input.npy", "--output", "output.npy"]
         with Runner(
-            peer.name, [*guest_command(core, peer.script, ["-plugin", plugin_argument(core)]), *files], {}, folder
+            peer.name,
+            [*guest_command(board, peer.script, ["-plugin", plugin_argument(board.core)]), *files],
+            {},
+            folder,
         ) as runner:
             runner.ask(f"count {WARMUP}")
             facts = runner.facts
@@ -72,30 +75,31 @@ def count_in_guest(
         if len(dumps) != 1 or not (folder / "output.npy").exists():
             raise PeerFailed(f"{peer.name} was not counted on the emulated core", "", "leave it out with --peers")
         output.write_bytes((folder / "output.npy").read_bytes())
-        return facts, asdict(CycleModel(core).price(read_counts(dumps[0])))
+        return facts, asdict(CycleModel(board).price(read_counts(dumps[0])))
 
 
 def _precompile(peer: Peer, sysroot: Path, site: Path) -> None:
     """Import everything once, so that Python keeps its bytecode: the guest is slow at compiling it."""
-    core = find_core("cortex-a72")
-    with guest_folder(core, peer.script, sysroot, site) as folder:
-        command = [*guest_command(core, peer.script, ["-U", "PYTHONDONTWRITEBYTECODE"]), "--help"]
+    board = find_board("cortex-a72")
+    with guest_folder(board, peer.script, sysroot, site) as folder:
+        command = [*guest_command(board, peer.script, ["-U", "PYTHONDONTWRITEBYTECODE"]), "--help"]
         done = subprocess.run(command, env={}, cwd=folder, capture_output=True, text=True, errors="replace")
     if done.returncode != 0:
         what = f"{peer.name} does not start in the arm64 Python: {last_words(done.stderr)}"
         raise PeerFailed(what, "a library that its wheel needs is missing there", "leave it out with --peers")
 
 
-def guest_command(core: Core, script: Path, qemu_options: list[str]) -> list[str]:
+def guest_command(board: Board, script: Path, qemu_options: list[str]) -> list[str]:
     variables = (word for name, value in ENVIRONMENT.items() for word in ("-E", f"{name}={value}"))
+    qemu = [toolchain.require(toolchain.find_qemu()), "-cpu", board.core.qemu_cpu, "-L", "./root"]
     return [
-        toolchain.require(toolchain.find_qemu()), "-cpu", core.qemu_cpu, "-L", "./root", *variables, *qemu_options,
+        *qemu, *variables, *qemu_options,
         f"./root/usr/bin/python{PYTHON}", f"./runners/{script.name}",
     ]  # fmt: skip
 
 
 @contextmanager
-def guest_folder(core: Core, script: Path, sysroot: Path, site: Path) -> Iterator[Path]:
+def guest_folder(board: Board, script: Path, sysroot: Path, site: Path) -> Iterator[Path]:
     """A private folder with all that the guest sees: its file system, the runner, the plugin and the heap."""
     folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
     try:
@@ -108,7 +112,7 @@ def guest_folder(core: Core, script: Path, sysroot: Path, site: Path) -> Iterato
         os.symlink(site, folder / "site")
         os.symlink(plugin_library(), folder / "plugin.so")
         os.symlink(guest_heap_library(), folder / "heap.so")
-        for path, text in _machine(core).items():
+        for path, text in _machine(board).items():
             file = folder / "root" / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
@@ -117,9 +121,9 @@ def guest_folder(core: Core, script: Path, sysroot: Path, site: Path) -> Iterato
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _machine(core: Core) -> dict[str, str]:
+def _machine(board: Board) -> dict[str, str]:
     """The files by which Linux describes a machine with one such core."""
-    features = f"{FEATURES} {FEATURES_8_2}" if core.cpu in HAS_8_2 else FEATURES
+    features = f"{FEATURES} {FEATURES_8_2}" if board.core.cpu in HAS_8_2 else FEATURES
     cpuinfo = {
         "processor": "0",
         "BogoMIPS": "108.00",
@@ -127,11 +131,11 @@ def _machine(core: Core) -> dict[str, str]:
         "CPU implementer": "0x41",
         "CPU architecture": "8",
         "CPU variant": "0x0",
-        "CPU part": f"0x{PARTS[core.cpu]:03x}",
+        "CPU part": f"0x{PARTS[board.core.cpu]:03x}",
         "CPU revision": "3",
     }
     cpus = "sys/devices/system/cpu"
-    frequency = f"{core.clock_ghz * 1e6:.0f}\n"
+    frequency = f"{board.clock_ghz * 1e6:.0f}\n"
     return {
         "proc/cpuinfo": "".join(f"{name}\t: {value}\n" for name, value in cpuinfo.items()) + "\n",
         **{f"{cpus}/{name}": "0\n" for name in ("possible", "present", "online", "kernel_max")},

@@ -14,9 +14,9 @@ from ..devices.cycles import CycleModel, Traffic
 from ..devices.disassembly import disassembled
 from ..devices.instructions import is_fp32_multiply_add
 from ..errors import DeviceFailed
+from ..hardware.boards import Board
 from ..library.package import OperatorEntry
 from ..library.symbols import LibraryCode
-from ..targets import Core
 from .result import AssemblyBlock, HotLoop, OperatorCost, Work
 
 RUNTIME = OperatorEntry("runtime", 1, "runtime", multiply_adds=0)
@@ -28,16 +28,16 @@ class Counted:
     """One inference, dealt out to the operators of the library that it ran. On several cores an operator's time is that
     of its slowest shares, its lines are those of all."""
 
-    core: Core
+    board: Board
     entries: tuple[OperatorEntry, ...]
     ran: Attributed
     base: int
 
     @classmethod
-    def of(cls, core: Core, entries: Sequence[OperatorEntry], code: LibraryCode, counts: Counts) -> Counted:
+    def of(cls, board: Board, entries: Sequence[OperatorEntry], code: LibraryCode, counts: Counts) -> Counted:
         base = load_address(code, counts)
-        ran = Attributed.of(CycleModel(core), counts, lambda address: code.owner(address - base))
-        return cls(core, tuple(entries), ran, base)
+        ran = Attributed.of(CycleModel(board), counts, lambda address: code.owner(address - base))
+        return cls(board, tuple(entries), ran, base)
 
     def operators(self) -> tuple[OperatorCost, ...]:
         """By falling cost; one that took no time at all is there too."""
@@ -76,7 +76,7 @@ class Counted:
 
     def _cost(self, entry: OperatorEntry, owner: str | None) -> OperatorCost:
         traffic, bound = self.ran.traffic.get(owner, Traffic()), Counter(self.ran.waited.get(owner))
-        cycles, line = self._cycles(owner), self.core.l1d.line_bytes
+        cycles, line = self._cycles(owner), self.board.core.l1d.line_bytes
         for portion in self._portions(owner):
             bound[portion.time.bound] += portion.cycles
         work = Work(
@@ -87,7 +87,7 @@ class Counted:
             line * traffic.dram_lines,
             {by: cycles for by, cycles in bound.items() if cycles},
         )
-        return OperatorCost(entry, cycles / self.core.clock_ghz / 1e3, work)
+        return OperatorCost(entry, cycles / self.board.clock_ghz / 1e3, work)
 
 
 def assembly(blocks: Sequence[tuple[Block, float]], base: int) -> list[AssemblyBlock]:

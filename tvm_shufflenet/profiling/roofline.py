@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..hardware.boards import BOARDS, Board
 from ..latency import MODELLED
 from ..library.package import OperatorEntry
-from ..targets import CORES, Core
 from .result import OperatorCost, Profile
 
 
@@ -60,31 +60,31 @@ class Roofline:
 def roofline(profile: Profile) -> Roofline:
     rows = [row for row in profile.operators if row.multiply_adds and row.time_us]
     silent = tuple(row.entry.name for row in profile.operators if row not in rows)
-    core = modelled_core(profile.device) if profile.peak else None
-    return Roofline(tuple(map(_dot, rows)), silent, core and roofs_of(core, profile.threads))
+    board = modelled_board(profile.device) if profile.peak else None
+    return Roofline(tuple(map(_dot, rows)), silent, board and roofs_of(board, profile.threads))
 
 
-def modelled_core(device: dict) -> Core | None:
+def modelled_board(device: dict) -> Board | None:
     """The core that a device, as in its JSON, is a model of; None for a device with a clock of its own."""
-    return CORES.get(device["name"].partition(":")[2]) if device["kind"] == MODELLED else None
+    return BOARDS.get(device["name"].partition(":")[2]) if device["kind"] == MODELLED else None
 
 
-def limit_us(operators: Iterable[OperatorEntry], core: Core, threads: int = 1) -> float:
+def limit_us(operators: Iterable[OperatorEntry], board: Board, threads: int = 1) -> float:
     """What the operators take at least: each its multiply-adds at the core's peak, or as long as memory needs for what
     its tensors hold beyond the second cache, whichever is longer."""
-    roofs, seconds = roofs_of(core, threads), 0.0
+    roofs, seconds = roofs_of(board, threads), 0.0
     for entry in operators:
-        moved = max(0, tensor_bytes(entry) - core.l2.bytes)
+        moved = max(0, tensor_bytes(entry) - board.core.l2.bytes)
         work = entry.multiply_adds or 0
         seconds += entry.occurrences * max(work / roofs.peak, moved / roofs.memory) / 1e9
     return 1e6 * seconds
 
 
-def roofs_of(core: Core, threads: int = 1) -> Roofs:
+def roofs_of(board: Board, threads: int = 1) -> Roofs:
     """Of the core's model: one memory for all cores, an L2 port for each."""
-    peak = core.fp32_macs_per_cycle * core.clock_ghz * threads
-    l2 = core.l1d.line_bytes / core.l2_latency * core.clock_ghz * threads
-    return Roofs(peak, core.l2.line_bytes / core.dram_line_ns, l2)
+    peak = board.core.fp32_macs_per_cycle * board.clock_ghz * threads
+    l2 = board.core.l1d.line_bytes / board.core.l2_latency * board.clock_ghz * threads
+    return Roofs(peak, board.core.l2.line_bytes / board.dram_line_ns, l2)
 
 
 def _dot(row: OperatorCost) -> Dot:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from ..deploy.deployment import Deployed
     from ..devices.cycles import Cost
     from ..doctor import Ability, Finding
+    from ..hardware.targets import Target
     from ..latency import Latency
     from ..library.package import Package
-    from ..targets import Target
     from ..tuning.driver import TuneResult
     from ..tuning.records import RecordStore
     from ..workflow import Bench, Comparison
@@ -54,7 +54,7 @@ def print_models(console: Console, rows: list[dict]) -> None:
 def print_targets(console: Console, targets: Iterable[Target]) -> None:
     table = _table("target", "cpu", "cores", "emulated as", "what it is", left=5)
     for target in targets:
-        table.add_row(target.name, target.mcpu, str(target.num_cores), target.core or "-", target.note)
+        table.add_row(target.name, target.mcpu, str(target.num_cores), target.board or "-", target.note)
     console.print(table)
 
 

@@ -15,9 +15,9 @@ import tvm
 
 from ..answers import Answer
 from ..errors import ImportFailed, LinkFailed
+from ..hardware.targets import Target, features_of
 from ..library.link import CC_VARIABLE, elf_machine
 from ..library.symbols import undefined_symbols
-from ..targets import Target, features_of
 from ..toolchain import find_llvm_objcopy, require, zig_program
 from .kernels import compile_kernels
 from .program import Program, plan

@@ -22,11 +22,11 @@ from tvm.ir.instrument import pass_instrument
 from tvm.tirx.build import codegen_build
 
 from ..errors import ImportFailed, lines_of
+from ..hardware.targets import Target
 from ..library import lowering
 from ..library.build import OBJECT_BYTES
 from ..library.lowering import lies_on_stack, size_of
 from ..surroundings import require_space
-from ..targets import Target
 from .arena import aligned
 
 PREFIX = "op_"

@@ -27,11 +27,12 @@ from tvm.s_tir import meta_schedule as ms
 from ..devices.base import Device
 from ..errors import NothingMeasured
 from ..graph.tasks import OperatorTask, argument_shapes
+from ..hardware.machine import machine_for
+from ..hardware.targets import Target
 from ..memory import release_freed
 from ..reproducer import keep_operator
 from ..schedules import rules
 from ..schedules.nearest import near_trace
-from ..targets import Target
 from ..toolchain import TVM_VERSION
 from .measurer import TRIAL_SECONDS, Attempt, GivenUp, Measurer, start_workers
 from .records import Recalled, RecordStore, Trial, trace_hash, workload_hash
@@ -228,7 +229,7 @@ class Tuner:
         self.strategy, self.requested, self.seed, self.threads = strategy, trials, seed, threads
         self.on_progress = on_progress
         self.tvm_target = target.tvm()
-        self.machine = rules.machine(target, threads)
+        self.machine = machine_for(target, threads)
         operators = list(operators)
         store.meet(operator.mod for operator in operators)
         self.search = self._identity(operators)

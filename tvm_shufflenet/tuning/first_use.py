@@ -21,9 +21,9 @@ import tvm_ffi
 from ..devices.base import Device
 from ..devices.block_cache import BlockCache
 from ..devices.kernels import Kernels
+from ..hardware.targets import Target
 from ..library import alternate, lowering
 from ..library.build import Operator, Scheduled
-from ..targets import Target
 from ..toolchain import FFI_VERSION, cache_dir
 from .serial import workload_hash
 from .verification import Reference, computed_by, known_reference, wrong_run

@@ -17,9 +17,9 @@ import tvm
 
 from ..devices.base import Device, Endpoint
 from ..errors import DeployError, DeviceFailed
+from ..hardware.targets import Target
 from ..latency import MODELLED
 from ..library.link import trial_command
-from ..targets import Target
 from .health import COOLING_S, DRIFT, PROBE_EVERY, Drift, Quarantine, probe
 from .records import workload_hash
 from .trial import Cause, Job, Outcome

@@ -21,9 +21,9 @@ from tvm.s_tir import meta_schedule as ms
 
 from ..errors import RecordMismatch, lines_of
 from ..graph.tasks import argument_shapes
+from ..hardware.targets import is_cpu
 from ..latency import MEASURED, MODELLED
 from ..schedules.nearest import Neighbour
-from ..targets import is_cpu
 from ..toolchain import TVM_VERSION
 from .choices import CHOICES, Choice, read_choices, write_choice
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped

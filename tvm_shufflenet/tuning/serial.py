@@ -11,8 +11,8 @@ import tvm
 from tvm.s_tir import meta_schedule as ms
 
 from ..containers import plain
+from ..hardware.targets import is_cpu
 from ..schedules.admitted import check_trace
-from ..targets import is_cpu
 
 TraceJson = tuple[list[tuple[str, list, list, list]], list[tuple[int, Any]]]  # instructions, and values by instruction
 _Dtype = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{3,8}\d{0,3}\Z")]

@@ -72,7 +72,7 @@ def reference(mod) -> Reference:
     import tvm
 
     from ..graph.tasks import argument_shapes
-    from ..targets import find_target
+    from ..hardware.targets import find_target
 
     compiled = tvm.compile(mod, find_target("local").tvm())
     shapes = argument_shapes(mod)

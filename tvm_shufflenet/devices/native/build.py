@@ -18,9 +18,9 @@ from pathlib import Path
 
 from ... import toolchain
 from ...errors import BadInput, LinkFailed, ToolMissing
+from ...hardware.targets import host_machine
 from ...library.licences import texts_for_server, write_texts
 from ...locks import lock, locked
-from ...targets import host_machine
 from .cached_build import cached_build
 
 HERE = Path(__file__).parent
