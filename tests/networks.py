@@ -17,6 +17,17 @@ from tvm_shufflenet.library import lowering
 IN_PLACE = "relax.call_tir_inplace"
 
 
+class Applied(nn.Module):
+    """A function of one tensor as a network."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 def machine_of(module: tvm.IRModule) -> relax.VirtualMachine:
     """The network compiled for this machine, whatever target its passes were for."""
     return relax.VirtualMachine(lowering.executable(lowering.with_storages(module), UNOPTIMISED), tvm.cpu())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from auditing import REFUSED, RIGHT, Joined, audit
+from networks import Applied
 from operator_cases import ALL, Case, cases
 from torch import nn
 from torch.nn import functional as F
@@ -111,17 +112,6 @@ def test_common_operators_are_right_and_keep_nan():
     assert {each.verdict for each in outcomes} == {RIGHT}, [each for each in outcomes if each.verdict != RIGHT]
 
 
-class Refused(nn.Module):
-    """Functions that no converter reads, or not in this form."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
-
-
 @pytest.mark.parametrize(
     "function, words",
     {
@@ -133,16 +123,16 @@ class Refused(nn.Module):
 )
 def test_what_is_not_read_is_refused_by_operator_and_line(function, words):
     try:
-        frontend.to_relax(frontend.export(Refused(function).eval(), (1, 4, 6, 6)))
+        frontend.to_relax(frontend.export(Applied(function).eval(), (1, 4, 6, 6)))
     except ImportFailed as exc:
-        assert all(word in str(exc) for word in (*words, "test_importer_arguments.py:")), exc
+        assert all(word in str(exc) for word in (*words, "networks.py:")), exc
     else:
         assert not words
 
 
 def imported_with(monkeypatch, converter) -> None:
     monkeypatch.setitem(CONVERTERS, "tanh.default", converter)
-    frontend.to_relax(frontend.export(Refused(torch.tanh).eval(), (1, 3, 4, 5)))
+    frontend.to_relax(frontend.export(Applied(torch.tanh).eval(), (1, 3, 4, 5)))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +182,7 @@ def test_constants_are_computed_by_pytorch():
     def function(x):
         return x + F.interpolate(torch.arange(12.0).reshape(1, 1, 3, 4), size=(6, 6), mode="bicubic", antialias=True)
 
-    module = frontend.to_relax(frontend.export(Refused(function).eval(), (1, 1, 6, 6)))
+    module = frontend.to_relax(frontend.export(Applied(function).eval(), (1, 1, 6, 6)))
     (binding,) = [each for block in module["main"].body.blocks for each in block.bindings][:1]
     expected = function(torch.zeros(1, 1, 6, 6)).numpy()
     np.testing.assert_array_equal(binding.value.args[1].value.numpy(), expected)

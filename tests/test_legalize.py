@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
-from networks import answer, machine_of
-from torch import nn
+from networks import Applied, answer, machine_of
 from torch.nn import functional as F
 
 from tvm_shufflenet.graph import frontend, pipeline
@@ -23,15 +22,6 @@ LONG = {
     "variance": lambda x: x.var((2, 3)),
     "norm": lambda x: x.flatten(2).norm(dim=2),
 }
-
-
-class Applied(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 @pytest.mark.parametrize("way", [pipeline.stock, pipeline.fused])
