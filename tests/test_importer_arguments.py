@@ -146,7 +146,7 @@ def imported_with(monkeypatch, converter) -> None:
     ],
 )
 def test_a_converter_that_gives_another_shape_or_dtype_is_refused(monkeypatch, converter, words):
-    with pytest.raises(ImportFailed, match=rf"aten.tanh \(.*test_importer_arguments.py:\d+\): .*{words}"):
+    with pytest.raises(ImportFailed, match=rf"aten.tanh \(.*networks.py:\d+\): .*{words}"):
         imported_with(monkeypatch, converter)
 
 
