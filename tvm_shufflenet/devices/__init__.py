@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import BadInput, UnknownName
-from ..hardware.boards import find_board
+from ..hardware.boards import USUAL, find_board
 from ..hardware.targets import Target
 from .base import Device, Endpoint
 
@@ -39,7 +39,7 @@ def _parse(spec: str, target: Target, threads: int) -> Device:
     if scheme == "emulated":
         from .emulated_device import EmulatedDevice
 
-        board = find_board(rest or target.board or "cortex-a72")
+        board = find_board(rest or target.board or USUAL)
         if threads > board.cores:
             what = f"the emulated {board.name} has {board.cores} cores"
             raise BadInput(what, f"--threads {threads}", f"use --threads {board.cores} or fewer")

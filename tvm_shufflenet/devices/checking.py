@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from ..errors import DeployError, ToolMissing
-from ..hardware.boards import find_board
+from ..hardware.boards import USUAL, find_board
 from ..hardware.targets import Target, host_machine
 from . import find_device
 from .bare import BareEmulator
@@ -53,4 +53,4 @@ def _candidates(target: Target, threads: int) -> Iterator[Device]:
     if target.machine == host_machine():
         yield LocalDevice(threads)
     if target.is_arm:
-        yield BareEmulator(find_board(target.board or "cortex-a72"), threads)
+        yield BareEmulator(find_board(target.board or USUAL), threads)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .. import toolchain
 from ..errors import DeviceFailed, ToolMissing
-from ..hardware.boards import find_board
+from ..hardware.boards import USUAL, find_board
 from ..hardware.cores import Core
 from .counts import Counts, read_counts
 from .cycles import Cost
@@ -42,7 +42,7 @@ class EmulatedCore:
 
     def __init__(
         self,
-        core: str = "cortex-a72",
+        core: str = USUAL,
         cores: int = 1,
         traces: Path | None = None,
         server_options: Sequence[str] = (),

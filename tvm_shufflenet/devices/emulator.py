@@ -32,7 +32,7 @@ from pathlib import Path
 
 from .. import toolchain
 from ..errors import DeployError
-from ..hardware.boards import BOARDS, Board, find_board
+from ..hardware.boards import BOARDS, USUAL, Board, find_board
 from ..hardware.cores import Cache, Core
 from ..memory import release_freed
 from ..surroundings import explain
@@ -66,7 +66,7 @@ NETWORK_FILES = (
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tvm_shufflenet.devices.emulator", description=__doc__)
-    parser.add_argument("--core", default="cortex-a72", help=f"one of {', '.join(BOARDS)}")
+    parser.add_argument("--core", default=USUAL, help=f"one of {', '.join(BOARDS)}")
     parser.add_argument("--cores", type=int, default=1, help="how many of them share a parallel region")
     parser.add_argument("--traces", type=Path, help="keep counts here, each with the trace of what was counted")
     parser.add_argument("--secret", action="store_true", help="serve only who knows the secret that stdin begins with")

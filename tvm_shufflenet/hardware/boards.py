@@ -57,6 +57,7 @@ _RK3588 = replace(
     source="RK3588's Cortex-A76 cores; as Raspberry Pi 5, but copies at 10.8 GB/s (Rock 5B)",
 )  # fmt: skip
 
+USUAL = "cortex-a72"  # where nothing is said
 # A core by itself means the board on which it was fitted, or is most used.
 BOARDS: dict[str, Board] = {
     board.name: board

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from .isa import NEON, Isa
 
 KIB, MIB = 1024, 1024 * 1024
+ARMV8 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
+ARMV8_2 = f"{ARMV8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,9 @@ class Costs:
 class Core:
     """A microarchitecture, as the emulated device models it (devices/cycles.py). Sources are beside each entry.
 
-    ``cpu`` is Arm's name, ``mca_cpu`` the one that selects llvm-mca's scheduling model and ``mca_units`` what that
-    model's execution units are called, for llvm-mca prices a core that it has no model of by another's without a word.
+    ``cpu`` is Arm's name, ``part`` its number in the Main ID register and ``features`` what Linux says of it, by which
+    engines choose their kernels. ``mca_cpu`` selects llvm-mca's scheduling model and ``mca_units`` is what that model's
+    execution units are called, for llvm-mca prices a core that it has no model of by another's without a word.
     ``qemu_cpu`` is the model that QEMU executes. ``fp32_macs_per_cycle``, ``dispatch_width`` and the ports are the
     units' limits; a core without ``separate_ports`` loads or stores in a cycle, not both. ``in_flight`` is how many
     instructions are under way at once: the reorder buffer, or an in-order pipeline's depth times its width.
@@ -50,6 +53,8 @@ class Core:
     """
 
     cpu: str
+    part: int
+    features: str
     isa: Isa
     mca_cpu: str
     mca_units: str
@@ -74,7 +79,8 @@ class Core:
 # inside L2 under tinymembench on boards of these cores (ThomasKaiser/sbc-bench, Results.md at 02c3f9f3). The cost of a
 # miss is 0.7 of it: other work goes on meanwhile.
 CORTEX_A53 = Core(
-    cpu="cortex-a53", isa=NEON, mca_cpu="cortex-a55", mca_units="CortexA55Unit", qemu_cpu="cortex-a53",
+    cpu="cortex-a53", part=0xD03, features=ARMV8, isa=NEON,
+    mca_cpu="cortex-a55", mca_units="CortexA55Unit", qemu_cpu="cortex-a53",
     l1d=Cache(32 * KIB, 4), l2=Cache(512 * KIB, 16), fp32_macs_per_cycle=4, dispatch_width=2,
     load_ports=1, store_ports=1, separate_ports=False, in_order=True, in_flight=16,
     l2_latency=10.0, compute_scale=0.97, costs=Costs(latency=9.0, load=0.08, step=0.0, store=4.0, miss=0.7 * 10.0),
@@ -83,11 +89,13 @@ CORTEX_A53 = Core(
     "(llvm/llvm-project#213238); its A55 model comes closer",
 )  # fmt: skip
 CORTEX_A55 = replace(
-    CORTEX_A53, cpu="cortex-a55", qemu_cpu="neoverse-n1", separate_ports=True, compute_scale=1.0,
+    CORTEX_A53, cpu="cortex-a55", part=0xD05, features=ARMV8_2, qemu_cpu="neoverse-n1",
+    separate_ports=True, compute_scale=1.0,
     source="Cortex-A55 TRM 100442; Software Optimization Guide EPM128372: one load and one store pipe",
 )  # fmt: skip
 CORTEX_A72 = Core(
-    cpu="cortex-a72", isa=NEON, mca_cpu="cortex-a72", mca_units="A57Unit", qemu_cpu="cortex-a72",
+    cpu="cortex-a72", part=0xD08, features=ARMV8, isa=NEON,
+    mca_cpu="cortex-a72", mca_units="A57Unit", qemu_cpu="cortex-a72",
     l1d=Cache(32 * KIB, 2), l2=Cache(1 * MIB, 16), fp32_macs_per_cycle=4, dispatch_width=3,
     load_ports=1, store_ports=1, separate_ports=True, in_order=False, in_flight=128,
     l2_latency=15.0, compute_scale=0.96, costs=Costs(latency=9.0, load=0.08, step=0.0, store=4.0, miss=0.7 * 15.0),
@@ -95,7 +103,8 @@ CORTEX_A72 = Core(
     "load and one store pipe; 128 entries",
 )  # fmt: skip
 CORTEX_A76 = Core(
-    cpu="cortex-a76", isa=NEON, mca_cpu="neoverse-n1", mca_units="N1Unit", qemu_cpu="neoverse-n1",
+    cpu="cortex-a76", part=0xD0B, features=ARMV8_2, isa=NEON,
+    mca_cpu="neoverse-n1", mca_units="N1Unit", qemu_cpu="neoverse-n1",
     l1d=Cache(64 * KIB, 4), l2=Cache(512 * KIB, 8), fp32_macs_per_cycle=8, dispatch_width=4,
     load_ports=2, store_ports=2, separate_ports=False, in_order=False, in_flight=128,
     l2_latency=9.0, compute_scale=1.0, costs=Costs(latency=6.0, load=0.08, step=0.5, store=2.0, miss=0.7 * 9.0),

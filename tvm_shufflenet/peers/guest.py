@@ -22,7 +22,7 @@ from ..devices.cycles import CycleModel
 from ..devices.emulator import FOLDER_PREFIX, plugin_argument
 from ..devices.native.plugin_build import guest_heap_library, plugin_library
 from ..errors import PeerFailed
-from ..hardware.boards import Board, find_board
+from ..hardware.boards import USUAL, Board, find_board
 from .catalogue import RUNNERS, Peer
 from .environments import QUIET, Announce
 from .handover import Handover
@@ -30,11 +30,6 @@ from .process import Runner, last_words
 from .sysroot import PYTHON, arm64_packages, arm64_python
 
 WARMUP = 2
-# Part numbers of ARM's own cores (Main ID register), by which engines choose their kernels.
-PARTS = {"cortex-a53": 0xD03, "cortex-a55": 0xD05, "cortex-a72": 0xD08, "cortex-a76": 0xD0B}
-FEATURES = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid"
-FEATURES_8_2 = "atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
-HAS_8_2 = ("cortex-a55", "cortex-a76")
 ENVIRONMENT = {
     "PYTHONPATH": "./site",
     "PYTHONHASHSEED": "0",
@@ -80,7 +75,7 @@ def count_in_guest(
 
 def _precompile(peer: Peer, sysroot: Path, site: Path) -> None:
     """Import everything once, so that Python keeps its bytecode: the guest is slow at compiling it."""
-    board = find_board("cortex-a72")
+    board = find_board(USUAL)
     with guest_folder(board, peer.script, sysroot, site) as folder:
         command = [*guest_command(board, peer.script, ["-U", "PYTHONDONTWRITEBYTECODE"]), "--help"]
         done = subprocess.run(command, env={}, cwd=folder, capture_output=True, text=True, errors="replace")
@@ -123,15 +118,14 @@ def guest_folder(board: Board, script: Path, sysroot: Path, site: Path) -> Itera
 
 def _machine(board: Board) -> dict[str, str]:
     """The files by which Linux describes a machine with one such core."""
-    features = f"{FEATURES} {FEATURES_8_2}" if board.core.cpu in HAS_8_2 else FEATURES
     cpuinfo = {
         "processor": "0",
         "BogoMIPS": "108.00",
-        "Features": features,
+        "Features": board.core.features,
         "CPU implementer": "0x41",
         "CPU architecture": "8",
         "CPU variant": "0x0",
-        "CPU part": f"0x{PARTS[board.core.cpu]:03x}",
+        "CPU part": f"0x{board.core.part:03x}",
         "CPU revision": "3",
     }
     cpus = "sys/devices/system/cpu"
