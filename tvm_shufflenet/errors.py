@@ -110,3 +110,11 @@ def lines_of(error: Exception) -> list[str]:
     Without the colours that some libraries put into their messages.
     """
     return clean(str(error)).strip().splitlines() or [type(error).__name__]
+
+
+def first_line(error: BaseException) -> str:
+    """The one line of a TVM error that says what happened: its tracebacks run to pages."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not line.endswith("Error caught from RPC call:")]
+    telling = [line for line in lines if "Error:" in line or "Check failed" in line]
+    return (telling or lines or [type(error).__name__])[-1][:300]

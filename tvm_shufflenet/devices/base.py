@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from ..errors import DeviceFailed
+from ..errors import DeviceFailed, first_line
 from ..hardware.targets import Target
 from ..latency import Kind, clock_name
 from .counts import Counts
@@ -169,11 +169,3 @@ class Device(ABC):
 
     def to_json(self) -> dict:
         return {"name": self.name, "kind": self.kind, "model_error_percent": self.model_error_percent}
-
-
-def first_line(error: BaseException) -> str:
-    """The one line of a TVM error that says what happened: its tracebacks run to pages."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    lines = [line for line in lines if not line.endswith("Error caught from RPC call:")]
-    telling = [line for line in lines if "Error:" in line or "Check failed" in line]
-    return (telling or lines or [type(error).__name__])[-1][:300]

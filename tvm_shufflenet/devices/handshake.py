@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..errors import DeviceFailed
+from ..errors import DeviceFailed, first_line
 from ..files import parse_json
 from ..hardware.targets import Target, features_of
 from ..text import clean
 from ..toolchain import FFI_VERSION, TVM_VERSION
-from .base import Device, first_line
 from .native.build import SERVER_VERSION
 from .operands import server_function
+
+if TYPE_CHECKING:
+    from .base import Device
 
 GREETING_SECONDS = 10
 FACTS_CHARACTERS, FACTS_DEPTH = 64 << 10, 4  # a server's own description takes 1 KB

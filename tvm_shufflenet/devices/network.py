@@ -12,9 +12,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from ..errors import DeviceFailed
+from ..errors import DeviceFailed, first_line
 from ..latency import Latency
-from .base import Device, first_line
+from .base import Device
 from .counts import Counts
 from .cycles import Cost
 

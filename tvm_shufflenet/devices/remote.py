@@ -6,11 +6,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import DeviceFailed
+from ..errors import DeviceFailed, first_line
 from ..files import Malformed, parse_json
 from ..hardware.boards import find_board
 from ..latency import MODELLED
-from .base import Device, Endpoint, first_line
+from .base import Device, Endpoint
 from .counts import Counts, read_counts
 from .cycles import Cost
 from .emulator import LAST_COST, LAST_COUNTS

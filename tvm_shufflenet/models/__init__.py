@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import BadInput, UnknownName
+from .model import Model
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    import tvm
     from torch import nn
 
 DEFAULT = "shufflenet_v1_g3_x1_0"
@@ -25,67 +22,6 @@ WIDTHS = {"0_25": 0.25, "0_5": 0.5, "1_0": 1.0, "1_5": 1.5, "2_0": 2.0}
 V2_WIDTHS = {name: width for name, width in WIDTHS.items() if width >= 0.5}
 # Groups and widths of the popular implementations that depart from the paper (shufflenet_v1.ARITHMETICS).
 V1_VARIANTS = {"biased": (GROUPS, ("1_0",)), "relu": (GROUPS, tuple(WIDTHS)), "megvii": ((3, 8), tuple(V2_WIDTHS))}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A PyTorch model ready to export: ``module`` in eval mode, or an already exported ``program``.
-
-    ``notes`` are what was decided for the user, a line each.
-    """
-
-    name: str
-    input_shape: tuple[int, ...]
-    module: nn.Module | None = None
-    program: torch.export.ExportedProgram | None = None
-    notes: tuple[str, ...] = ()
-    engine = "PyTorch"  # whose answers are the reference
-
-    def exported(self) -> torch.export.ExportedProgram:
-        from ..graph.frontend import export
-
-        return self.program or export(self.module, self.input_shape)
-
-    def to_relax(self) -> tvm.IRModule:
-        """The model as folded Relax. Raises ImportFailed."""
-        from ..graph.frontend import to_relax
-
-        return to_relax(self.exported())
-
-    def weights(self) -> dict[str, np.ndarray]:
-        """The weights of each layer, (outputs, inputs, ...), by the layer's name in the model."""
-        found = self.program.state_dict if self.module is None else self.module.state_dict()
-        named = {name.removesuffix(".weight"): each for name, each in found.items() if name.endswith(".weight")}
-        return {name: each.detach().float().numpy() for name, each in named.items() if each.dim() > 1}
-
-    def __call__(self, data):
-        """PyTorch's own output for a NumPy array, as a NumPy array."""
-        import torch
-
-        with torch.no_grad():
-            output = self._runnable()(torch.tensor(data))  # a copy: a model may compute in place
-        return _only_tensor(output).numpy()
-
-    def in_float64(self, data) -> np.ndarray | None:
-        """The same in float64, with each operator off by float32's rounding (float64.py); None where the network is
-        fixed to float32."""
-        from .float64 import run_in_float64
-
-        try:
-            output = _only_tensor(run_in_float64(self._runnable(), data)).numpy()
-        except Exception:  # whatever its own code raises
-            return None
-        return output if output.dtype == "float64" else None
-
-    def _runnable(self) -> nn.Module:
-        return self.module if self.module is not None else self.program.module()
-
-
-def _only_tensor(output) -> torch.Tensor:
-    """The first tensor that a network returns, bare or in a container."""
-    while isinstance(output, (tuple, list, dict)):
-        output = next(iter(output.values() if isinstance(output, dict) else output))
-    return output
 
 
 def names() -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BadInput, ImportFailed, ToolMissing, lines_of
-from . import Model
+from .model import Model
 
 if TYPE_CHECKING:
     import onnx

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..library.package import MANIFEST
-from .tables import SCHEDULED, _table
+from .grid import new_table
+from .tables import SCHEDULED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,7 @@ def print_inspection(console: Console, facts: dict, package: Package) -> None:
     needed = f"weights {manifest.weight_bytes / 1e6:.2f} MB, activations {manifest.activation_bytes / 1e6:.2f} MB"
     console.print(f"memory: {needed}; largest error allowed against PyTorch {manifest.tolerance:.2g}")
     console.print(str(manifest.verified), markup=False)
-    table = _table("file", "SHA-256", "licences", "bytes", left=3)
+    table = new_table("file", "SHA-256", "licences", "bytes", left=3)
     for file in facts["files"]:
         licences = ", ".join(dict.fromkeys(file["licences"])) or "not said"
         table.add_row(file["name"], file["sha256"][:12], licences, str(file["bytes"]))

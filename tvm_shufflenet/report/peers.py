@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..peers.results import OURS, Contest, Entry, Mean
-from .tables import _milliseconds, _table, print_noise
+from .grid import milliseconds, new_table, print_noise
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,7 +18,7 @@ def print_contest(console: Console, contest: Contest) -> None:
     threads = f"{contest.threads} thread{'s' if contest.threads > 1 else ''}"
     console.print(f"{contest.model} on {contest.device['name']}, {threads}")
     columns = ("ms", "Mcycles", "L1, M", "L2, M") if modelled else ("median", "min", "p90")
-    table = _table(f"{contest.device['kind']}{'' if modelled else ', ms'}", "version", *columns, "x ours", left=2)
+    table = new_table(f"{contest.device['kind']}{'' if modelled else ', ms'}", "version", *columns, "x ours", left=2)
     for entry in contest.entries:
         figures = _figures(entry, modelled)
         table.add_row(entry.name, entry.version[:18], *figures, _times(entry, contest), style=_style(entry))
@@ -39,14 +39,14 @@ def print_contest(console: Console, contest: Contest) -> None:
 
 def print_means(console: Console, contests: Sequence[Contest], means: Sequence[Mean]) -> None:
     """All networks, one line each, and the geometric mean of the ratios."""
-    table = _table("network", "device", "threads", "ours, ms", "fastest, ms", "ratio", left=2)
+    table = new_table("network", "device", "threads", "ours, ms", "fastest, ms", "ratio", left=2)
     for contest in contests:
         fastest, ours = contest.fastest_peer, contest.ours.latency
         table.add_row(
             contest.model.removeprefix("shufflenet_"),
             contest.device["name"],
             str(contest.threads),
-            *(_milliseconds(ours.median_us) if ours else ["none"]),
+            *(milliseconds(ours.median_us) if ours else ["none"]),
             f"{fastest.name} {fastest.latency.median_us / 1e3:.3f}" if fastest else "none",
             f"{contest.ratio:.2f}" if contest.ratio else "",
         )
@@ -67,9 +67,9 @@ def _figures(entry: Entry, modelled: bool) -> list[str]:
     if latency is None:
         return ["failed", *([""] * (3 if modelled else 2))]
     if not modelled:
-        return _milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90))
+        return milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90))
     misses = (f"{cost[name] / 1e6:.2f}" for name in ("l1_misses", "l2_misses"))
-    return [*_milliseconds(latency.median_us), f"{cost['core_cycles'] / 1e6:.1f}", *misses]
+    return [*milliseconds(latency.median_us), f"{cost['core_cycles'] / 1e6:.1f}", *misses]
 
 
 def _style(entry: Entry) -> str:

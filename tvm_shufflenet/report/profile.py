@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ..library.operator_text import entry_text, layers_text
 from ..profiling.result import HOW
-from .tables import print_noise, print_unmodelled
+from .grid import print_noise, print_unmodelled
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from .tables import _table
+from .grid import new_table
 
 
 def print_summary(console: Console, rows: list[dict]) -> None:
     """``rows`` as ``records list --json`` writes them."""
     for row in rows:
         console.print(row["folder"], markup=False)
-        table = _table("target", "clock", "TVM", "threads", "workloads", "records", left=3)
+        table = new_table("target", "clock", "TVM", "threads", "workloads", "records", left=3)
         for group in row["groups"]:
             words = (group["target"], group["clock"], group["tvm"])
             table.add_row(*words, str(group["threads"]), str(group["workloads"]), str(group["records"]))
@@ -25,7 +25,7 @@ def print_summary(console: Console, rows: list[dict]) -> None:
 
 def print_fastest(console: Console, rows: list[dict]) -> None:
     """``rows`` as ``records best --json`` writes them."""
-    table = _table("target", "clock", "workload", "tensors", "threads", "best us", left=4)
+    table = new_table("target", "clock", "workload", "tensors", "threads", "best us", left=4)
     for row in rows:
         tensors = " ".join("x".join(map(str, shape)) for shape, _ in row["arguments"])
         words = (row["target"], row["clock"], row["workload"], tensors)

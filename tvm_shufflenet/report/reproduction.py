@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..experiments.catalogue import size_name
 from ..experiments.findings import findings
-from .tables import _table
+from .grid import new_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,7 @@ def print_reproduction(console: Console, results: Results) -> None:
 def _at_size(results: Results, rows: list[Row], size: str):
     other = _other(results)
     beside = [[other], [f"x {other}"]] if other else [[], []]
-    table = _table(size, "M madds", "ours", *beside[0], "x ours", *beside[1], "x madds")
+    table = new_table(size, "M madds", "ours", *beside[0], "x ours", *beside[1], "x madds")
     for row in rows:
         speedups = results.speedups(row)
         if other == "TVM":

@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
-
 from ..errors import ToolMissing
+from .grid import milliseconds, new_table, print_noise, print_unmodelled
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +15,6 @@ if TYPE_CHECKING:
 
     from ..cleaning import Remnant
     from ..deploy.deployment import Deployed
-    from ..devices.cycles import Cost
     from ..doctor import Ability, Finding
     from ..hardware.targets import Target
     from ..latency import Latency
@@ -28,20 +25,8 @@ if TYPE_CHECKING:
     from .baseline import Verdict
 
 
-def _table(*columns: str, left: int = 1) -> Table:
-    """A plain table: the first ``left`` columns are words, the others numbers.
-
-    Where a console is narrow, words go on in the next line: a number is never cut.
-    """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, column in enumerate(columns):
-        words = index < left
-        table.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-    return table
-
-
 def print_models(console: Console, rows: list[dict]) -> None:
-    table = _table("model", "input", "mult-adds", "paper", "parameters", left=2)
+    table = new_table("model", "input", "mult-adds", "paper", "parameters", left=2)
     for row in rows:
         paper = f"{row['paper_multiply_adds'] / 1e6:.0f} M" if row["paper_multiply_adds"] else ""
         shape = "x".join(map(str, row["input_shape"]))
@@ -52,7 +37,7 @@ def print_models(console: Console, rows: list[dict]) -> None:
 
 
 def print_targets(console: Console, targets: Iterable[Target]) -> None:
-    table = _table("target", "cpu", "cores", "emulated as", "what it is", left=5)
+    table = new_table("target", "cpu", "cores", "emulated as", "what it is", left=5)
     for target in targets:
         table.add_row(target.name, target.mcpu, str(target.num_cores), target.board or "-", target.note)
     console.print(table)
@@ -82,7 +67,7 @@ def print_abilities(console: Console, abilities: list[Ability], commands: list[s
 
 
 def print_remnants(console: Console, found: list[Remnant], left: list[Remnant], dry_run: bool) -> None:
-    table = _table("what", "entries", "MB", left=1)
+    table = new_table("what", "entries", "MB", left=1)
     for remnant in found:
         table.add_row(remnant.what, str(len(remnant.paths)), f"{remnant.bytes / 1e6:.1f}")
     if found:
@@ -102,7 +87,7 @@ def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> No
     from ..library.operator_text import shape_text  # with NumPy, which tables of names have no use for
     from ..tuning.health import DRIFT
 
-    table = _table("operator", "what it is", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
+    table = new_table("operator", "what it is", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
     measured = sorted((t for t in result.tasks if t.trials), key=lambda task: -task.cost_seconds)
     for task in measured:
         rate = task.flops / task.best_seconds / 1e9 if task.best_seconds else 0.0
@@ -169,10 +154,10 @@ CODE = {"untuned": "TVM untuned", "shipped": "shipped", "tuned": "tuned"}
 def _print_own(console: Console, comparison: Comparison) -> None:
     threads = f"{comparison.threads} thread{'s' if comparison.threads > 1 else ''}"
     console.print(f"{comparison.model} on {comparison.device['name']}, {threads}")
-    table = _table(f"{comparison.tuned.kind}, ms", "median", "min", "p90", "samples")
+    table = new_table(f"{comparison.tuned.kind}, ms", "median", "min", "p90", "samples")
     for name, latency in comparison.latencies.items():
         table.add_row(
-            CODE[name], *_milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90)), _samples(latency)
+            CODE[name], *milliseconds(latency.median_us, latency.min_us, latency.percentile_us(90)), _samples(latency)
         )
     console.print(table)
     print_noise(console, {CODE[name]: latency.noise for name, latency in comparison.latencies.items()})
@@ -184,10 +169,6 @@ def speedups(comparison: Comparison) -> str:
         return f"speedup {comparison.speedup:.2f}"
     shipped = "tuned is what is shipped" if comparison.gain == 1 else f"{comparison.gain:.3f} against what is shipped"
     return f"speedup {comparison.speedup:.2f} against TVM untuned, {shipped}"
-
-
-def _milliseconds(*values_us: float) -> list[str]:
-    return [f"{us / 1e3:.3f}" for us in values_us]
 
 
 def _samples(latency: Latency) -> str:
@@ -224,9 +205,9 @@ def print_blind(console: Console, blind: str | None) -> None:
 
 def print_bench(console: Console, bench: Bench) -> None:
     latency = bench.latency
-    table = _table(f"{latency.kind}, ms", "median", "min", "p90", "p99", "samples")
+    table = new_table(f"{latency.kind}, ms", "median", "min", "p90", "p99", "samples")
     values = (latency.median_us, latency.min_us, latency.percentile_us(90), latency.percentile_us(99))
-    table.add_row(bench.package.manifest.model, *_milliseconds(*values), _samples(latency))
+    table.add_row(bench.package.manifest.model, *milliseconds(*values), _samples(latency))
     console.print(table)
     print_noise(console, {"": latency.noise})
     cold = f"first inference {bench.cold_us / 1e3:.3f} ms, " if bench.cold_us else ""
@@ -246,7 +227,7 @@ def print_deployed(console: Console, deployed: Deployed) -> None:
     console.print(f"{deployed.to}, {deployed.folder}: {copied}; all hashes match there", markup=False)
     known = [f"{key} {device[key]}" for key in ("model", "kernel", "governor") if device.get(key)]
     console.print(", ".join([*known, f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"]), markup=False)
-    table = _table("measured, ms", "median", "min", "p90", "p99", "samples")
+    table = new_table("measured, ms", "median", "min", "p90", "p99", "samples")
     latency = timing.latency_us
     values = [f"{latency[key] / 1e3:.3f}" if key in latency else "" for key in ("median", "min", "p90", "p99")]
     table.add_row(deployed.package.manifest.model, *values, f"{latency.get('samples', 0):.0f}")
@@ -255,22 +236,6 @@ def print_deployed(console: Console, deployed: Deployed) -> None:
     cold = f"first inference {timing.cold_us / 1e3:.3f} ms, " if timing.cold_us else ""
     memory = f"peak memory {timing.peak_memory_bytes / 1e6:.2f} MB, " if timing.peak_memory_bytes else ""
     console.print(f"{cold}{memory}output as expected; noted in {deployed.package.path}", markup=False)
-
-
-def print_noise(console: Console, noise: dict[str, str | None]) -> None:
-    """By the name of what was timed, what is to be said of its samples, if anything."""
-    for name, words in noise.items():
-        if words is not None:
-            console.print(f"{name}: {words}" if name else words, markup=False, style="yellow")
-
-
-def print_unmodelled(console: Console, cost: Cost | None) -> None:
-    """How much of a modelled time is a guess, if any of it is."""
-    if cost and cost.unmodelled_instructions:
-        console.print(
-            f"{cost.unmodelled_instructions} executed instructions are unknown to llvm-mca and taken at a cycle each: "
-            f"{100 * cost.unmodelled_share:.2g} % of the core's cycles"
-        )
 
 
 def print_classes(console: Console, output: np.ndarray, top: int, labels: list[str] | None = None) -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..devices.base import Endpoint, first_line
+from ..devices.base import Endpoint
 from ..devices.operands import Operands, server_function
-from ..errors import DeployError, DeviceFailed, WrongResult
+from ..errors import DeployError, DeviceFailed, WrongResult, first_line
 from ..latency import spread
 from .verification import Reference, wrong_run
 

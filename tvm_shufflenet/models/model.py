@@ -1,0 +1,73 @@
+"""A model that can be exported and asked for its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    import tvm
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Model:
+    """A PyTorch model ready to export: ``module`` in eval mode, or an already exported ``program``.
+
+    ``notes`` are what was decided for the user, a line each.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    module: nn.Module | None = None
+    program: torch.export.ExportedProgram | None = None
+    notes: tuple[str, ...] = ()
+    engine = "PyTorch"  # whose answers are the reference
+
+    def exported(self) -> torch.export.ExportedProgram:
+        from ..graph.frontend import export
+
+        return self.program or export(self.module, self.input_shape)
+
+    def to_relax(self) -> tvm.IRModule:
+        """The model as folded Relax. Raises ImportFailed."""
+        from ..graph.frontend import to_relax
+
+        return to_relax(self.exported())
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights of each layer, (outputs, inputs, ...), by the layer's name in the model."""
+        found = self.program.state_dict if self.module is None else self.module.state_dict()
+        named = {name.removesuffix(".weight"): each for name, each in found.items() if name.endswith(".weight")}
+        return {name: each.detach().float().numpy() for name, each in named.items() if each.dim() > 1}
+
+    def __call__(self, data):
+        """PyTorch's own output for a NumPy array, as a NumPy array."""
+        import torch
+
+        with torch.no_grad():
+            output = self._runnable()(torch.tensor(data))  # a copy: a model may compute in place
+        return _only_tensor(output).numpy()
+
+    def in_float64(self, data) -> np.ndarray | None:
+        """The same in float64, with each operator off by float32's rounding (float64.py); None where the network is
+        fixed to float32."""
+        from .float64 import run_in_float64
+
+        try:
+            output = _only_tensor(run_in_float64(self._runnable(), data)).numpy()
+        except Exception:  # whatever its own code raises
+            return None
+        return output if output.dtype == "float64" else None
+
+    def _runnable(self) -> nn.Module:
+        return self.module if self.module is not None else self.program.module()
+
+
+def _only_tensor(output) -> torch.Tensor:
+    """The first tensor that a network returns, bare or in a container."""
+    while isinstance(output, (tuple, list, dict)):
+        output = next(iter(output.values() if isinstance(output, dict) else output))
+    return output
