@@ -28,8 +28,8 @@ class Costs:
     multiply-adds, ``step`` for each step of the reduction, ``store`` to start and store one vector of results. ``miss``
     is what an access costs that misses the first cache and hits the second.
 
-    Fitted to times of the pointwise operators under the emulated cores' clock and on an x86-64 server:
-    benchmarks/ranking.py tells how well they rank.
+    Fitted to times of pointwise operators, modelled on the emulated cores and measured on an x86-64 server:
+    benchmarks/pointwise.py tells how good the schedules are that they rank first.
     """
 
     latency: float

@@ -9,7 +9,7 @@ from .cores import Costs
 from .isa import Isa
 from .targets import Target
 
-# Fitted to times of the pointwise operators on servers (benchmarks/ranking.py); a load costs more with fewer registers.
+# Fitted to times of pointwise operators (benchmarks/pointwise.py). On x86-64 a load costs more with fewer registers.
 X86_COSTS = Costs(latency=4.0, load=0.06, step=0.0, store=1.0, miss=0.1)
 NEON_COSTS = Costs(latency=6.0, load=0.08, step=0.5, store=2.0, miss=0.1)
 
