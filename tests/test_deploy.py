@@ -25,7 +25,7 @@ from torch import nn
 
 from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.cli import main
-from tvm_shufflenet.deploy import adb, deployment, find_remote
+from tvm_shufflenet.deploy import deployment
 from tvm_shufflenet.deploy.answer import checksum
 from tvm_shufflenet.deploy.deployment import Settings, deploy
 from tvm_shufflenet.devices import find_device
@@ -36,6 +36,7 @@ from tvm_shufflenet.library.package import MANIFEST, Package, write_package
 from tvm_shufflenet.library.sbom import SBOM
 from tvm_shufflenet.models import Model
 from tvm_shufflenet.standalone.build import build_standalone
+from tvm_shufflenet.transport import adb, find_remote
 from tvm_shufflenet.tuning.records import RecordStore
 
 HERE = Path(__file__).parent

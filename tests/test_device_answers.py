@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from test_archive import manifest
 
-from tvm_shufflenet import adb
 from tvm_shufflenet.deploy.answer import checksum, read_report
 from tvm_shufflenet.deploy.deployment import Settings, deploy
-from tvm_shufflenet.deploy.remote import Completed, ConnectionLost, Remote, number, run_program
 from tvm_shufflenet.devices import handshake
 from tvm_shufflenet.errors import BadInput, DeployError, DeviceFailed, PackageInvalid, WrongResult
 from tvm_shufflenet.library.package import Package, write_package
+from tvm_shufflenet.transport import adb_client
+from tvm_shufflenet.transport.remote import Completed, ConnectionLost, Remote, number, run_program
 
 HEADER = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, 183) + bytes(44)
 REFERENCE = np.random.default_rng(0).standard_normal((1, 50), dtype=np.float32)
@@ -271,9 +271,9 @@ def test_both_pipes_are_read_and_the_exit_code_kept():
 
 
 def test_adb_s_own_name_for_a_phone(monkeypatch):
-    monkeypatch.setattr(adb.toolchain, "find_adb", lambda: None)
-    monkeypatch.setattr(adb.toolchain, "require", lambda _: "/bin/echo")
-    client = adb.AdbClient(None)
+    monkeypatch.setattr(adb_client.toolchain, "find_adb", lambda: None)
+    monkeypatch.setattr(adb_client.toolchain, "require", lambda _: "/bin/echo")
+    client = adb_client.AdbClient(None)
     monkeypatch.setattr(client, "_command", ["/bin/sh", "-c", "printf '%s' " + shlex.quote(EVIL + "x" * 500)])
     assert client.name.startswith("adb:pi??xxx") and len(client.name) <= 104
 

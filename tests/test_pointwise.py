@@ -24,7 +24,7 @@ from tvm_shufflenet.schedules.pointwise import Shape, Variant
 AVX512, AVX2 = unknown(AVX512), unknown(AVX2)
 A72, A53, A76 = (machine_for(find_target(f"cortex-{core}")) for core in ("a72", "a53", "a76"))
 MACHINES = {"avx512": AVX512, "avx2": AVX2, "sse": unknown(SSE), "a72": A72, "a53": A53, "a76": A76}
-MACHINES |= {f"{name}, 4 threads": machine._replace(threads=4) for name, machine in MACHINES.items()}
+MACHINES |= {f"{name}, 4 threads": replace(machine, threads=4) for name, machine in MACHINES.items()}
 FEW = {name: MACHINES[name] for name in ("avx512", "avx2", "a72", "avx512, 4 threads", "a76, 4 threads")}
 
 NETWORKS = [(1, 24, 60, 3136), (3, 80, 20, 784), (3, 40, 160, 196), (3, 320, 80, 49), (1, 58, 58, 784),
@@ -57,7 +57,7 @@ def test_the_space_is_legal(name):
 def test_several_threads_have_something_to_do(extents):
     """The best guess splits an operator wherever its extents allow it without waste."""
     shape = Shape(*extents)
-    for machine in (AVX512._replace(threads=2), A72._replace(threads=2)):
+    for machine in (replace(AVX512, threads=2), replace(A72, threads=2)):
         best = pointwise.variants(shape, machine)[0]
         tasks = shape.blocks * best.chunks * (shape.pixels // best.strip)
         assert tasks % 2 == 0 or tasks >= 7, (shape, best)

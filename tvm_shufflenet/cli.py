@@ -788,10 +788,10 @@ def _inspect(options) -> None:
 
 
 def _deploy(options) -> None:
-    from .deploy import find_remote
     from .deploy.deployment import Settings, deploy
     from .library.package import Package
     from .report.tables import print_deployed
+    from .transport import find_remote
 
     package = Package(options.package)
     remote = find_remote(options.to, package.manifest.model, options.ssh_option)

@@ -199,9 +199,9 @@ def cli(data: bytes) -> None:
 
 def _find(options) -> None:
     """What every command looks up before it does anything."""
-    from tvm_shufflenet.deploy import find_remote
     from tvm_shufflenet.devices import find_device
     from tvm_shufflenet.hardware.targets import targets
+    from tvm_shufflenet.transport import find_remote
 
     if getattr(options, "device", None):
         find_device(options.device, targets()["arm64"], getattr(options, "threads", 1), match=False)

@@ -18,7 +18,7 @@ from ..errors import DeviceFailed, WrongResult
 from ..files import JSON_DEPTH, nests_deeper
 from ..library.package import OperatorTime, Package
 from ..text import clean, shortened
-from .remote import Remote
+from ..transport.remote import Remote
 
 SCHEMA = 1
 TEXT_CHARACTERS, MOST_ENTRIES = 200, 4096

@@ -25,8 +25,8 @@ from ..files import sha256_of
 from ..latency import disagreement
 from ..library.package import MANIFEST, Package, Timing
 from ..text import clean, shortened
+from ..transport.remote import FULL, ConnectionLost, Remote, disk_full, number
 from .answer import Output, Report, check_output, check_values, read_report, read_values
-from .remote import FULL, ConnectionLost, Remote, disk_full, number
 
 ATTEMPTS = 3  # in a row that bring nothing further
 PAUSE_S = 1.0  # a server that was cut off has closed its file by then

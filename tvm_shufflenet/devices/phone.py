@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..adb import AdbClient
-from ..deploy.remote import number
 from ..errors import DeviceFailed
+from ..transport.adb_client import AdbClient
+from ..transport.remote import number
 from .base import Endpoint
 from .remote import RemoteDevice
 from .secret import VARIABLE, secret_file

@@ -1,4 +1,4 @@
-"""What deploying needs of a device: a shell, and a way to append bytes to a file."""
+"""What is asked of a way to a device: a shell, and appending bytes to a file."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import toolchain
-from .deploy.remote import ANSWER_BYTES, Completed, run_program
-from .errors import BadInput, DeviceFailed
-from .text import clean, shortened
+from .. import toolchain
+from ..errors import BadInput, DeviceFailed
+from ..text import clean, shortened
+from .remote import ANSWER_BYTES, Completed, run_program
 
 SERIAL_CHARACTERS = 100
 

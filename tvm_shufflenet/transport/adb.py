@@ -6,8 +6,8 @@ import shlex
 import tempfile
 from pathlib import Path
 
-from ..adb import AdbClient
 from ..errors import DeviceFailed
+from .adb_client import AdbClient
 from .remote import ANSWER_BYTES, Completed, ConnectionLost, Remote, number
 
 # The one place where a phone lets its shell user write and execute.
