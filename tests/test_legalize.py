@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
-from networks import Applied, answer, machine_of
+from networks import Applied, answer, check_import, machine_of
 from torch.nn import functional as F
 
 from tvm_shufflenet.graph import frontend, pipeline
@@ -44,3 +44,15 @@ def test_maxima_begin_below_every_number():
     data = np.full(SHAPE, -np.inf, "float32")
     machine = machine_of(pipeline.stock(frontend.to_relax(frontend.export(module, SHAPE)), find_target("local")))
     np.testing.assert_array_equal(answer(machine, tvm.runtime.tensor(data)), module(torch.from_numpy(data)).numpy())
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 0.5, 2.0])).float(),
+        lambda x: x.scatter(3, torch.arange(56).flip(0).expand(1, 3, 56, 56), x + 1),
+    ],
+    ids=["bucketize", "scatter"],
+)
+def test_a_function_of_one_block_can_be_scheduled(function):
+    check_import(Applied(function).eval(), SHAPE)

@@ -290,12 +290,23 @@ def _order(call: Call, value: relax.Expr, axis: int, descending: bool) -> relax.
 
 @converts("bucketize.Tensor")
 def bucketize(call: Call, value, boundaries, out_int32, right) -> relax.Expr:
-    """NaN is above every boundary."""
-    places = call.emit(relax.op.bucketize(value, boundaries, out_int32, right))
-    if not is_float(str(value.ty.dtype)):
-        return places
-    last = relax.const(shape_of(boundaries)[0], call.dtype)
-    return call.emit(relax.op.where(relax.op.isnan(value), last, places))
+    """How many boundaries lie below; NaN is above every one."""
+    del out_int32  # the result's
+    common = call.common_dtype(0, 1)
+
+    def compute(value, boundaries):
+        along = te.reduce_axis((0, boundaries.shape[0]), name="k")
+
+        def element(*at):
+            number = value(*at)
+            passed = number >= boundaries[along] if right else number > boundaries[along]
+            if is_float(common):
+                passed = tirx.any(tirx.isnan(number), passed)
+            return te.sum(tirx.Select(passed, tirx.const(1, call.dtype), tirx.const(0, call.dtype)), axis=along)
+
+        return te.compute(value.shape, element, name="bucketize")
+
+    return call.te(compute, call.cast(value, common), call.cast(boundaries, common), name="bucketize")
 
 
 def _sort_keys(data: te.Tensor) -> te.Tensor:
