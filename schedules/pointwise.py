@@ -187,7 +187,7 @@ def cost(shape: Shape, machine, variant: Variant, rows: int) -> float:
         core *= 1 + SPILL * max(0, registers_used(variant, rows) - ROOMY)
         core *= 1 + SPILL * 8 * (rows % RUN != 0)
         core *= 1 + SPILL * 3 * (not variant.pixels_outer)
-    return variant.chunks * balance * (core + machine.costs.miss * misses(shape, machine, variant, rows))
+    return variant.chunks * balance * (core + machine.miss_cycles * misses(shape, machine, variant, rows))
 
 
 def misses(shape: Shape, machine, variant: Variant, rows: int) -> float:

@@ -21,9 +21,9 @@ from tvm_shufflenet.operators.pointwise import RUN, Pointwise
 from tvm_shufflenet.schedules import pointwise, rules
 from tvm_shufflenet.schedules.pointwise import Shape, Variant
 
-AVX512, AVX2 = unknown(AVX512), unknown(AVX2)
+WIDE, NARROW = unknown(AVX512), unknown(AVX2)
 A72, A53, A76 = (machine_for(find_target(f"cortex-{core}")) for core in ("a72", "a53", "a76"))
-MACHINES = {"avx512": AVX512, "avx2": AVX2, "sse": unknown(SSE), "a72": A72, "a53": A53, "a76": A76}
+MACHINES = {"avx512": WIDE, "avx2": NARROW, "sse": unknown(SSE), "a72": A72, "a53": A53, "a76": A76}
 MACHINES |= {f"{name}, 4 threads": replace(machine, threads=4) for name, machine in MACHINES.items()}
 FEW = {name: MACHINES[name] for name in ("avx512", "avx2", "a72", "avx512, 4 threads", "a76, 4 threads")}
 
@@ -57,7 +57,7 @@ def test_the_space_is_legal(name):
 def test_several_threads_have_something_to_do(extents):
     """The best guess splits an operator wherever its extents allow it without waste."""
     shape = Shape(*extents)
-    for machine in (replace(AVX512, threads=2), replace(A72, threads=2)):
+    for machine in (replace(WIDE, threads=2), replace(A72, threads=2)):
         best = pointwise.variants(shape, machine)[0]
         tasks = shape.blocks * best.chunks * (shape.pixels // best.strip)
         assert tasks % 2 == 0 or tasks >= 7, (shape, best)
@@ -65,10 +65,10 @@ def test_several_threads_have_something_to_do(extents):
 
 def test_planes_of_49_pixels_waste_no_vector():
     """8 output channels of 48 pixels in 24 vectors, and of the last pixel in one: LLVM must pack these scalars."""
-    best = pointwise.variants(Shape(3, 80, 320, 49), AVX512)[0]
+    best = pointwise.variants(Shape(3, 80, 320, 49), WIDE)[0]
     assert (best.vectors, best.rows[0], best.strip) == (4, 8, 49)
     kernel = Pointwise(1, 240, 7, 7, 240, 960, groups=3, relu=True, shuffle_groups=3)
-    scheduled = rules.default_schedule(module(kernel), AVX512).mod
+    scheduled = rules.default_schedule(module(kernel), WIDE).mod
     target = tvm.target.Target({"kind": "llvm", "mcpu": "skylake-avx512", "mattr": ["-prefer-256-bit"]})
     lines = tvm.compile(scheduled, target).mod.inspect_source("s").splitlines()
     assert sum("vfmadd" in line for line in lines) >= 50

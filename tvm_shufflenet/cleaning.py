@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .files import remove_whole
 from .run_folder import PREFIX, abandoned
 from .surroundings import OWNER, cache_path, temporary_folder
 from .toolchain import IN_USE
@@ -63,11 +63,7 @@ def remove(remnant: Remnant) -> Remnant:
     if remnant.kept:
         return remnant
     for path in remnant.paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
+        remove_whole(path)
     left = tuple(path for path in remnant.paths if path.is_symlink() or path.exists())
     return Remnant(remnant.what, left, sum(map(_size, left)), "it may not be removed" if left else "")
 

@@ -186,26 +186,37 @@ def _beside(path: Path) -> Path:
     begin, end = f".{path.name[:100]}.", ".new"
     for other in path.parent.glob(f"{glob.escape(begin)}*{end}"):
         if _TOKEN.fullmatch(other.name.removeprefix(begin).removesuffix(end)) and _is_abandoned(other):
-            if other.is_dir():
-                shutil.rmtree(other, ignore_errors=True)
-            else:
-                other.unlink(missing_ok=True)
+            remove_whole(other)
     return path.with_name(f"{begin}{secrets.token_hex(8)}{end}")
 
 
 def _is_abandoned(path: Path) -> bool:
     """Whether this user's run began it, a while ago, and lives no more."""
     with suppress(OSError):
+        return time.time() - path.lstat().st_mtime >= YOUNG_S and is_free(path)
+    return False
+
+
+def is_free(path: Path) -> bool:
+    """Whether it is this user's and nobody holds its lock. Another user's cannot be told, nor removed."""
+    with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            status = os.fstat(descriptor)
-            if status.st_uid != os.geteuid() or time.time() - status.st_mtime < YOUNG_S:
-                return False
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
         finally:
             os.close(descriptor)
     return False
+
+
+def remove_whole(path: Path) -> None:
+    """A folder with all that is in it, or a file; a link by itself. What may not be removed stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
 
 
 def write_output(path: Path | str, content: bytes) -> None:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from .files import is_free
 from .surroundings import OWNER, temporary_folder
 
 PREFIX = "tvm-shufflenet-"
@@ -56,16 +57,4 @@ def remove_abandoned() -> None:
 
 def abandoned() -> list[Path]:
     """Folders of runs that were killed."""
-    return [lock.parent for lock in Path(temporary_folder()).glob(f"{PREFIX}*/{OWNER}") if _is_free(lock)]
-
-
-def _is_free(lock: Path) -> bool:
-    """Whether nobody holds it. Another user's cannot be told, nor removed."""
-    try:
-        if lock.is_symlink() or lock.parent.stat().st_uid != os.geteuid():
-            return False
-        with open(lock) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    except OSError:
-        return False
+    return [lock.parent for lock in Path(temporary_folder()).glob(f"{PREFIX}*/{OWNER}") if is_free(lock)]

@@ -131,19 +131,22 @@ def _reduced(data: te.Tensor, call: relax.Call, reducer: Callable, name: str) ->
     return te.compute(shape, element, name=name, tag=topi.tag.COMM_REDUCE)
 
 
-def _sum(name: str, mean: bool) -> Callable:
-    """Of many numbers in float64, where one after the other in float32 would be further off than PyTorch's cascade of
-    sums; of few, as TVM has it."""
-    theirs = tvm.ir.Op.get(name).get_attr("FLegalize")
+def _count(call: relax.Call) -> int:
+    """How many numbers make one of a reduction's results."""
+    return math.prod(int(call.args[0].ty.shape[axis]) for axis in _axes(call))
+
+
+def _many(call: relax.Call) -> bool:
+    return _count(call) > FEW and str(call.args[0].ty.dtype) == "float32"
+
+
+def _sum(mean: bool) -> Callable:
+    """In float64: one number after the other in float32 would be further off than PyTorch's cascade of sums."""
 
     def convert(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        count = math.prod(int(call.args[0].ty.shape[axis]) for axis in _axes(call))
-        if count <= FEW or str(call.args[0].ty.dtype) != "float32":
-            return theirs(builder, call)
-
         def compute(data):
             total = _reduced(data, call, lambda value, axis: te.sum(tirx.Cast("float64", value), axis), "total")
-            divisor = tirx.const(count if mean else 1, "float64")
+            divisor = tirx.const(_count(call) if mean else 1, "float64")
             return _elementwise(lambda value: tirx.Cast("float32", value / divisor), total, "rounded")
 
         return builder.call_te(compute, call.args[0], primfunc_name_hint="mean" if mean else "sum")
@@ -191,12 +194,12 @@ def _integers(values) -> list[int]:
     return [int(value) for value in values]
 
 
-def _of_floats(name: str, convert: Callable) -> Callable:
-    """``convert`` where the operands are floats; TVM's own form of the operator elsewhere."""
+def _where(applies: Callable[[relax.Call], bool], name: str, convert: Callable) -> Callable:
+    """``convert`` where that ``applies``; TVM's own form of the operator elsewhere."""
     theirs = tvm.ir.Op.get(name).get_attr("FLegalize")
 
     def legalized(builder: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-        return (convert if _float(call) else theirs)(builder, call)
+        return (convert if applies(call) else theirs)(builder, call)
 
     return legalized
 
@@ -204,10 +207,10 @@ def _of_floats(name: str, convert: Callable) -> Callable:
 _OURS = {
     "relax.logical_not": _logical_not,
     "relax.scatter_elements": _scatter_elements,
-    "relax.sum": _sum("relax.sum", mean=False),
-    "relax.mean": _sum("relax.mean", mean=True),
+    "relax.sum": _where(_many, "relax.sum", _sum(mean=False)),
+    "relax.mean": _where(_many, "relax.mean", _sum(mean=True)),
 } | {
-    name: _of_floats(name, convert)
+    name: _where(_float, name, convert)
     for name, convert in {
         "relax.clip": _clip,
         "relax.not_equal": _not_equal,

@@ -25,8 +25,7 @@ class Costs:
     """Cycles by which the templates rank schedules.
 
     ``latency`` passes until a multiply-add can use the result of the last one; ``load`` is added for each load beside
-    multiply-adds, ``step`` for each step of the reduction, ``store`` to start and store one vector of results. ``miss``
-    is what an access costs that misses the first cache and hits the second.
+    multiply-adds, ``step`` for each step of the reduction, ``store`` to start and store one vector of results.
 
     Fitted to times of pointwise operators, modelled on the emulated cores and measured on an x86-64 server:
     benchmarks/pointwise.py tells how good the schedules are that they rank first.
@@ -36,7 +35,6 @@ class Costs:
     load: float
     step: float
     store: float
-    miss: float
 
 
 @dataclass(frozen=True)
@@ -74,16 +72,18 @@ class Core:
     source: str
 
 
+ONE_PIPE = Costs(latency=9.0, load=0.08, step=0.0, store=4.0)  # one vector multiply-add a cycle
+TWO_PIPES = Costs(latency=6.0, load=0.08, step=0.5, store=2.0)
+
 # compute_scale is fitted, to single-thread latencies of 16 networks that ncnn's users published for the Raspberry Pi 4B
 # and 3B+ (Tencent/ncnn, benchmark/README.md at a4d2ea1d); benchmarks/calibrate.py does it. l2_latency: from buffers
-# inside L2 under tinymembench on boards of these cores (ThomasKaiser/sbc-bench, Results.md at 02c3f9f3). The cost of a
-# miss is 0.7 of it: other work goes on meanwhile.
+# inside L2 under tinymembench on boards of these cores (ThomasKaiser/sbc-bench, Results.md at 02c3f9f3).
 CORTEX_A53 = Core(
     cpu="cortex-a53", part=0xD03, features=ARMV8, isa=NEON,
     mca_cpu="cortex-a55", mca_units="CortexA55Unit", qemu_cpu="cortex-a53",
     l1d=Cache(32 * KIB, 4), l2=Cache(512 * KIB, 16), fp32_macs_per_cycle=4, dispatch_width=2,
     load_ports=1, store_ports=1, separate_ports=False, in_order=True, in_flight=16,
-    l2_latency=10.0, compute_scale=0.97, costs=Costs(latency=9.0, load=0.08, step=0.0, store=4.0, miss=0.7 * 10.0),
+    l2_latency=10.0, compute_scale=0.97, costs=ONE_PIPE,
     source="Cortex-A53 TRM DDI0500J ch. 6-7; one 128-bit multiply-add a cycle: ncnn's guide to A53 and A55 dual issue; "
     "8 stages, 2 a cycle. llvm-mca's own A53 model holds independent instructions back behind long ones "
     "(llvm/llvm-project#213238); its A55 model comes closer",
@@ -98,7 +98,7 @@ CORTEX_A72 = Core(
     mca_cpu="cortex-a72", mca_units="A57Unit", qemu_cpu="cortex-a72",
     l1d=Cache(32 * KIB, 2), l2=Cache(1 * MIB, 16), fp32_macs_per_cycle=4, dispatch_width=3,
     load_ports=1, store_ports=1, separate_ports=True, in_order=False, in_flight=128,
-    l2_latency=15.0, compute_scale=0.96, costs=Costs(latency=9.0, load=0.08, step=0.0, store=4.0, miss=0.7 * 15.0),
+    l2_latency=15.0, compute_scale=0.96, costs=ONE_PIPE,
     source="Cortex-A72 TRM 100095 ch. 6-7; Cortex-A72 Software Optimization Guide UAN0016 ch. 2: three a cycle, one "
     "load and one store pipe; 128 entries",
 )  # fmt: skip
@@ -107,7 +107,7 @@ CORTEX_A76 = Core(
     mca_cpu="neoverse-n1", mca_units="N1Unit", qemu_cpu="neoverse-n1",
     l1d=Cache(64 * KIB, 4), l2=Cache(512 * KIB, 8), fp32_macs_per_cycle=8, dispatch_width=4,
     load_ports=2, store_ports=2, separate_ports=False, in_order=False, in_flight=128,
-    l2_latency=9.0, compute_scale=1.0, costs=Costs(latency=6.0, load=0.08, step=0.5, store=2.0, miss=0.7 * 9.0),
+    l2_latency=9.0, compute_scale=1.0, costs=TWO_PIPES,
     source="Cortex-A76 TRM 100798; Software Optimization Guide PJDOC-466751330-7215 ch. 2: four a cycle, two load and "
     "store pipes; llvm-mca has no A76 model, Neoverse-N1 is its sibling; 128 entries",
 )  # fmt: skip

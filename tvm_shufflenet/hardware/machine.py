@@ -5,26 +5,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from .boards import find_board
-from .cores import Costs
+from .cores import TWO_PIPES, Costs
 from .isa import Isa
 from .targets import Target
 
 # Fitted to times of pointwise operators (benchmarks/pointwise.py). On x86-64 a load costs more with fewer registers.
-X86_COSTS = Costs(latency=4.0, load=0.06, step=0.0, store=1.0, miss=0.1)
-NEON_COSTS = Costs(latency=6.0, load=0.08, step=0.5, store=2.0, miss=0.1)
+X86_COSTS = Costs(latency=4.0, load=0.06, step=0.0, store=1.0)
+VISIBLE = 0.7  # of the latency of the second cache: other work goes on meanwhile
 
 
 @dataclass(frozen=True)
 class Machine:
     """What the templates need to know of a target.
 
-    ``multiply_adds`` is how many vector multiply-adds start in a cycle, ``l1_bytes`` the size of the first cache. An
-    operator should have work for ``threads`` threads.
+    ``multiply_adds`` is how many vector multiply-adds start in a cycle, ``l1_bytes`` the size of the first cache,
+    ``miss_cycles`` what an access costs that misses it and hits the second. An operator should have work for
+    ``threads`` threads.
     """
 
     isa: Isa
     multiply_adds: float
     l1_bytes: int
+    miss_cycles: float
     costs: Costs
     threads: int = 1
 
@@ -44,10 +46,10 @@ def machine_for(target: Target, threads: int = 1) -> Machine:
         return unknown(target.isa, threads)
     core = find_board(target.board).core
     per_cycle = core.fp32_macs_per_cycle / core.isa.lanes()
-    return Machine(core.isa, per_cycle, core.l1d.bytes, core.costs, threads)
+    return Machine(core.isa, per_cycle, core.l1d.bytes, VISIBLE * core.l2_latency, core.costs, threads)
 
 
 def unknown(isa: Isa, threads: int = 1) -> Machine:
     """A machine of which the instruction set is known and no more."""
-    costs = NEON_COSTS if isa.by_element else replace(X86_COSTS, load=0.96 / isa.registers)
-    return Machine(isa, 2.0, 32 * 1024, costs, threads)
+    costs = TWO_PIPES if isa.by_element else replace(X86_COSTS, load=0.96 / isa.registers)
+    return Machine(isa, 2.0, 32 * 1024, 0.1, costs, threads)

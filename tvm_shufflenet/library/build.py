@@ -81,7 +81,7 @@ class Scheduled:
         with self.target.tvm():
             return lowering.with_storages(self.module)
 
-    @property
+    @functools.cached_property
     def memory_bytes(self) -> tuple[int, int]:
         """Of the storages that the memory planner shares among activations, and of the constants."""
         storages = weights = 0
