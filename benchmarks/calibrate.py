@@ -23,9 +23,9 @@ from pathlib import Path
 
 import program
 
-from tvm_shufflenet.devices.counts import read_counts
-from tvm_shufflenet.devices.cycles import CycleModel, Loop
-from tvm_shufflenet.devices.emulator import plugin_argument
+from tvm_shufflenet.clock.counts import read_counts
+from tvm_shufflenet.clock.cycles import CycleModel, Loop
+from tvm_shufflenet.emulator.process import plugin_argument
 from tvm_shufflenet.hardware.boards import Board, find_board
 from tvm_shufflenet.peers.catalogue import PEERS
 from tvm_shufflenet.peers.guest import guest_command, guest_folder

@@ -27,9 +27,9 @@ from pathlib import Path
 
 import psutil
 
-from tvm_shufflenet import toolchain
-from tvm_shufflenet.tuning.folder import JOURNAL, RECORDS, WORKLOADS
-from tvm_shufflenet.tuning.workers import PROGRAM
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.measuring.workers import PROGRAM
+from tvm_shufflenet.tuning.records.folder import JOURNAL, RECORDS, WORKLOADS
 
 HERE = Path(__file__).parent
 MODEL = """

@@ -24,10 +24,10 @@ from pathlib import Path
 
 import program
 
-from tvm_shufflenet import toolchain
-from tvm_shufflenet.devices.native import build as native
-from tvm_shufflenet.devices.native.cached_build import cached_build
 from tvm_shufflenet.errors import LinkFailed, ToolMissing
+from tvm_shufflenet.server import build as native
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.support.cached_build import cached_build
 
 ROOT = Path(__file__).parents[1]
 FUZZ = ROOT / "tests" / "fuzz"
@@ -62,7 +62,7 @@ def server_harness() -> Path:
     libs = native.runtime_libs(native.HOST_ARCH)
     command = [
         compiler, "-std=c++17", "-g", "-O1", "-fsanitize=fuzzer,address", "-fno-omit-frame-pointer", "-pthread",
-        *native.source_flags(), "-iquote", str(native.HERE),
+        *native.source_flags(), "-iquote", str(native.NATIVE),
         *native.one_unit(FUZZ / "server_fuzzer.cc"), *native.runtime_flags(libs), f"-Wl,-rpath,{libs}",
     ]  # fmt: skip
 
@@ -71,7 +71,7 @@ def server_harness() -> Path:
         if done.returncode != 0:
             raise LinkFailed(f"the server's fuzzer did not build:\n{native.last_lines(done.stderr)}", "", CLANG)
 
-    texts = [(native.HERE / name).read_bytes() for name in (*native.SOURCES, *native.HEADERS)]
+    texts = [(native.NATIVE / name).read_bytes() for name in (*native.SOURCES, *native.HEADERS)]
     return cached_build("server-fuzzer", [*texts, (FUZZ / "server_fuzzer.cc").read_bytes(), *command], build)
 
 

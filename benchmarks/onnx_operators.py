@@ -2,9 +2,9 @@
 
     python benchmarks/onnx_operators.py [--only Resize,Pad] [--share 0.2]
 
-What differs belongs into models/onnx_operators.py (the evaluator is wrong) or models/onnx_forms.py (TVM's importer is).
-Run it after an update of onnx or TVM. All 2600 models take a quarter of an hour of one core; ``--share`` takes a random
-part of them. onnxruntime is needed.
+What differs belongs into models/sources: onnx_operators.py (the evaluator is wrong) or onnx_forms.py (TVM's importer
+is). Run it after an update of onnx or TVM. All 2600 models take a quarter of an hour of one core; ``--share`` takes a
+random part of them. onnxruntime is needed.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from tvm_shufflenet.errors import DeployError
-from tvm_shufflenet.models.onnx_engines import EVALUATOR, ONNXRUNTIME
-from tvm_shufflenet.models.onnx_forms import refuse_misread
+from tvm_shufflenet.models.sources.onnx_engines import EVALUATOR, ONNXRUNTIME
+from tvm_shufflenet.models.sources.onnx_forms import refuse_misread
 
 RANDOM = np.random.default_rng(0)
 TOLERANCE = 1e-4

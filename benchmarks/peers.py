@@ -104,7 +104,7 @@ def _contests(model, options, announce):
     from tvm_shufflenet.peers.contest import Effort, build_ours, emulated_contest, local_contest
     from tvm_shufflenet.peers.handover import write_handover
     from tvm_shufflenet.peers.results import OURS
-    from tvm_shufflenet.workflow import import_model
+    from tvm_shufflenet.workflow.jobs import import_model
 
     folder = Path(tempfile.mkdtemp(prefix="tvm-shufflenet-peers-"))
     try:
@@ -133,8 +133,8 @@ def _records(device: str, options):
     from tvm_shufflenet.devices import find_device
     from tvm_shufflenet.errors import BadInput, UnknownName
     from tvm_shufflenet.hardware.targets import find_target
-    from tvm_shufflenet.tuning.records import RecordStore
-    from tvm_shufflenet.workflow import open_records
+    from tvm_shufflenet.tuning.records.store import RecordStore
+    from tvm_shufflenet.workflow.jobs import open_records
 
     scheme, _, core = device.partition(":")
     if scheme not in ("local", "emulated"):
@@ -160,9 +160,9 @@ def _exit_code(contests) -> int:
 
 
 def _write(path: Path, contests) -> None:
-    from tvm_shufflenet.host import host_facts
     from tvm_shufflenet.peers.environments import OWN, PINS, pinned
     from tvm_shufflenet.peers.results import geometric_means
+    from tvm_shufflenet.support.host import host_facts
 
     facts = {
         "schema": 1,

@@ -40,18 +40,19 @@ import tvm
 from strategies import STRATEGIES
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_shufflenet import models, workflow
-from tvm_shufflenet.devices.counts import Code, Counts, read_counts, read_trace, trace_file
-from tvm_shufflenet.devices.cycles import CycleModel, Traffic, traffic_of
-from tvm_shufflenet.devices.emulated_device import EmulatedDevice
+from tvm_shufflenet import models
+from tvm_shufflenet.clock.counts import Code, Counts, read_counts, read_trace, trace_file
+from tvm_shufflenet.clock.cycles import CycleModel, Traffic, traffic_of
+from tvm_shufflenet.devices.emulated import EmulatedDevice
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
 from tvm_shufflenet.hardware.boards import Board, find_board
 from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.tuning.driver import load_intrinsics
-from tvm_shufflenet.tuning.records import workload_hash
+from tvm_shufflenet.tuning.records.store import workload_hash
+from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.workflow import jobs as workflow
 
 V1, V2 = "shufflenet_v1_g3_x1_0", "shufflenet_v2_x1_0"
 OPERATORS = (

@@ -22,7 +22,7 @@ from pathlib import Path
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
-from tvm_shufflenet import models, workflow
+from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.errors import BadInput, DeployError, NothingMeasured
@@ -30,11 +30,12 @@ from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.tuning.driver import Progress, Tuner
-from tvm_shufflenet.tuning.measurer import start_workers
-from tvm_shufflenet.tuning.records import RecordStore, workload_hash
-from tvm_shufflenet.tuning.shipped import write_best
-from tvm_shufflenet.tuning.workers import Workers
+from tvm_shufflenet.tuning.measuring.measurer import start_workers
+from tvm_shufflenet.tuning.measuring.workers import Workers
+from tvm_shufflenet.tuning.records.shipped import write_best
+from tvm_shufflenet.tuning.records.store import RecordStore, workload_hash
+from tvm_shufflenet.tuning.search.driver import Progress, Tuner
+from tvm_shufflenet.workflow import jobs as workflow
 
 PUBLISHED = re.compile(r"shufflenet_v1_g\d_x\d_\d+|shufflenet_v2_x\d_\d+")
 FAVOURED = re.compile(r".*_x1_0")

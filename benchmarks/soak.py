@@ -31,7 +31,7 @@ import program
 import psutil
 from fault_campaign import Kept, Laboratory
 
-from tvm_shufflenet.tuning.folder import JOURNAL
+from tvm_shufflenet.tuning.records.folder import JOURNAL
 
 ALLOWED = 0.05
 WINDOW = 0.1  # of the time after the warm-up

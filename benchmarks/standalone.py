@@ -19,7 +19,7 @@ from pathlib import Path
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
-from tvm_shufflenet import models, workflow
+from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.kernels import Kernels
@@ -28,6 +28,7 @@ from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library.build import build
 from tvm_shufflenet.standalone import build as standalone
 from tvm_shufflenet.standalone.kernels import Kernel
+from tvm_shufflenet.workflow import jobs as workflow
 
 HERE = Path(__file__).parent
 ROUNDS = 5

@@ -24,7 +24,7 @@ from pathlib import Path
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
-from tvm_shufflenet import models, workflow
+from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.errors import NothingMeasured
@@ -32,10 +32,11 @@ from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.tuning.driver import Tuner
-from tvm_shufflenet.tuning.measurer import start_workers
-from tvm_shufflenet.tuning.records import RecordStore, workload_hash
-from tvm_shufflenet.tuning.workers import Workers
+from tvm_shufflenet.tuning.measuring.measurer import start_workers
+from tvm_shufflenet.tuning.measuring.workers import Workers
+from tvm_shufflenet.tuning.records.store import RecordStore, workload_hash
+from tvm_shufflenet.tuning.search.driver import Tuner
+from tvm_shufflenet.workflow import jobs as workflow
 
 MILESTONES = (8, 16, 32, 64)
 STRATEGIES = ("template", "ansor")

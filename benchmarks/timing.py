@@ -7,7 +7,7 @@ import tvm
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.hardware.targets import Target
 from tvm_shufflenet.library.link import trial_command
-from tvm_shufflenet.tuning.trial import Job, run_trial
+from tvm_shufflenet.tuning.measuring.trial import Job, run_trial
 
 
 def seconds(mod: tvm.IRModule, target: Target, device: Device) -> float:

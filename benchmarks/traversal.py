@@ -16,13 +16,14 @@ from unittest import mock
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
-from tvm_shufflenet import models, workflow
+from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library import alternate
 from tvm_shufflenet.library.build import build
+from tvm_shufflenet.workflow import jobs as workflow
 
 
 def timed(imported: workflow.Imported, target: Target, device: Device, library: Path) -> tuple[float, float]:

@@ -23,14 +23,14 @@ import program
 import tvm
 from ranking import draw, tasks_of
 
-from tvm_shufflenet import toolchain
-from tvm_shufflenet.devices.emulated_device import EmulatedDevice
+from tvm_shufflenet.devices.emulated import EmulatedDevice
 from tvm_shufflenet.hardware.boards import find_board
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.link import trial_command
-from tvm_shufflenet.tuning.driver import load_intrinsics
-from tvm_shufflenet.tuning.trial import Job, build, measure
-from tvm_shufflenet.tuning.verification import reference
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.measuring.trial import Job, build, measure
+from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.verification.operators import reference
 
 # Both pointwise convolutions and the depthwise one of the third stage, where the network spends most of its time.
 OPERATORS = ["shufflenet_v1_g3_x1_0:" + name for name in ("pointwise6", "depthwise3", "pointwise7")]

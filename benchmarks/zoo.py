@@ -22,7 +22,7 @@ os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import numpy as np
 
-from tvm_shufflenet import models, workflow
+from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.network import Network, largest_error
@@ -30,6 +30,7 @@ from tvm_shufflenet.errors import DeployError
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library.build import build_untuned
 from tvm_shufflenet.library.link import linker_command
+from tvm_shufflenet.workflow import jobs as workflow
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from tvm import IRModule
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 
-from ..containers import plain
 from ..hardware.machine import Machine
+from ..support.containers import plain
 from . import rules
 
 # Shape and dtype of each tensor that an operator takes.

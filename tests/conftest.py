@@ -60,7 +60,7 @@ def coloured(request, monkeypatch) -> bool:
 @pytest.fixture(scope="module")
 def workers():
     """They load TVM, which takes longer than what they do in most tests."""
-    from tvm_shufflenet.tuning.workers import Workers
+    from tvm_shufflenet.tuning.measuring.workers import Workers
 
     made = Workers(2, 45.0)
     yield made
@@ -70,4 +70,4 @@ def workers():
 @pytest.fixture
 def kept_workers(workers, monkeypatch):
     """Searches use these, and start none of their own."""
-    monkeypatch.setattr("tvm_shufflenet.tuning.driver.start_workers", lambda *_: contextlib.nullcontext(workers))
+    monkeypatch.setattr("tvm_shufflenet.tuning.search.driver.start_workers", lambda *_: contextlib.nullcontext(workers))

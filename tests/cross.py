@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tvm_shufflenet import toolchain
+from tvm_shufflenet.support import toolchain
 
 # zig builds the C libraries of a target for each way of calling it: so these calls are like those that build the
 # device server and standalone libraries.

@@ -25,7 +25,7 @@ from tvm_shufflenet.library.alternate import (
     walked_backwards,
 )
 from tvm_shufflenet.library.lowering import PIPELINE
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.operators.convolution import Convolution
 from tvm_shufflenet.operators.depthwise import Depthwise
 from tvm_shufflenet.operators.pointwise import Pointwise

@@ -21,14 +21,14 @@ from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tvm_shufflenet import toolchain
-from tvm_shufflenet.cli import main
+from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.errors import PackageInvalid
-from tvm_shufflenet.library.archive import pack, safe_name
-from tvm_shufflenet.library.licences import FOLDER, WEIGHTS, licences_of, texts_for
-from tvm_shufflenet.library.linked import linked_by, without_folders
-from tvm_shufflenet.library.package import MANIFEST, REFERENCE, SCHEMA, Manifest, Package, Timing, write_package
-from tvm_shufflenet.library.sbom import SBOM
+from tvm_shufflenet.licences.linked import linked_by, without_folders
+from tvm_shufflenet.licences.sbom import SBOM
+from tvm_shufflenet.licences.texts import FOLDER, WEIGHTS, licences_of, texts_for
+from tvm_shufflenet.packages.archive import pack, safe_name
+from tvm_shufflenet.packages.package import MANIFEST, REFERENCE, SCHEMA, Manifest, Package, Timing, write_package
+from tvm_shufflenet.support import toolchain
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)  # the header of an arm64 library
 
@@ -274,7 +274,7 @@ def test_a_file_twice_or_one_that_nobody_named_is_refused(refused, archive):
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(refused, archive, monkeypatch):
-    monkeypatch.setattr("tvm_shufflenet.library.archive.LARGEST_BYTES", 100_000)
+    monkeypatch.setattr("tvm_shufflenet.packages.archive.LARGEST_BYTES", 100_000)
     assert "unpacks to more than" in refused(archive)
 
 

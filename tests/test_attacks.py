@@ -23,11 +23,11 @@ from test_server import TRIPLES, RunningServer, eventually, servers
 from tvm import rpc
 from tvm.rpc import base
 
-from tvm_shufflenet import toolchain
-from tvm_shufflenet.devices.emulated_device import EmulatedDevice
-from tvm_shufflenet.devices.native import build
+from tvm_shufflenet.devices.emulated import EmulatedDevice
 from tvm_shufflenet.devices.proof import KNOCK, OPEN
 from tvm_shufflenet.hardware.boards import find_board
+from tvm_shufflenet.server import build
+from tvm_shufflenet.support import toolchain
 
 HOST = build.HOST_ARCH
 SOURCE = Path(__file__).with_name("attacks.c")
@@ -293,7 +293,7 @@ def test_the_filter_says_the_same_on_both_machines(arch, tmp_path):
     qemu = [] if arch == HOST else [toolchain.find_qemu().path, "-L", toolchain.find_sysroot().path]
     if None in qemu:
         pytest.skip("needs an emulator of another machine")
-    command = zig_cc(f"{TRIPLES[arch]}.2.28", "-iquote", build.HERE)
+    command = zig_cc(f"{TRIPLES[arch]}.2.28", "-iquote", build.NATIVE)
     subprocess.run([*command, "-o", tmp_path / "dump", SOURCE.with_name("filter_dump.c")], check=True)
     lines = subprocess.run([*qemu, tmp_path / "dump"], capture_output=True, text=True, check=True).stdout.splitlines()
     filters = [[tuple(map(int, one.split())) for one in line.split(",")] for line in lines]

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from tvm_shufflenet import cli
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.models.exported_expressions import NotArithmetic, check_expression, check_guard
+from tvm_shufflenet.models.sources.exported_expressions import NotArithmetic, check_expression, check_guard
 
 MODEL, WEIGHTS = "models/model.json", "data/weights/model_weights_config.json"
 SAMPLE = "data/sample_inputs/model.pt"

@@ -19,8 +19,7 @@ from torch.nn import functional as F
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_shufflenet import cli, reproducer
-from tvm_shufflenet.containers import plain
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices.checking import checking_device
 from tvm_shufflenet.errors import BadInput, DeviceFailed, RecordMismatch
 from tvm_shufflenet.graph import pipeline
@@ -30,18 +29,21 @@ from tvm_shufflenet.graph.tasks import argument_shapes, operator_tasks
 from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import find_target, is_cpu
 from tvm_shufflenet.library.build import schedule_tuned
+from tvm_shufflenet.library.serial import json_trace_hash, record_of
 from tvm_shufflenet.operators.depthwise import Depthwise
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.admitted import NotAdmitted, check_straight, check_trace
-from tvm_shufflenet.toolchain import TVM_VERSION
-from tvm_shufflenet.tuning import trial, upkeep
-from tvm_shufflenet.tuning.driver import load_intrinsics
-from tvm_shufflenet.tuning.folder import RECORDS, WORKLOADS, RecordFolder
-from tvm_shufflenet.tuning.records import RecordStore, Trial, record_json, workload_hash
-from tvm_shufflenet.tuning.serial import json_trace_hash, record_of
-from tvm_shufflenet.tuning.shipped import BEST, Best, read_best, write_best
-from tvm_shufflenet.tuning.verification import reference
+from tvm_shufflenet.support.containers import plain
+from tvm_shufflenet.support.toolchain import TVM_VERSION
+from tvm_shufflenet.tuning.measuring import trial
+from tvm_shufflenet.tuning.records import upkeep
+from tvm_shufflenet.tuning.records.folder import RECORDS, WORKLOADS, RecordFolder
+from tvm_shufflenet.tuning.records.shipped import BEST, Best, read_best, write_best
+from tvm_shufflenet.tuning.records.store import RecordStore, Trial, record_json, workload_hash
+from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.verification import reproducer
+from tvm_shufflenet.verification.operators import reference
 
 LOGS = Path(__file__).parents[1] / "tuning_logs"
 TARGET = find_target("local")

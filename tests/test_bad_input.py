@@ -16,8 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tvm_shufflenet import cli, tracebacks
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.models import builder, find_model, names
+from tvm_shufflenet.support import tracebacks
 
 SMALL = "shufflenet_v1_g3_x0_25"
 FACTORIES = '''
@@ -390,7 +391,7 @@ class Two(nn.Module):
 
 
 def test_masks_may_be_infinite_and_unused_buffers_anything():
-    from tvm_shufflenet.graph.examine import examine
+    from tvm_shufflenet.models.sources.examine import examine
 
     class Masked(nn.Module):
         def __init__(self):
@@ -405,7 +406,7 @@ def test_masks_may_be_infinite_and_unused_buffers_anything():
 
 
 def test_statistics_of_the_input_are_no_training_mode():
-    from tvm_shufflenet.graph.examine import examine
+    from tvm_shufflenet.models.sources.examine import examine
 
     module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.InstanceNorm2d(4), nn.BatchNorm2d(4, track_running_stats=False))
     examine(torch.export.export(module.eval(), (torch.zeros(1, 3, 8, 8),)))

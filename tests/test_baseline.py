@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tvm_shufflenet import cli
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.errors import BadInput, Slower
 from tvm_shufflenet.report.baseline import Setting, Verdict, read_baseline, refuse_unlike
 

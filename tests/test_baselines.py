@@ -9,7 +9,7 @@ from torch import nn
 
 from tvm_shufflenet import models
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.models.baselines import BASELINES, BasicBlock, Bottleneck, Fire, Inception, InvertedResidual
+from tvm_shufflenet.models.zoo.baselines import BASELINES, BasicBlock, Bottleneck, Fire, Inception, InvertedResidual
 
 # num_params in the metadata of torchvision's checkpoints.
 TORCHVISION_PARAMETERS = {

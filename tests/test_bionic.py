@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from cross import zig_cc
 
-from tvm_shufflenet import toolchain
-from tvm_shufflenet.cli import main
-from tvm_shufflenet.devices.native import bionic, build
+from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.errors import LinkFailed, ToolMissing
 from tvm_shufflenet.library.link import elf_machine
+from tvm_shufflenet.server import bionic, build
+from tvm_shufflenet.support import toolchain
 
 pytestmark = pytest.mark.skipif(
     any(tool.path is None for tool in (toolchain.find_zig(), toolchain.find_cmake())), reason="missing: zig or cmake"

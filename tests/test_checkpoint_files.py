@@ -13,8 +13,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from tvm_shufflenet.errors import BadInput
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.models.checkpoints import load_weights, read_checkpoint
-from tvm_shufflenet.models.safetensors_files import DTYPES
+from tvm_shufflenet.models.checkpoints.load import load_weights, read_checkpoint
+from tvm_shufflenet.models.checkpoints.safetensors_files import DTYPES
 
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

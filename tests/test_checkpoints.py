@@ -10,8 +10,8 @@ from torch import nn
 from tvm_shufflenet import models
 from tvm_shufflenet.errors import BadInput
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.models.checkpoints import NAMINGS
-from tvm_shufflenet.models.shufflenet_v1 import ARITHMETICS, ShuffleNetV1
+from tvm_shufflenet.models.checkpoints.load import NAMINGS
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ARITHMETICS, ShuffleNetV1
 
 REPEATS = (4, 8, 4)
 IMAGE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(5))

@@ -20,11 +20,13 @@ import psutil
 import pytest
 from PIL import Image
 
-from tvm_shufflenet import cli, doctor, interrupts, toolchain
-from tvm_shufflenet.devices.emulated_device import EmulatedDevice
+from tvm_shufflenet.cli import main as cli
+from tvm_shufflenet.devices.emulated import EmulatedDevice
 from tvm_shufflenet.devices.local import LocalDevice
 from tvm_shufflenet.hardware.boards import BOARDS
 from tvm_shufflenet.hardware.targets import host_machine, targets
+from tvm_shufflenet.support import interrupts, toolchain
+from tvm_shufflenet.workflow import doctor
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -485,7 +487,7 @@ def _forge(package: Path, name: str) -> None:
     """Make the manifest agree with a changed file."""
     path = package / "manifest.json"
     manifest = json.loads(path.read_text())
-    from tvm_shufflenet.library.package import sha256
+    from tvm_shufflenet.packages.package import sha256
 
     manifest["hashes"][name] = sha256(package / name)
     path.write_text(json.dumps(manifest))

@@ -13,14 +13,16 @@ from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from tvm_shufflenet import models, toolchain
+from tvm_shufflenet import models
 from tvm_shufflenet.errors import UnknownName
-from tvm_shufflenet.graph import frontend, zoo_complexity
+from tvm_shufflenet.graph import frontend
 from tvm_shufflenet.graph.complexity import Complexity, count
-from tvm_shufflenet.models import ablation
-from tvm_shufflenet.models.papers import FIGURES
-from tvm_shufflenet.models.shufflenet_v1 import STAGE_CHANNELS, ShuffleUnit, bottleneck_channels
-from tvm_shufflenet.surroundings import Unusable
+from tvm_shufflenet.models.zoo import ablation
+from tvm_shufflenet.models.zoo.papers import FIGURES
+from tvm_shufflenet.models.zoo.shufflenet_v1 import STAGE_CHANNELS, ShuffleUnit, bottleneck_channels
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.support.surroundings import Unusable
+from tvm_shufflenet.workflow import zoo_complexity
 
 # The issue's own list, in millions.
 ISSUE = {

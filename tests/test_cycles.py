@@ -11,9 +11,8 @@ from random import Random
 import pytest
 from cross import zig_cc
 
-from tvm_shufflenet import toolchain
-from tvm_shufflenet.devices import disassembly
-from tvm_shufflenet.devices.counts import (
+from tvm_shufflenet.clock import disassembly
+from tvm_shufflenet.clock.counts import (
     BEYOND_L2,
     HIDDEN,
     STORE,
@@ -25,11 +24,12 @@ from tvm_shufflenet.devices.counts import (
     read_counts,
     read_trace,
 )
-from tvm_shufflenet.devices.cycles import LAUNCH_US, OVERLAP_LOST, CycleModel, Traffic, traffic_of
-from tvm_shufflenet.devices.instructions import IMMEDIATES, accesses_memory, alike, loads
-from tvm_shufflenet.devices.mca import Mca
+from tvm_shufflenet.clock.cycles import LAUNCH_US, OVERLAP_LOST, CycleModel, Traffic, traffic_of
+from tvm_shufflenet.clock.instructions import IMMEDIATES, accesses_memory, alike, loads
+from tvm_shufflenet.clock.mca import Mca
 from tvm_shufflenet.errors import DeviceFailed, ToolMissing, UnknownName
 from tvm_shufflenet.hardware.boards import BOARDS, find_board
+from tvm_shufflenet.support import toolchain
 
 TOOLS = [toolchain.find_qemu(), toolchain.find_llvm_mca(), toolchain.find_llvm_mc(), toolchain.find_zig()]
 MISSING = [tool.name for tool in TOOLS if tool.path is None]
@@ -162,7 +162,7 @@ def program(tmp_path_factory):
 
 def run(program, folder, options: str = "") -> dict[int, Counts]:
     """Counts of each of the program's regions, with the A72's caches: 32 KiB in 2 ways and 1 MiB in 16."""
-    from tvm_shufflenet.devices.native.plugin_build import plugin_library
+    from tvm_shufflenet.emulator.build import plugin_library
 
     folder.mkdir()
     plugin = f"{plugin_library()},out={folder},l1d=32768:2:64,l2=1048576:16:64,window=6{options}"
@@ -268,7 +268,7 @@ class TestPlugin:
         assert ended.value.returncode == 3
 
     def test_refuses_a_geometry_it_cannot_simulate(self, program, tmp_path):
-        from tvm_shufflenet.devices.native.plugin_build import plugin_library
+        from tvm_shufflenet.emulator.build import plugin_library
 
         plugin = f"{plugin_library()},out={tmp_path},l1d=30000:2:64,l2=1048576:16:64"
         done = subprocess.run([toolchain.find_qemu().path, "-plugin", plugin, program], capture_output=True, text=True)

@@ -10,17 +10,19 @@ import pytest
 from factories import FACTORY
 from test_records import MODELLED, TARGET, candidate, put, workload
 
-from tvm_shufflenet import choosing, toolchain, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.report.tables import speedups
-from tvm_shufflenet.tuning import upkeep
-from tvm_shufflenet.tuning.choices import CHOICES, Choice, network_hash
-from tvm_shufflenet.tuning.decision import NETWORKS, Timed, decide, near
-from tvm_shufflenet.tuning.journal import Setting, checksum
-from tvm_shufflenet.tuning.records import RecordStore, trace_hash, workload_hash
-from tvm_shufflenet.tuning.shipped import write_best
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.records import upkeep
+from tvm_shufflenet.tuning.records.choices import CHOICES, Choice, network_hash
+from tvm_shufflenet.tuning.records.journal import Setting, checksum
+from tvm_shufflenet.tuning.records.shipped import write_best
+from tvm_shufflenet.tuning.records.store import RecordStore, trace_hash, workload_hash
+from tvm_shufflenet.tuning.search.decision import NETWORKS, Timed, decide, near
+from tvm_shufflenet.workflow import choosing
+from tvm_shufflenet.workflow import jobs as workflow
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 SETTING = Setting(MODELLED, 1)

@@ -23,8 +23,7 @@ from test_archive import manifest
 from test_server import answers, servers
 from torch import nn
 
-from tvm_shufflenet import toolchain, workflow
-from tvm_shufflenet.cli import main
+from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.deploy import deployment
 from tvm_shufflenet.deploy.answer import checksum
 from tvm_shufflenet.deploy.deployment import Settings, deploy
@@ -32,12 +31,14 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.secret import VARIABLE
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, ToolMissing, WrongResult
 from tvm_shufflenet.hardware.targets import find_target, host_machine
-from tvm_shufflenet.library.package import MANIFEST, Package, write_package
-from tvm_shufflenet.library.sbom import SBOM
+from tvm_shufflenet.licences.sbom import SBOM
 from tvm_shufflenet.models import Model
+from tvm_shufflenet.packages.package import MANIFEST, Package, write_package
 from tvm_shufflenet.standalone.build import build_standalone
+from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.transport import adb, find_remote
-from tvm_shufflenet.tuning.records import RecordStore
+from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.workflow import jobs as workflow
 
 HERE = Path(__file__).parent
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")

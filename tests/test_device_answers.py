@@ -19,7 +19,7 @@ from tvm_shufflenet.deploy.answer import checksum, read_report
 from tvm_shufflenet.deploy.deployment import Settings, deploy
 from tvm_shufflenet.devices import handshake
 from tvm_shufflenet.errors import BadInput, DeployError, DeviceFailed, PackageInvalid, WrongResult
-from tvm_shufflenet.library.package import Package, write_package
+from tvm_shufflenet.packages.package import Package, write_package
 from tvm_shufflenet.transport import adb_client
 from tvm_shufflenet.transport.remote import Completed, ConnectionLost, Remote, number, run_program
 

@@ -8,11 +8,11 @@ import subprocess
 
 import pytest
 
-from tvm_shufflenet import toolchain
-from tvm_shufflenet.devices import disassembly
-from tvm_shufflenet.devices.disassembly import QUICK_FORMS, quick, texts_of
-from tvm_shufflenet.devices.mca import Mca
+from tvm_shufflenet.clock import disassembly
+from tvm_shufflenet.clock.disassembly import QUICK_FORMS, quick, texts_of
+from tvm_shufflenet.clock.mca import Mca
 from tvm_shufflenet.hardware.cores import CORTEX_A72
+from tvm_shufflenet.support import toolchain
 
 LLVM_MC = toolchain.find_llvm_mc().path
 VERSION = Mca(CORTEX_A72).version

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tvm_shufflenet import cli, toolchain
+from tvm_shufflenet.cli import main as cli
+from tvm_shufflenet.support import toolchain
 
 ROOT = Path(__file__).parents[1]
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]

@@ -18,18 +18,19 @@ import psutil
 import pytest
 from cross import zig_cc
 
-from tvm_shufflenet import cli, toolchain
+from tvm_shufflenet.cli import main as cli
+from tvm_shufflenet.clock.counts import read_counts
+from tvm_shufflenet.clock.cycles import Cost
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Endpoint
-from tvm_shufflenet.devices.counts import read_counts
-from tvm_shufflenet.devices.cycles import Cost
-from tvm_shufflenet.devices.emulated import EmulatedCore
-from tvm_shufflenet.devices.emulated_device import EmulatedDevice
-from tvm_shufflenet.devices.emulator import LAST_COUNTS, CostService
-from tvm_shufflenet.devices.native.plugin_build import plugin_library
+from tvm_shufflenet.devices.emulated import EmulatedDevice
+from tvm_shufflenet.emulator.build import plugin_library
+from tvm_shufflenet.emulator.core import EmulatedCore
+from tvm_shufflenet.emulator.process import LAST_COUNTS, CostService
 from tvm_shufflenet.errors import DeviceFailed, LinkFailed, ToolMissing, UnknownName
 from tvm_shufflenet.hardware.boards import BOARDS, find_board
 from tvm_shufflenet.hardware.targets import find_target
+from tvm_shufflenet.support import toolchain
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -379,7 +380,7 @@ class TestLife:
         assert done.communicate()[0].strip() == "[]"
 
     def test_as_a_command(self):
-        command = [sys.executable, "-m", "tvm_shufflenet.devices.emulator", "--core", "cortex-a76"]
+        command = [sys.executable, "-m", "tvm_shufflenet.emulator.process", "--core", "cortex-a76"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         ready = json.loads(process.stdout.readline())
         assert (ready["host"], ready["core"], ready["pid"]) == ("127.0.0.1", "cortex-a76", process.pid)
@@ -425,7 +426,7 @@ class TestFailure:
 
     def test_a_qemu_that_never_answers(self, monkeypatch, tmp_path):
         monkeypatch.setenv("TVM_SHUFFLENET_QEMU", _qemu(tmp_path, "exec sleep 60"))
-        monkeypatch.setattr("tvm_shufflenet.devices.emulated.START_LIMIT_S", 1.0)
+        monkeypatch.setattr("tvm_shufflenet.emulator.core.START_LIMIT_S", 1.0)
         with pytest.raises(DeviceFailed, match="did not come up within 1 s"):
             EmulatedCore().start()
 

@@ -16,7 +16,7 @@ from scripts import BENCHMARKS, load
 from test_tune import MISSING, Command, journal, tune_command
 
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.tuning.records import RecordStore
+from tvm_shufflenet.tuning.records.store import RecordStore
 
 fault_campaign = load("fault_campaign")
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")

@@ -18,9 +18,13 @@ import pytest
 import zstandard
 from test_archive import members, written
 
-from tvm_shufflenet.cli import main
+from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid
-from tvm_shufflenet.files import (
+from tvm_shufflenet.packages.inputs import read_input, write_array
+from tvm_shufflenet.packages.labels import read_labels
+from tvm_shufflenet.packages.package import MANIFEST, REFERENCE, Package, Timing
+from tvm_shufflenet.report.baseline import read_baseline
+from tvm_shufflenet.support.files import (
     JSON_DEPTH,
     YOUNG_S,
     Malformed,
@@ -34,16 +38,12 @@ from tvm_shufflenet.files import (
     sha256_of,
     write_output,
 )
-from tvm_shufflenet.inputs import read_input, write_array
-from tvm_shufflenet.labels import read_labels
-from tvm_shufflenet.library.package import MANIFEST, REFERENCE, Package, Timing
-from tvm_shufflenet.report.baseline import read_baseline
-from tvm_shufflenet.reproducer import read_finding, replay
-from tvm_shufflenet.text import clean
-from tvm_shufflenet.tuning.folder import JOURNAL, RECORDS, WORKLOADS, RecordFolder
-from tvm_shufflenet.tuning.journal import Damaged, parse
-from tvm_shufflenet.tuning.lines import LOCK, append_line, replace_lines
-from tvm_shufflenet.tuning.shipped import BEST
+from tvm_shufflenet.support.text import clean
+from tvm_shufflenet.tuning.records.folder import JOURNAL, RECORDS, WORKLOADS, RecordFolder
+from tvm_shufflenet.tuning.records.journal import Damaged, parse
+from tvm_shufflenet.tuning.records.lines import LOCK, append_line, replace_lines
+from tvm_shufflenet.tuning.records.shipped import BEST
+from tvm_shufflenet.verification.reproducer import read_finding, replay
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -102,7 +102,7 @@ def test_a_hash_takes_no_memory(tmp_path):
     with open(tmp_path / "file", "wb") as file:
         file.truncate(200 << 20)
     script = (
-        "import resource, sys; from tvm_shufflenet.files import sha256_of\n"
+        "import resource, sys; from tvm_shufflenet.support.files import sha256_of\n"
         "pages = int(open('/proc/self/statm').read().split()[0])\n"
         "resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + (50 << 20),) * 2); print(sha256_of(sys.argv[1]))"
     )
@@ -401,7 +401,7 @@ def test_headers_cannot_be_chained_for_ever(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.REGTYPE])
 def test_entries_count(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr("tvm_shufflenet.library.archive.MOST_HEADERS", 1000)
+    monkeypatch.setattr("tvm_shufflenet.packages.archive.MOST_HEADERS", 1000)
     path = tmp_path / "many.tar.zst"
     path.write_bytes(tar_of(*(header(f"f{number}", kind, 0) for number in range(1100))))
     with pytest.raises(PackageInvalid, match="more than 1000 headers"):
@@ -419,7 +419,7 @@ def test_sparse_files_are_refused_before_their_headers_are_read(tmp_path):
 
 
 def test_headers_count_towards_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr("tvm_shufflenet.library.archive.LARGEST_BYTES", 1 << 20)
+    monkeypatch.setattr("tvm_shufflenet.packages.archive.LARGEST_BYTES", 1 << 20)
     path = tmp_path / "headers.tar.zst"
     path.write_bytes(tar_of((header("g", tarfile.XGLTYPE, 60_000) + bytes(60_416)) * 30))
     with pytest.raises(PackageInvalid, match="unpacks to more than"):
@@ -438,7 +438,7 @@ def test_an_archive_that_changes_meanwhile_is_not_unpacked(tmp_path, monkeypatch
     library = tmp_path / "built.so"
     library.write_bytes(ELF + bytes(1000))
     path = written(tmp_path / "tiny.tar.zst", library).path
-    from tvm_shufflenet.library import package as reading
+    from tvm_shufflenet.packages import package as reading
 
     def swapped(archive, wanted):
         found = survey(archive, wanted)

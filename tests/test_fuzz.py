@@ -17,9 +17,9 @@ from scripts import load
 from test_server import RunningServer, eventually
 from tvm import rpc
 
-from tvm_shufflenet.devices.native.build import HOST_ARCH
 from tvm_shufflenet.devices.operands import Operands
 from tvm_shufflenet.errors import ToolMissing
+from tvm_shufflenet.server.build import HOST_ARCH
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 10

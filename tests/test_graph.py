@@ -14,10 +14,10 @@ from tvm.script import relax as R
 
 from tvm_shufflenet.errors import ImportFailed
 from tvm_shufflenet.graph import frontend, pipeline
-from tvm_shufflenet.graph.fuse_operators import FuseOperators
+from tvm_shufflenet.graph.passes.fuse_operators import FuseOperators
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.models import find_model, randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import channel_shuffle
+from tvm_shufflenet.models.zoo.shufflenet_v1 import channel_shuffle
 
 TOLERANCE = 1e-5
 CONVOLUTION, OTHERS = "relax.nn.conv2d", ("relax.nn.relu", "relax.permute_dims", "relax.reshape", "relax.add")

@@ -16,7 +16,6 @@ from test_tune import FACTORY, SHAPE, Sabotaged, Tuner, free_port, journal, oper
 from tvm import rpc
 from tvm.rpc.tracker import Tracker
 
-from tvm_shufflenet import workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Endpoint
 from tvm_shufflenet.devices.local import LocalDevice
@@ -24,13 +23,14 @@ from tvm_shufflenet.errors import DeviceFailed, NothingMeasured
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import spread
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.reproducer import read_finding
-from tvm_shufflenet.tuning import health, measurer
-from tvm_shufflenet.tuning.health import Drift, Quarantine, probe
-from tvm_shufflenet.tuning.measurer import Measurer
-from tvm_shufflenet.tuning.records import RecordStore
-from tvm_shufflenet.tuning.trial import Cause, Outcome, _cause, _plausible
-from tvm_shufflenet.tuning.verification import reference
+from tvm_shufflenet.tuning.measuring import health, measurer
+from tvm_shufflenet.tuning.measuring.health import Drift, Quarantine, probe
+from tvm_shufflenet.tuning.measuring.measurer import Measurer
+from tvm_shufflenet.tuning.measuring.trial import Cause, Outcome, _cause, _plausible
+from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.verification.operators import reference
+from tvm_shufflenet.verification.reproducer import read_finding
+from tvm_shufflenet.workflow import jobs as workflow
 
 LOCAL = find_target("local")
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from tvm_shufflenet.errors import BadInput
-from tvm_shufflenet.inputs import DEVIATION, MEAN, read_input, write_array
+from tvm_shufflenet.packages.inputs import DEVIATION, MEAN, read_input, write_array
 
 SHAPE = (1, 3, 32, 32)
 COLOUR = (200, 100, 30)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from tvm_shufflenet.errors import BadInput
-from tvm_shufflenet.labels import read_labels
+from tvm_shufflenet.packages.labels import read_labels
 from tvm_shufflenet.report.tables import print_classes
 
 NAMES = ["tench", "goldfish [red]", "white shark, man-eater"]

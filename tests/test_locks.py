@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tvm_shufflenet import locks, toolchain
-from tvm_shufflenet.devices.native import build
+from tvm_shufflenet import locks
 from tvm_shufflenet.errors import ToolMissing
 from tvm_shufflenet.peers import sysroot
 from tvm_shufflenet.peers.catalogue import PEERS
 from tvm_shufflenet.peers.environments import PINS
+from tvm_shufflenet.server import build
+from tvm_shufflenet.support import toolchain
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import threading
 import psutil
 import pytest
 
-from tvm_shufflenet import toolchain
-from tvm_shufflenet.devices import mca
-from tvm_shufflenet.devices.mca import Mca
+from tvm_shufflenet.clock import mca
+from tvm_shufflenet.clock.mca import Mca
 from tvm_shufflenet.errors import DeviceFailed, LinkFailed
 from tvm_shufflenet.hardware.cores import CORTEX_A72
+from tvm_shufflenet.support import toolchain
 
 LOOP = ["fmla\tv0.4s, v1.4s, v2.4s", "add\tx0, x0, #16", "b.ne\t#-8"] * 20
 SEQUENCES = [LOOP, ["nop"], LOOP[:7]]

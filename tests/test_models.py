@@ -15,7 +15,7 @@ from tvm_shufflenet import models
 from tvm_shufflenet.errors import BadInput, ImportFailed, UnknownName
 from tvm_shufflenet.graph import frontend
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleNetV1, ShuffleUnit, channel_shuffle
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleNetV1, ShuffleUnit, channel_shuffle
 
 # Table 1 of the paper, written down once more.
 TABLE_1 = {1: (144, 288, 576), 2: (200, 400, 800), 3: (240, 480, 960), 4: (272, 544, 1088), 8: (384, 768, 1536)}

@@ -19,8 +19,7 @@ from test_records import put
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_shufflenet import models, toolchain, workflow
-from tvm_shufflenet.containers import plain
+from tvm_shufflenet import models
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import argument_shapes, operator_tasks
 from tvm_shufflenet.hardware.machine import Machine, machine_for
@@ -32,9 +31,12 @@ from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.nearest import NEAR, Neighbour, distance, near_trace, outline
-from tvm_shufflenet.tuning.driver import load_intrinsics
-from tvm_shufflenet.tuning.records import RecordStore, workload_hash
-from tvm_shufflenet.tuning.shipped import BEST, write_best
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.support.containers import plain
+from tvm_shufflenet.tuning.records.shipped import BEST, write_best
+from tvm_shufflenet.tuning.records.store import RecordStore, workload_hash
+from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.workflow import jobs as workflow
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 A72 = machine_for(find_target("cortex-a72"))

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from tvm_shufflenet import workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import BadInput, ImportFailed
@@ -24,9 +23,11 @@ from tvm_shufflenet.graph import pipeline
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build, build_untuned, schedule_tuned
 from tvm_shufflenet.library.link import linker_command
-from tvm_shufflenet.models import Model, find_model, randomise_batch_norms, shufflenet_v1, shufflenet_v2
-from tvm_shufflenet.models.onnx_files import fold_shapes
-from tvm_shufflenet.tuning.records import RecordStore
+from tvm_shufflenet.models import Model, find_model, randomise_batch_norms
+from tvm_shufflenet.models.sources.onnx_files import fold_shapes
+from tvm_shufflenet.models.zoo import shufflenet_v1, shufflenet_v2
+from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.workflow import jobs as workflow
 
 LOCAL = find_target("local")
 SHAPE = (1, 3, 32, 32)

@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tvm_shufflenet.errors import BadInput, ImportFailed
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.models.onnx_engines import EVALUATOR, engine_for
-from tvm_shufflenet.models.onnx_forms import refuse_misread
+from tvm_shufflenet.models.sources.onnx_engines import EVALUATOR, engine_for
+from tvm_shufflenet.models.sources.onnx_forms import refuse_misread
 
 RANDOM = np.random.default_rng(0)
 SHAPE = (2, 6, 13, 10)

@@ -10,20 +10,21 @@ from hypothesis import strategies as st
 from kernels import module
 from torch import nn
 
-from tvm_shufflenet import models, workflow
+from tvm_shufflenet import models
 from tvm_shufflenet.graph.layers import fingerprint, layer_names, rows
 from tvm_shufflenet.graph.tasks import argument_shapes
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import schedule_tuned, schedule_untuned
-from tvm_shufflenet.library.operator_text import entry_text, layers_text, shape_text
 from tvm_shufflenet.models import randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.operators.convolution import Convolution
 from tvm_shufflenet.operators.dense import Dense
 from tvm_shufflenet.operators.depthwise import Depthwise
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.operators.pooling import Pooling
-from tvm_shufflenet.tuning.records import RecordStore
+from tvm_shufflenet.packages.operator_text import entry_text, layers_text, shape_text
+from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.workflow import jobs as workflow
 
 LOCAL = find_target("local")
 

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tvm_shufflenet.devices.overlaps import overlaid
+from tvm_shufflenet.clock.overlaps import overlaid
 
 ITEMS = st.sampled_from(["a", "bb", "ccc", ""])
 

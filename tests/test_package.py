@@ -20,16 +20,18 @@ import tvm
 from torch import nn
 from tvm import relax
 
-from tvm_shufflenet import toolchain, workflow
-from tvm_shufflenet.cli import main
+from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.hardware.targets import compiled_for, features_of, find_target, host_machine
 from tvm_shufflenet.library import link as linking
-from tvm_shufflenet.library import package as packages
-from tvm_shufflenet.library.licences import FOLDER
 from tvm_shufflenet.library.link import CC_VARIABLE, elf_machine, link, linker_command, trial_command
-from tvm_shufflenet.library.package import (
+from tvm_shufflenet.licences.sbom import SBOM
+from tvm_shufflenet.licences.texts import FOLDER
+from tvm_shufflenet.models import Model, randomise_batch_norms
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.packages import package as packages
+from tvm_shufflenet.packages.package import (
     ANSWERS,
     MANIFEST,
     REFERENCE,
@@ -39,10 +41,9 @@ from tvm_shufflenet.library.package import (
     reference_input,
     write_package,
 )
-from tvm_shufflenet.library.sbom import SBOM
-from tvm_shufflenet.models import Model, randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
-from tvm_shufflenet.tuning.records import RecordStore
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.workflow import jobs as workflow
 
 SHAPE = (1, 6, 8, 8)
 OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scripts import load
 
-from tvm_shufflenet import cli
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import DeviceFailed, PeerFailed, ToolMissing, UnknownName, WrongResult
 from tvm_shufflenet.latency import Latency
@@ -223,9 +223,9 @@ def fake_peer(folder, name: str, run: str = "sum(range(10000))", output: str = "
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
     """The smallest network of the zoo at 32x32, our libraries of it, and their target."""
-    from tvm_shufflenet import workflow
     from tvm_shufflenet.hardware.targets import find_target
     from tvm_shufflenet.models import find_model
+    from tvm_shufflenet.workflow import jobs as workflow
 
     imported = workflow.import_model(find_model("shufflenet_v1_g3_x0_25", input_shape=(1, 3, 32, 32)))
     target = find_target("local")
@@ -348,7 +348,7 @@ class TestHandover:
 
     def test_an_onnx_file_is_handed_over_as_it_is(self, tmp_path):
         onnx = pytest.importorskip("onnx")
-        from tvm_shufflenet.models.onnx_files import OnnxModel
+        from tvm_shufflenet.models.sources.onnx_files import OnnxModel
 
         proto = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
         data = np.zeros((1, 1), "float32")

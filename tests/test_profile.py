@@ -15,12 +15,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from tvm_shufflenet import toolchain, workflow
+from tvm_shufflenet.clock.counts import BEYOND_L2, Arrival, Block, Counts, Share
+from tvm_shufflenet.clock.cycles import LAUNCH_US, Cost, CycleModel
+from tvm_shufflenet.clock.instructions import is_fp32_multiply_add
 from tvm_shufflenet.devices import find_device
-from tvm_shufflenet.devices.attribution import Attributed, attribute, load_address
-from tvm_shufflenet.devices.counts import BEYOND_L2, Arrival, Block, Counts, Share
-from tvm_shufflenet.devices.cycles import LAUNCH_US, Cost, CycleModel
-from tvm_shufflenet.devices.instructions import is_fp32_multiply_add
 from tvm_shufflenet.devices.kernels import EMBEDDED, without_network
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, UnknownName, WrongResult
 from tvm_shufflenet.graph import pipeline
@@ -29,14 +27,17 @@ from tvm_shufflenet.graph.tasks import operator_tasks
 from tvm_shufflenet.hardware.boards import find_board
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
-from tvm_shufflenet.library.package import MANIFEST, Argument, OperatorEntry, Package
 from tvm_shufflenet.library.symbols import LibraryCode, read_code
 from tvm_shufflenet.models import Model, randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.packages.package import MANIFEST, Argument, OperatorEntry, Package
+from tvm_shufflenet.profiling.attribution import Attributed, attribute, load_address
 from tvm_shufflenet.profiling.counted import Counted, assembly
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
 from tvm_shufflenet.report.profile import print_profile
-from tvm_shufflenet.tuning.records import RecordStore
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.workflow import jobs as workflow
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 from scripts import load
 
-from tvm_shufflenet import toolchain
+from tvm_shufflenet.support import toolchain
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 

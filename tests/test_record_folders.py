@@ -23,16 +23,17 @@ from test_records import MODELLED, TARGET, all_us, best_us, candidate, complaint
 from tvm import te
 from tvm.s_tir import meta_schedule as ms
 
-from tvm_shufflenet import cli, interrupts
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.errors import BadInput, RecordMismatch
-from tvm_shufflenet.toolchain import TVM_VERSION
-from tvm_shufflenet.tuning import journal, lines, upkeep
-from tvm_shufflenet.tuning.folder import JOURNAL, RECORDS, WORKLOADS, RecordFolder
-from tvm_shufflenet.tuning.journal import Damaged, Trial, checksum, decode, encode
-from tvm_shufflenet.tuning.records import RecordStore, trace_hash, workload_hash
-from tvm_shufflenet.tuning.serial import json_trace_hash, record_json
-from tvm_shufflenet.tuning.shipped import BEST, write_best
-from tvm_shufflenet.tuning.trial import Cause
+from tvm_shufflenet.library.serial import json_trace_hash, record_json
+from tvm_shufflenet.support import interrupts
+from tvm_shufflenet.support.toolchain import TVM_VERSION
+from tvm_shufflenet.tuning.measuring.trial import Cause
+from tvm_shufflenet.tuning.records import journal, lines, upkeep
+from tvm_shufflenet.tuning.records.folder import JOURNAL, RECORDS, WORKLOADS, RecordFolder
+from tvm_shufflenet.tuning.records.journal import Damaged, Trial, checksum, decode, encode
+from tvm_shufflenet.tuning.records.shipped import BEST, write_best
+from tvm_shufflenet.tuning.records.store import RecordStore, trace_hash, workload_hash
 
 TESTS = Path(__file__).parent
 FILES = (WORKLOADS, RECORDS, JOURNAL)

@@ -14,10 +14,18 @@ from tvm_shufflenet.hardware.machine import unknown
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.tuning import lines
-from tvm_shufflenet.tuning.records import JOURNAL, RECORDS, WORKLOADS, RecordStore, Trial, trace_hash, workload_hash
-from tvm_shufflenet.tuning.trial import Cause
-from tvm_shufflenet.workflow import records_folders
+from tvm_shufflenet.tuning.measuring.trial import Cause
+from tvm_shufflenet.tuning.records import lines
+from tvm_shufflenet.tuning.records.store import (
+    JOURNAL,
+    RECORDS,
+    WORKLOADS,
+    RecordStore,
+    Trial,
+    trace_hash,
+    workload_hash,
+)
+from tvm_shufflenet.workflow.jobs import records_folders
 
 MODELLED = "emulated:cortex-a72"
 TARGET = find_target("arm64").tvm()

@@ -24,23 +24,25 @@ from hypothesis import strategies as st
 from PIL import Image
 from test_reproduce import table8
 
-from tvm_shufflenet import cli, toolchain, workflow
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import BadInput, PeerFailed
 from tvm_shufflenet.hardware.boards import find_board
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
-from tvm_shufflenet.library.package import Argument, Manifest, OperatorEntry
 from tvm_shufflenet.models import find_model
+from tvm_shufflenet.packages.package import Argument, Manifest, OperatorEntry
 from tvm_shufflenet.peers.results import OURS, UNTUNED, Contest, Entry
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
 from tvm_shufflenet.profiling.roofline import limit_us, modelled_board, roofline, roofs_of, tensor_bytes
 from tvm_shufflenet.report import plots, sections
 from tvm_shufflenet.report.comparison_page import Commands, comparison_page
 from tvm_shufflenet.report.reproduction_page import reproduction_page
-from tvm_shufflenet.tuning.curve import Curve
-from tvm_shufflenet.tuning.journal import Trial
-from tvm_shufflenet.workflow import Comparison
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.records.journal import Trial
+from tvm_shufflenet.tuning.search.curve import Curve
+from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.jobs import Comparison
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 LOCAL = {"name": "local", "kind": "measured", "model_error_percent": None}
@@ -290,7 +292,7 @@ def report(tmp_path_factory) -> Path:
         pytest.skip(f"missing: {', '.join(MISSING)}")
     folder = tmp_path_factory.mktemp("report")
     (folder / "unit.py").write_text(
-        "from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit\n"
+        "from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit\n"
         "def unit():\n    return ShuffleUnit(48, 48, 3, 1, 3)\n"
     )
     spec, target = f"{folder}/unit.py:unit", find_target("cortex-a72")

@@ -15,7 +15,7 @@ import pytest
 import torch
 from scripts import load
 
-from tvm_shufflenet import cli, workflow
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import BadInput, UnknownName
 from tvm_shufflenet.experiments.catalogue import EXPERIMENTS, Case, Experiment, find_experiment, without_shuffle, zoo
@@ -24,11 +24,12 @@ from tvm_shufflenet.experiments.results import Results, Row
 from tvm_shufflenet.experiments.run import run
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
-from tvm_shufflenet.library.package import Manifest, OperatorEntry
 from tvm_shufflenet.models import Model, names
+from tvm_shufflenet.packages.package import Manifest, OperatorEntry
 from tvm_shufflenet.report.reproduction import print_reproduction
 from tvm_shufflenet.report.reproduction_page import reproduction_page
-from tvm_shufflenet.tuning.records import JOURNAL
+from tvm_shufflenet.tuning.records.store import JOURNAL
+from tvm_shufflenet.workflow import jobs as workflow
 
 A72 = {"name": "emulated:cortex-a72", "kind": "modelled", "model_error_percent": 4.7}
 SMALL = (32, 32)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tvm_shufflenet.devices.counts import Arrival, Block, Counts
-from tvm_shufflenet.devices.sampling import LONGEST, Sample, samples_of, step_at, steps_of
+from tvm_shufflenet.clock.counts import Arrival, Block, Counts
+from tvm_shufflenet.clock.sampling import LONGEST, Sample, samples_of, step_at, steps_of
 
 HISTORY, EDGES, SETTLED = 64, 6, 100
 

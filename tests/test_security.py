@@ -28,12 +28,13 @@ from tvm import rpc
 from tvm.rpc import base
 from tvm.rpc.tracker import Tracker
 
-from tvm_shufflenet import cli, toolchain
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device, handshake, proof, secret
 from tvm_shufflenet.devices.base import Device, Endpoint
-from tvm_shufflenet.devices.native import build
 from tvm_shufflenet.errors import BadInput, DeviceFailed
 from tvm_shufflenet.hardware.targets import find_target, host_machine
+from tvm_shufflenet.server import build
+from tvm_shufflenet.support import toolchain
 
 HOST = build.HOST_ARCH
 SECRET = "correct horse battery staple"
@@ -115,7 +116,7 @@ def hello(key: str) -> bytes:
 
 
 class Client:
-    """The proof as devices/native/gate.h has it, each message apart: what an attacker may send, too."""
+    """The proof as server/native/gate.h has it, each message apart: what an attacker may send, too."""
 
     def __init__(self, port: int, text: str = SECRET, host: str = "127.0.0.1"):
         self.to, self._text, self._connections = (host, port), text, []

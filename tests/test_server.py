@@ -29,10 +29,10 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
 
-from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices.base import Device
-from tvm_shufflenet.devices.native import build
 from tvm_shufflenet.errors import BadInput, DeviceFailed, LinkFailed, ToolMissing
+from tvm_shufflenet.server import build
+from tvm_shufflenet.support import toolchain
 
 ARCHES = sorted({build.HOST_ARCH, "aarch64"})
 OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}
@@ -712,6 +712,6 @@ def test_download_that_fails_says_what_to_do(tmp_path, monkeypatch):
 
 
 def test_nothing_heavy_is_imported():
-    code = "import sys, tvm_shufflenet.devices.native.build; print({'tvm', 'numpy', 'torch'} & set(sys.modules))"
+    code = "import sys, tvm_shufflenet.server.build; print({'tvm', 'numpy', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "set()", done.stderr

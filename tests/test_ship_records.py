@@ -8,11 +8,12 @@ import sys
 import pytest
 from scripts import load
 
-from tvm_shufflenet import models, toolchain
+from tvm_shufflenet import models
 from tvm_shufflenet.errors import BadInput
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.tuning.records import JOURNAL, RecordStore
-from tvm_shufflenet.tuning.shipped import BEST
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.records.shipped import BEST
+from tvm_shufflenet.tuning.records.store import JOURNAL, RecordStore
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 A72 = find_target("cortex-a72")

@@ -11,12 +11,12 @@ from test_records import MODELLED, TARGET, all_us, candidate, put, workload
 from tvm_shufflenet.errors import RecordMismatch
 from tvm_shufflenet.graph.tasks import OperatorTask
 from tvm_shufflenet.hardware.targets import find_target, targets
-from tvm_shufflenet.tuning import records
-from tvm_shufflenet.tuning.curve import Curve, curves
-from tvm_shufflenet.tuning.journal import Setting
-from tvm_shufflenet.tuning.records import RecordStore, trace_hash, workload_hash
-from tvm_shufflenet.tuning.shipped import BEST, Best, write_best
-from tvm_shufflenet.workflow import open_records
+from tvm_shufflenet.tuning.records import store as records
+from tvm_shufflenet.tuning.records.journal import Setting
+from tvm_shufflenet.tuning.records.shipped import BEST, Best, write_best
+from tvm_shufflenet.tuning.records.store import RecordStore, trace_hash, workload_hash
+from tvm_shufflenet.tuning.search.curve import Curve, curves
+from tvm_shufflenet.workflow.jobs import open_records
 
 A72, A76 = (find_target(name).tvm() for name in ("cortex-a72", "cortex-a76"))
 
@@ -193,7 +193,7 @@ def test_every_target_is_lent_records_of_an_equal_machine():
 
 @pytest.mark.parametrize("folder", ["with tuning_logs", "without"])
 def test_a_command_finds_those_that_serve_its_target(shipped, tmp_path, monkeypatch, folder):
-    from tvm_shufflenet import workflow
+    from tvm_shufflenet.workflow import jobs as workflow
 
     monkeypatch.setattr(workflow.resources, "files", lambda _: tmp_path / "installed")
     (tmp_path / "installed").mkdir()

@@ -18,16 +18,16 @@ from torch import nn
 from tvm import relax, tirx
 from tvm.relax.frontend.torch import from_exported_program
 
-from tvm_shufflenet import workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.graph import frontend, pipeline
-from tvm_shufflenet.graph.canonicalize_shuffles import CanonicalizeShuffles
+from tvm_shufflenet.graph.passes.canonicalize_shuffles import CanonicalizeShuffles
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build, schedule_tuned
 from tvm_shufflenet.library.link import linker_command
 from tvm_shufflenet.models import Model, randomise_batch_norms
-from tvm_shufflenet.tuning.records import RecordStore
+from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.workflow import jobs as workflow
 
 LOCAL = find_target("local")
 

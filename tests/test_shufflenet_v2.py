@@ -8,7 +8,7 @@ from networks import check_import
 
 from tvm_shufflenet import models
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.models.shufflenet_v2 import ShuffleNetV2, ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v2 import ShuffleNetV2, ShuffleUnit
 
 # Table 5 of the paper, written down once more: stages 2, 3, 4 and conv5.
 TABLE_5 = {

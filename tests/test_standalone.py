@@ -31,27 +31,28 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
 
-from tvm_shufflenet import toolchain, workflow
-from tvm_shufflenet.cli import main
-from tvm_shufflenet.devices.disassembly import disassembled
-from tvm_shufflenet.devices.emulated_device import EmulatedDevice
+from tvm_shufflenet.cli.main import main
+from tvm_shufflenet.clock.disassembly import disassembled
+from tvm_shufflenet.devices.emulated import EmulatedDevice
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import ImportFailed, LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.graph import frontend
 from tvm_shufflenet.hardware.boards import BOARDS
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.library.package import Package
 from tvm_shufflenet.library.symbols import undefined_symbols
 from tvm_shufflenet.models import Model, randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
-from tvm_shufflenet.models.shufflenet_v2 import ShuffleUnit as ShuffleUnitV2
-from tvm_shufflenet.probes import PROBES, REFERENCE, probe
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v2 import ShuffleUnit as ShuffleUnitV2
+from tvm_shufflenet.packages.package import Package
 from tvm_shufflenet.standalone import build as building
 from tvm_shufflenet.standalone import source
 from tvm_shufflenet.standalone.arena import Range, aligned, place
 from tvm_shufflenet.standalone.kernels import compile_kernels
 from tvm_shufflenet.standalone.program import plan
-from tvm_shufflenet.tuning.records import RecordStore
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.verification.probes import PROBES, REFERENCE, probe
+from tvm_shufflenet.workflow import jobs as workflow
 
 SHAPE = (1, 6, 16, 16)
 HOST = find_target("local")

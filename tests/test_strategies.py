@@ -8,7 +8,7 @@ import sys
 import pytest
 from scripts import load
 
-from tvm_shufflenet import toolchain
+from tvm_shufflenet.support import toolchain
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 FACTORY = """

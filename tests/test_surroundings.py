@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from tvm_shufflenet import doctor, run_folder, surroundings, toolchain
-from tvm_shufflenet.cleaning import remnants, remove
-from tvm_shufflenet.cli import main
-from tvm_shufflenet.devices.native.cached_build import cached_build
+from tvm_shufflenet.cli.last_words import last_words
+from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.errors import BadInput, LinkFailed, lines_of
-from tvm_shufflenet.last_words import last_words
-from tvm_shufflenet.surroundings import Unusable, explain
+from tvm_shufflenet.support import run_folder, surroundings, toolchain
+from tvm_shufflenet.support.cached_build import cached_build
+from tvm_shufflenet.support.surroundings import Unusable, explain
+from tvm_shufflenet.workflow import doctor
+from tvm_shufflenet.workflow.cleaning import remnants, remove
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
 NET = "from torch import nn\n\n\ndef netz():\n    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())\n"
@@ -331,7 +332,7 @@ class TestSignsOfLife:
                 told.append(text)
 
         monkeypatch.setenv("TVM_SHUFFLENET_CACHE", str(tmp_path))
-        monkeypatch.setattr("tvm_shufflenet.activity.watcher", Watcher())
+        monkeypatch.setattr("tvm_shufflenet.support.activity.watcher", Watcher())
         for _ in range(2):
             cached_build("thing.so", ["key"], lambda path: path.write_text("built"))
         assert told.count("making thing for the cache (once)") == 1

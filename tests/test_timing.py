@@ -8,12 +8,12 @@ import tvm
 from kernels import MACHINES, module
 from scripts import load
 
-from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import largest_error
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
+from tvm_shufflenet.support import toolchain
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 

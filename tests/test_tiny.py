@@ -7,7 +7,6 @@ import pytest
 import torch
 import tvm
 
-from tvm_shufflenet import toolchain, workflow
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.hardware.machine import machine_for
@@ -15,10 +14,12 @@ from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build, build_untuned, schedule_tuned
 from tvm_shufflenet.library.link import link, linker_command
 from tvm_shufflenet.models import Model, randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleNetV1, ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleNetV1, ShuffleUnit
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.tuning.records import RecordStore
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.workflow import jobs as workflow
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")

@@ -28,11 +28,10 @@ from test_server import answers, servers
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
-from tvm_shufflenet import cli, toolchain, workflow
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Endpoint
 from tvm_shufflenet.devices.local import LocalDevice
-from tvm_shufflenet.devices.native.build import server_binary
 from tvm_shufflenet.errors import NothingMeasured
 from tvm_shufflenet.graph.pipeline import fused
 from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
@@ -42,18 +41,15 @@ from tvm_shufflenet.library.build import build, schedule_tuned
 from tvm_shufflenet.library.link import linker_command, trial_command
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.tuning.driver import PARENTS, Tuner
-from tvm_shufflenet.tuning.measurer import Measurer
-from tvm_shufflenet.tuning.records import (
-    JOURNAL,
-    RECORDS,
-    RecordStore,
-    trace_hash,
-    workload_hash,
-)
-from tvm_shufflenet.tuning.shipped import write_best
-from tvm_shufflenet.tuning.trial import Cause, Job, Outcome, run_trial
-from tvm_shufflenet.tuning.workers import PROGRAM, Workers
+from tvm_shufflenet.server.build import server_binary
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.measuring.measurer import Measurer
+from tvm_shufflenet.tuning.measuring.trial import Cause, Job, Outcome, run_trial
+from tvm_shufflenet.tuning.measuring.workers import PROGRAM, Workers
+from tvm_shufflenet.tuning.records.shipped import write_best
+from tvm_shufflenet.tuning.records.store import JOURNAL, RECORDS, RecordStore, trace_hash, workload_hash
+from tvm_shufflenet.tuning.search.driver import PARENTS, Tuner
+from tvm_shufflenet.workflow import jobs as workflow
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")

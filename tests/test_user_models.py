@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tvm_shufflenet import cli, toolchain
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.models import builder, randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.support import toolchain
 
 ZIG = [tool for tool in toolchain.all_tools() if tool.name == "zig"]
 pytestmark = pytest.mark.skipif(not ZIG or ZIG[0].path is None, reason="missing: zig")

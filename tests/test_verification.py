@@ -13,16 +13,17 @@ from kernels import MACHINES, module
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
-from tvm_shufflenet import toolchain
 from tvm_shufflenet.devices import find_device, operands
 from tvm_shufflenet.devices.operands import Operands, digest, filled
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.link import trial_command
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
-from tvm_shufflenet.tuning import trial, verification
-from tvm_shufflenet.tuning.trial import Cause, Job, run_trial
-from tvm_shufflenet.tuning.verification import Reference, difference, known_reference, reference
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.tuning.measuring import trial
+from tvm_shufflenet.tuning.measuring.trial import Cause, Job, run_trial
+from tvm_shufflenet.verification import operators as verification
+from tvm_shufflenet.verification.operators import Reference, difference, known_reference, reference
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -57,7 +58,7 @@ class OneElementOff:
 
 def expect(array: np.ndarray) -> Reference:
     """What ``reference`` would keep of an operator whose only argument ends as ``array``."""
-    from tvm_shufflenet.tuning.verification import _allowed
+    from tvm_shufflenet.verification.operators import _allowed
 
     return Reference((tuple(digest(array)),), (tuple(_allowed(np.zeros_like(array), array, array)),))
 

@@ -20,7 +20,7 @@ from tvm.script import ir as I
 from tvm.script import relax as R
 from tvm.script import tirx as T
 
-from tvm_shufflenet import cli, reproducer, toolchain, verify, workflow
+from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.bare import BareEmulator
 from tvm_shufflenet.devices.checking import checking_device
@@ -30,15 +30,18 @@ from tvm_shufflenet.graph.tasks import operator_tasks
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import Scheduled, build
 from tvm_shufflenet.library.link import linker_command
-from tvm_shufflenet.library.package import NEVER_VERIFIED, Package
 from tvm_shufflenet.models import Model, find_model
 from tvm_shufflenet.operators.pointwise import Pointwise
-from tvm_shufflenet.probes import INFINITE, NAN
+from tvm_shufflenet.packages.package import NEVER_VERIFIED, Package
 from tvm_shufflenet.schedules.admitted import INSTRUCTIONS
-from tvm_shufflenet.toolchain import TVM_VERSION
-from tvm_shufflenet.tuning import first_use
-from tvm_shufflenet.tuning.records import RecordStore, Trial, trace_hash, workload_hash
-from tvm_shufflenet.tuning.verification import Reference
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.support.toolchain import TVM_VERSION
+from tvm_shufflenet.tuning.records.store import RecordStore, Trial, trace_hash, workload_hash
+from tvm_shufflenet.verification import first_use, reproducer
+from tvm_shufflenet.verification import networks as verify
+from tvm_shufflenet.verification.operators import Reference
+from tvm_shufflenet.verification.probes import INFINITE, NAN
+from tvm_shufflenet.workflow import jobs as workflow
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")

@@ -16,7 +16,7 @@ from tvm import relax
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.views import Memory, Storage, shuffled, view_of, whole_view
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.models.shufflenet_v1 import channel_shuffle
+from tvm_shufflenet.models.zoo.shufflenet_v1 import channel_shuffle
 
 
 def conv(inputs: int, outputs: int, kernel: int = 1, **options) -> nn.Conv2d:

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from tvm_shufflenet import models, toolchain, workflow
+from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build_untuned
 from tvm_shufflenet.library.link import linker_command
+from tvm_shufflenet.support import toolchain
+from tvm_shufflenet.workflow import jobs as workflow
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = [

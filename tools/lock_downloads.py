@@ -12,10 +12,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tvm_shufflenet import toolchain
 from tvm_shufflenet.locks import FOLDER
 from tvm_shufflenet.peers.catalogue import PEERS
 from tvm_shufflenet.peers.environments import PINS
+from tvm_shufflenet.support import toolchain
 
 # PyTorch and what it needs come from this tool's own environment. uv does not look at a package's newest Python.
 OVERRIDES = "torch ; sys_platform == 'never'\nbackports-strenum==1.2.8\n"

@@ -26,7 +26,7 @@ import numpy as np
 from rich.console import Console
 
 from tvm_shufflenet.errors import BadInput, DeployError, PackageInvalid
-from tvm_shufflenet.library.package import MANIFEST, Manifest, Package, write_package
+from tvm_shufflenet.packages.package import MANIFEST, Manifest, Package, write_package
 from tvm_shufflenet.report.inspection import facts_of, print_inspection
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)  # the header of an arm64 library
@@ -132,8 +132,8 @@ def records(data: bytes) -> None:
     """The content of each file, separated by a zero byte."""
     from tvm_shufflenet.graph.tasks import argument_shapes
     from tvm_shufflenet.schedules.nearest import near_trace
-    from tvm_shufflenet.tuning import upkeep
-    from tvm_shufflenet.tuning.records import RecordStore
+    from tvm_shufflenet.tuning.records import upkeep
+    from tvm_shufflenet.tuning.records.store import RecordStore
 
     folder, merged = scratch() / "records", scratch() / "merged"
     for each in (folder, merged):
@@ -179,7 +179,7 @@ NAMES = (
 
 def cli(data: bytes) -> None:
     """Words separated by zero bytes."""
-    from tvm_shufflenet import cli as command_line
+    from tvm_shufflenet.cli import main as command_line
 
     words = [word.decode("utf-8", "surrogateescape") for word in data.split(SEPARATOR)[:16]]
     with _elsewhere(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
@@ -284,7 +284,7 @@ def _vocabulary() -> list[str]:
     """Every option, and values that mean something to some of them."""
     import re
 
-    from tvm_shufflenet.cli import _parser
+    from tvm_shufflenet.cli.main import _parser
 
     found, parsers = {*NAMES}, [_parser()]
     while parsers:

@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from ..errors import DeviceFailed, WrongResult
-from ..files import JSON_DEPTH, nests_deeper
-from ..library.package import OperatorTime, Package
-from ..text import clean, shortened
+from ..packages.package import OperatorTime, Package
+from ..support.files import JSON_DEPTH, nests_deeper
+from ..support.text import clean, shortened
 from ..transport.remote import Remote
 
 SCHEMA = 1

@@ -21,10 +21,10 @@ from pathlib import Path
 import msgspec
 
 from ..errors import BadInput, DeviceFailed, PackageInvalid
-from ..files import sha256_of
 from ..latency import disagreement
-from ..library.package import MANIFEST, Package, Timing
-from ..text import clean, shortened
+from ..packages.package import MANIFEST, Package, Timing
+from ..support.files import sha256_of
+from ..support.text import clean, shortened
 from ..transport.remote import FULL, ConnectionLost, Remote, disk_full, number
 from .answer import Output, Report, check_output, check_values, read_report, read_values
 

@@ -37,7 +37,7 @@ def _parse(spec: str, target: Target, threads: int) -> Device:
 
         return LocalDevice(threads)
     if scheme == "emulated":
-        from .emulated_device import EmulatedDevice
+        from .emulated import EmulatedDevice
 
         board = find_board(rest or target.board or USUAL)
         if threads > board.cores:

@@ -5,8 +5,8 @@ For results only. It needs neither llvm-mca nor a C compiler, and what it runs t
 
 from __future__ import annotations
 
-from .. import toolchain
 from ..hardware.boards import Board
+from ..support import toolchain
 from .local import LocalDevice
 
 

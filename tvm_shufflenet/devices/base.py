@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+from ..clock.counts import Counts
+from ..clock.cycles import Cost
 from ..errors import DeviceFailed, first_line
 from ..hardware.targets import Target
 from ..latency import Kind, clock_name
-from .counts import Counts
-from .cycles import Cost
 from .lending import borrow
 
 BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds

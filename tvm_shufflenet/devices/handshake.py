@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeviceFailed, first_line
-from ..files import parse_json
 from ..hardware.targets import Target, features_of
-from ..text import clean
-from ..toolchain import FFI_VERSION, TVM_VERSION
-from .native.build import SERVER_VERSION
+from ..server.build import SERVER_VERSION
+from ..support.files import parse_json
+from ..support.text import clean
+from ..support.toolchain import FFI_VERSION, TVM_VERSION
 from .operands import server_function
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import tempfile
 
 from ..errors import DeviceFailed
 from ..hardware.targets import host_machine
+from ..server.build import runtime_libs, server_binary
 from .base import Device, Endpoint
-from .native.build import runtime_libs, server_binary
 from .secret import new_secret
 
 PR_SET_PDEATHSIG = 1

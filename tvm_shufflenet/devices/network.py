@@ -12,11 +12,11 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from ..clock.counts import Counts
+from ..clock.cycles import Cost
 from ..errors import DeviceFailed, first_line
 from ..latency import Latency
 from .base import Device
-from .counts import Counts
-from .cycles import Cost
 
 # A measured sample averages as many runs as fit in this time: short enough to see a disturbance, long enough to time.
 SAMPLE_MS = 20

@@ -1,7 +1,7 @@
 """A trial's arguments: filled on the device with numbers that the host can reproduce, and digested there.
 
 Sending tensors to and from an emulated core costs 0.2 s a megabyte, so the device server has both functions
-(devices/native/fill_digest.cc); these are their twins. A server without them, such as TVM's own, is sent the numbers.
+(server/native/fill_digest.cc); these are their twins. A server without them, such as TVM's own, is sent the numbers.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..emulator.build import rehearsal_library
 from .base import Endpoint
-from .native.plugin_build import rehearsal_library
 from .operands import Operands, server_function
 
 SHAPE = (1024,)

@@ -6,14 +6,14 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from ..clock.counts import Counts, read_counts
+from ..clock.cycles import Cost
+from ..emulator.process import LAST_COST, LAST_COUNTS
 from ..errors import DeviceFailed, first_line
-from ..files import Malformed, parse_json
 from ..hardware.boards import find_board
 from ..latency import MODELLED
+from ..support.files import Malformed, parse_json
 from .base import Device, Endpoint
-from .counts import Counts, read_counts
-from .cycles import Cost
-from .emulator import LAST_COST, LAST_COUNTS
 from .handshake import facts_of
 from .lending import registered
 

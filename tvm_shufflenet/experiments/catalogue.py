@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import BadInput, UnknownName
 from ..models import GROUPS, Model, find_model
-from ..models.papers import FIGURES, SHUFFLENET_V1, SHUFFLENET_V2
+from ..models.zoo.papers import FIGURES, SHUFFLENET_V1, SHUFFLENET_V2
 
 if TYPE_CHECKING:
     from torch import nn

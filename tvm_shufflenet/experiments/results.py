@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import DeployError
 from ..latency import Latency
-from ..library.package import Manifest
+from ..packages.package import Manifest
 from .catalogue import Case, Experiment
 from .findings import findings, verdict
 

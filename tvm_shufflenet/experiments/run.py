@@ -14,8 +14,8 @@ from ..graph.pipeline import fused
 from ..graph.tasks import operator_tasks
 from ..hardware.targets import Target
 from ..profiling.roofline import limit_us, modelled_board
-from ..tuning.records import RecordStore
-from ..workflow import Imported, bench, compile_package, import_model, tune
+from ..tuning.records.store import RecordStore
+from ..workflow.jobs import Imported, bench, compile_package, import_model, tune
 from .catalogue import Case, Experiment, size_name
 from .results import Results, Row
 

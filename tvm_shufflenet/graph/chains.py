@@ -9,7 +9,7 @@ from tvm import relax
 
 from ..operators.pointwise import can_fuse_shuffle
 from .bindings import Bindings, constant, operator, shape_of
-from .fold_batch_norm import is_bias
+from .passes.fold_batch_norm import is_bias
 
 
 @dataclass

@@ -15,13 +15,13 @@ from tvm import relax
 from tvm.relax import transform
 
 from ..errors import ImportFailed, lines_of
-from ..text import clean
-from ..tracebacks import raised_at
-from .canonicalize_shuffles import CanonicalizeShuffles
-from .examine import examine, refused_operator, unknown_operators
-from .fold_batch_norm import FoldBatchNorm
-from .fold_empty import FoldEmpty
+from ..models.sources.examine import examine, refused_operator, unknown_operators
+from ..support.text import clean
+from ..support.tracebacks import raised_at
 from .importing.importer import Importer
+from .passes.canonicalize_shuffles import CanonicalizeShuffles
+from .passes.fold_batch_norm import FoldBatchNorm
+from .passes.fold_empty import FoldEmpty
 
 
 def export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:

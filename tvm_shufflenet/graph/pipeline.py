@@ -8,9 +8,9 @@ from tvm.relax import transform
 from tvm.s_tir import Schedule
 
 from ..hardware.targets import Target
-from .fold_empty import LoadEmpty
-from .fuse_operators import FuseOperators
-from .legalize import legalize
+from .passes.fold_empty import LoadEmpty
+from .passes.fuse_operators import FuseOperators
+from .passes.legalize import legalize
 
 
 @tvm.transform.module_pass(opt_level=0, name="DropRuleHints")

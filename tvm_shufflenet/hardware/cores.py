@@ -39,7 +39,7 @@ class Costs:
 
 @dataclass(frozen=True)
 class Core:
-    """A microarchitecture, as the emulated device models it (devices/cycles.py). Sources are beside each entry.
+    """A microarchitecture, as the emulated device models it (clock/cycles.py). Sources are beside each entry.
 
     ``cpu`` is Arm's name, ``part`` its number in the Main ID register and ``features`` what Linux says of it, by which
     engines choose their kernels. ``mca_cpu`` selects llvm-mca's scheduling model and ``mca_units`` is what that model's

@@ -22,7 +22,7 @@ from ..hardware.targets import Target
 from ..schedules import rules
 from ..schedules.admitted import check_straight
 from ..schedules.nearest import Neighbour, near_trace
-from ..surroundings import require_space
+from ..support.surroundings import require_space
 from . import alternate, lowering
 from .link import link
 

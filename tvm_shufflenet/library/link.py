@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import LinkFailed, PackageInvalid
 from ..hardware.targets import Target
-from ..toolchain import zig_program
+from ..support.toolchain import zig_program
 
 CC_VARIABLE = "TVM_SHUFFLENET_CC"
 # The oldest C library that the aarch64 runtime of TVM itself accepts.

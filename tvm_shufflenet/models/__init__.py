@@ -26,8 +26,8 @@ V1_VARIANTS = {"biased": (GROUPS, ("1_0",)), "relu": (GROUPS, tuple(WIDTHS)), "m
 
 def names() -> list[str]:
     """Every zoo name."""
-    from .ablation import ABLATIONS
-    from .baselines import BASELINES
+    from .zoo.ablation import ABLATIONS
+    from .zoo.baselines import BASELINES
 
     v1 = [f"shufflenet_v1_g{groups}_x{width}" for groups in GROUPS for width in WIDTHS]
     variants = [
@@ -85,8 +85,8 @@ def check_name(name: str) -> None:
 def _from_zoo(name: str, weights: Path | None, input_shape: tuple[int, ...], classes: int | None, seed: int) -> Model:
     import torch
 
-    from .checkpoints import classes_in, load_weights, read_checkpoint
-    from .random_weights import keep_alive
+    from .checkpoints.load import classes_in, load_weights, read_checkpoint
+    from .zoo.random_weights import keep_alive
 
     checkpoint = read_checkpoint(weights) if weights is not None else None
     found = classes_in(checkpoint, builder(name)) if checkpoint is not None else None
@@ -107,7 +107,7 @@ def _from_zoo(name: str, weights: Path | None, input_shape: tuple[int, ...], cla
 
 
 def _from_export(path: Path, weights: Path | None, input_shape: tuple[int, ...] | None) -> Model:
-    from .exported_files import load_program
+    from .sources.exported_files import load_program
 
     if weights is not None:
         raise BadInput(f"--weights does not apply to {path}", "a .pt2 holds its weights", "leave --weights out")
@@ -116,7 +116,7 @@ def _from_export(path: Path, weights: Path | None, input_shape: tuple[int, ...] 
 
 
 def _from_onnx(path: Path, weights: Path | None, input_shape: tuple[int, ...] | None) -> Model:
-    from .onnx_files import load_onnx
+    from .sources.onnx_files import load_onnx
 
     if weights is not None:
         raise BadInput(f"--weights does not apply to {path}", "an .onnx holds its weights", "leave --weights out")
@@ -125,8 +125,8 @@ def _from_onnx(path: Path, weights: Path | None, input_shape: tuple[int, ...] | 
 
 def _from_factory(path: Path, factory: str, weights: Path | None, input_shape: tuple[int, ...]) -> Model:
     """A fresh nn.Module is in training mode, whatever its author wants with it: here it is deployed."""
-    from .checkpoints import load_weights, read_checkpoint
-    from .factories import make_module
+    from .checkpoints.load import load_weights, read_checkpoint
+    from .sources.factories import make_module
 
     module = make_module(path, factory)
     chosen = load_weights(module, read_checkpoint(weights)) if weights is not None else ""
@@ -135,10 +135,10 @@ def _from_factory(path: Path, factory: str, weights: Path | None, input_shape: t
 
 def builder(name: str) -> Callable[..., nn.Module]:
     """What makes a zoo network, given its number of ``classes``."""
-    from .ablation import ABLATIONS
-    from .baselines import BASELINES
-    from .shufflenet_v1 import ARITHMETICS, ShuffleNetV1
-    from .shufflenet_v2 import ShuffleNetV2
+    from .zoo.ablation import ABLATIONS
+    from .zoo.baselines import BASELINES
+    from .zoo.shufflenet_v1 import ARITHMETICS, ShuffleNetV1
+    from .zoo.shufflenet_v2 import ShuffleNetV2
 
     if name in BASELINES or name in ABLATIONS:
         return (BASELINES | ABLATIONS)[name]

@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from .random_weights import single_thread
+from .zoo.random_weights import single_thread
 
 ASSERTS_DTYPE = "aten::_assert_tensor_metadata"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..devices.base import Device
 from ..errors import BadInput, WrongResult
 from ..hardware.targets import Target
-from ..workflow import Comparison, Imported, Libraries
+from ..workflow.jobs import Comparison, Imported, Libraries
 from .catalogue import Peer, find_peers
 from .contest import Effort, emulated_contest, first_cpus, local_contest
 from .environments import Announce

@@ -18,9 +18,9 @@ from ..hardware.targets import Target
 from ..latency import MEASURED, Latency
 from ..library.build import build
 from ..library.link import linker_command
-from ..toolchain import TVM_VERSION
-from ..tuning.records import RecordStore
-from ..workflow import Imported, schedule
+from ..support.toolchain import TVM_VERSION
+from ..tuning.records.store import RecordStore
+from ..workflow.jobs import Imported, schedule
 from .catalogue import RUNNERS, Peer
 from .environments import OWN, Announce, clean_environment
 from .handover import Handover

@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from .. import toolchain
-from ..devices.native.cached_build import cached_build
 from ..errors import ToolMissing
 from ..locks import lock
+from ..support import toolchain
+from ..support.cached_build import cached_build
 
 Announce = Callable[[str], None]
 

@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import toolchain
-from ..devices.counts import read_counts
-from ..devices.cycles import CycleModel
-from ..devices.emulator import FOLDER_PREFIX, plugin_argument
-from ..devices.native.plugin_build import guest_heap_library, plugin_library
+from ..clock.counts import read_counts
+from ..clock.cycles import CycleModel
+from ..emulator.build import guest_heap_library, plugin_library
+from ..emulator.process import FOLDER_PREFIX, plugin_argument
 from ..errors import PeerFailed
 from ..hardware.boards import USUAL, Board, find_board
+from ..support import toolchain
 from .catalogue import RUNNERS, Peer
 from .environments import QUIET, Announce
 from .handover import Handover

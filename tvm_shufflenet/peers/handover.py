@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import lines_of
-from ..models.onnx_files import OnnxModel
-from ..workflow import Imported
+from ..models.sources.onnx_files import OnnxModel
+from ..workflow.jobs import Imported
 
 INPUT, REFERENCE = "input.npy", "reference.npy"
 NOT_TRACED = "not-traced.txt"

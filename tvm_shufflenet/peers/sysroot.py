@@ -17,9 +17,9 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..devices.native.cached_build import cached_build
 from ..errors import ToolMissing
 from ..locks import locked
+from ..support.cached_build import cached_build
 from .environments import Announce, clean_environment, peers_folder
 
 # Debian's own mirrors, and the archive of what a later point release has taken off them.

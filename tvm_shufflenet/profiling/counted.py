@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .. import toolchain
-from ..devices.attribution import Attributed, Portion, load_address
-from ..devices.counts import Block, Counts
-from ..devices.cycles import CycleModel, Traffic
-from ..devices.disassembly import disassembled
-from ..devices.instructions import is_fp32_multiply_add
+from ..clock.counts import Block, Counts
+from ..clock.cycles import CycleModel, Traffic
+from ..clock.disassembly import disassembled
+from ..clock.instructions import is_fp32_multiply_add
 from ..errors import DeviceFailed
 from ..hardware.boards import Board
-from ..library.package import OperatorEntry
 from ..library.symbols import LibraryCode
+from ..packages.package import OperatorEntry
+from ..support import toolchain
+from .attribution import Attributed, Portion, load_address
 from .result import AssemblyBlock, HotLoop, OperatorCost, Work
 
 RUNTIME = OperatorEntry("runtime", 1, "runtime", multiply_adds=0)

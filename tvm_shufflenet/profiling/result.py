@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-from ..devices.cycles import Cost
+from ..clock.cycles import Cost
 from ..latency import Kind, Latency
-from ..library.operator_text import entry_text
-from ..library.package import Manifest, OperatorEntry
+from ..packages.operator_text import entry_text
+from ..packages.package import Manifest, OperatorEntry
 
 HOW = {
     "measured": "each operator by itself, its data in cache",

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..hardware.boards import BOARDS, Board
 from ..latency import MODELLED
-from ..library.package import OperatorEntry
+from ..packages.package import OperatorEntry
 from .result import OperatorCost, Profile
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..devices.base import Device
 from ..devices.kernels import Kernels
-from ..library.package import OperatorEntry, Package
+from ..packages.package import OperatorEntry, Package
 from .result import OperatorCost
 
 REPEATS = 5  # samples of 20 ms: the median of an operator is steady by then

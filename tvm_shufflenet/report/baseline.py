@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import BadInput, Slower
-from ..files import Malformed, read_json
+from ..support.files import Malformed, read_json
 
 SCHEMA = 1
 DEFAULT_ALLOWED_PERCENT = 5.0

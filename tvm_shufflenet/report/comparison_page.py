@@ -12,8 +12,8 @@ from .page import Page
 
 if TYPE_CHECKING:
     from ..profiling.result import Profile
-    from ..tuning.curve import Curve
-    from ..workflow import Comparison
+    from ..tuning.search.curve import Curve
+    from ..workflow.jobs import Comparison
 
 
 @dataclass(frozen=True)

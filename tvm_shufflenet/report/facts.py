@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 from collections.abc import Sequence
 
-from ..host import host_facts
+from ..support.host import host_facts
 
 PACKAGES = ("tvm-shufflenet", "apache-tvm", "torch")
 

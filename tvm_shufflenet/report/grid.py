@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..devices.cycles import Cost
+    from ..clock.cycles import Cost
 
 
 def new_table(*columns: str, left: int = 1) -> Table:

@@ -23,7 +23,7 @@ import struct
 import sys
 import time
 
-from .. import activity
+from ..support import activity
 
 SILENCE_S = 2.0  # on a terminal; elsewhere a line comes as late as the longest silence allows
 LINES_S = 2.7

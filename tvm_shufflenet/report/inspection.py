@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..library.package import MANIFEST
+from ..packages.package import MANIFEST
 from .grid import new_table
 from .tables import SCHEDULED
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..library.package import Package, Timing
+    from ..packages.package import Package, Timing
 
 
 def facts_of(package: Package) -> dict:

@@ -10,7 +10,7 @@ import jinja2
 from markupsafe import Markup
 
 from ..errors import BadInput
-from ..files import write_output
+from ..support.files import write_output
 from .sections import Section
 
 TEMPLATES = Path(__file__).parent / "templates"

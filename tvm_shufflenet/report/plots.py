@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ..latency import Kind, Latency
     from ..profiling.roofline import Roofline, Roofs
-    from ..tuning.curve import Curve
+    from ..tuning.search.curve import Curve
 
 WIDTH = 400  # of the drawing, in its own pixels: little more than a phone has, so that text is read there too
 FONT, SMALL = 12, 10

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from rich import box
 from rich.table import Table
 
-from ..library.operator_text import entry_text, layers_text
+from ..packages.operator_text import entry_text, layers_text
 from ..profiling.result import HOW
 from .grid import print_noise, print_unmodelled
 

@@ -6,12 +6,12 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from ..activity import drawing
+from ..support.activity import drawing
 
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
 
-    from ..tuning.driver import Progress, TuneResult
+    from ..tuning.search.driver import Progress, TuneResult
 
 TICKS_PER_SECOND = 2
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from ..library.operator_text import entry_text, layers_text
+from ..packages.operator_text import entry_text, layers_text
 from ..profiling.result import HOW
 from ..profiling.roofline import roofline
 from . import plots
@@ -19,8 +19,8 @@ from .plots import Bar
 if TYPE_CHECKING:
     from ..latency import Kind, Latency
     from ..profiling.result import OperatorCost, Profile
-    from ..tuning.curve import Curve
-    from ..workflow import Comparison
+    from ..tuning.search.curve import Curve
+    from ..workflow.jobs import Comparison
 
 
 class Column(NamedTuple):

@@ -11,8 +11,8 @@ from .progress import failures
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..tuning.driver import TuneResult
-    from ..workflow import Comparison
+    from ..tuning.search.driver import TuneResult
+    from ..workflow.jobs import Comparison
 
 WIDTH, INDENT = 80, 14
 ERROR = 300  # characters of the first error

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     import numpy as np
     from rich.console import Console
 
-    from ..cleaning import Remnant
     from ..deploy.deployment import Deployed
-    from ..doctor import Ability, Finding
     from ..hardware.targets import Target
     from ..latency import Latency
-    from ..library.package import Package
-    from ..tuning.driver import TuneResult
-    from ..tuning.records import RecordStore
-    from ..workflow import Bench, Comparison
+    from ..packages.package import Package
+    from ..tuning.records.store import RecordStore
+    from ..tuning.search.driver import TuneResult
+    from ..workflow.cleaning import Remnant
+    from ..workflow.doctor import Ability, Finding
+    from ..workflow.jobs import Bench, Comparison
     from .baseline import Verdict
 
 
@@ -84,8 +84,8 @@ def print_remnants(console: Console, found: list[Remnant], left: list[Remnant], 
 
 
 def print_tuning(console: Console, result: TuneResult, store: RecordStore) -> None:
-    from ..library.operator_text import shape_text  # with NumPy, which tables of names have no use for
-    from ..tuning.health import DRIFT
+    from ..packages.operator_text import shape_text  # with NumPy, which tables of names have no use for
+    from ..tuning.measuring.health import DRIFT
 
     table = new_table("operator", "what it is", "n", "trials", "best us", "sum us", "GFLOP/s", left=2)
     measured = sorted((t for t in result.tasks if t.trials), key=lambda task: -task.cost_seconds)

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import tvm
 
-from ..answers import Answer
 from ..errors import ImportFailed, LinkFailed
 from ..hardware.targets import Target, features_of
 from ..library.link import CC_VARIABLE, elf_machine
 from ..library.symbols import undefined_symbols
-from ..toolchain import find_llvm_objcopy, require, zig_program
+from ..support.toolchain import find_llvm_objcopy, require, zig_program
+from ..verification.answers import Answer
 from .kernels import compile_kernels
 from .program import Program, plan
 from .source import NATIVE, identifier, render, symbols

@@ -26,7 +26,7 @@ from ..hardware.targets import Target
 from ..library import lowering
 from ..library.build import OBJECT_BYTES
 from ..library.lowering import lies_on_stack, size_of
-from ..surroundings import require_space
+from ..support.surroundings import require_space
 from .arena import aligned
 
 PREFIX = "op_"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .. import toolchain
 from ..errors import BadInput, DeviceFailed
-from ..text import clean, shortened
+from ..support import toolchain
+from ..support.text import clean, shortened
 from .remote import ANSWER_BYTES, Completed, run_program
 
 SERIAL_CHARACTERS = 100

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO
 from urllib.parse import unquote
 
-from .. import toolchain
 from ..errors import BadInput, DeviceFailed
+from ..support import toolchain
 from .remote import ANSWER_BYTES, Completed, ConnectionLost, Remote, run_program
 
 FORM = "ssh://USER@HOST[:PORT]/DIR, or ssh://USER@HOST/~/DIR for a folder in the home folder"

@@ -9,7 +9,7 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from ..bindings import constant
-from ..legalize import broadcast, immediate
+from ..passes.legalize import broadcast, immediate
 from .call import Call, Unsupported, converts, is_dtype, is_float
 
 LARGEST_UNROLLED_POWER = 8

@@ -8,7 +8,7 @@ import numpy as np
 from tvm import relax, te, tirx
 
 from ..bindings import constant
-from ..legalize import broadcast
+from ..passes.legalize import broadcast
 from .call import Call, Converted, Unsupported, axes_of, converts, integers, shape_of
 
 

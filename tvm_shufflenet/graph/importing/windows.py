@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tvm import relax, te, tirx
 
-from ..legalize import FEW, MAXIMUM
+from ..passes.legalize import FEW, MAXIMUM
 from .call import Call, Converted, converts, shape_of
 
 MAX_POOLS = {1: relax.op.nn.max_pool1d, 2: relax.op.nn.max_pool2d, 3: relax.op.nn.max_pool3d}

@@ -9,7 +9,7 @@ from common import Engine, serve
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network, second_run, timed
 from tvm_shufflenet.hardware.targets import targets
-from tvm_shufflenet.toolchain import TVM_VERSION
+from tvm_shufflenet.support.toolchain import TVM_VERSION
 
 
 class Ours(Engine):

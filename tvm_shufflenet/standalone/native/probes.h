@@ -1,5 +1,5 @@
 /* The inputs that a model is verified with beside the one that a benchmark carries: each follows from that one. The
-   same rules as tvm_shufflenet/probes.py has, bit for bit. */
+   same rules as tvm_shufflenet/verification/probes.py has, bit for bit. */
 #ifndef PROBES_H
 #define PROBES_H
 

@@ -1,0 +1,1 @@
+"""Models from the user's own files: exported programs, ONNX, factories in Python."""

@@ -1,0 +1,248 @@
+"""A network from an ONNX file. There is no PyTorch module here: onnx_engines.py computes the reference answers."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...errors import BadInput, ImportFailed, ToolMissing, lines_of
+from ..model import Model
+
+if TYPE_CHECKING:
+    import onnx
+    import tvm
+
+    from .onnx_engines import Engine
+
+# Operators whose value needs none of their operands' elements, those that need the first operand's alone, and those
+# that have a new value each time.
+FROM_SHAPES = ("Constant", "Shape", "Size")
+FROM_FIRST = ("CastLike",)
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+
+
+@dataclass(frozen=True)
+class OnnxModel(Model):
+    """``proto`` takes one float32 tensor of ``input_shape``, all of its shapes known, and answers one tensor."""
+
+    proto: onnx.ModelProto | None = None
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from .onnx_engines import engine_for
+
+        return engine_for(self.proto)
+
+    @property
+    def engine(self) -> str:
+        return self._engine.name
+
+    def __call__(self, data: np.ndarray) -> np.ndarray:
+        """The model's answer to a float32 tensor. Raises ImportFailed where the engine cannot compute it."""
+        output = self.proto.graph.output[0].name
+        try:
+            return self._engine.evaluate(self.proto, data, [output])[output]
+        except Exception as exc:
+            raise ImportFailed(
+                f"{self.engine} cannot compute {self.name}: {_reason(exc)}",
+                "an operator that it does not know in this form, and so there is nothing to verify a library by",
+                "pip install onnxruntime" if self.engine != "onnxruntime" else "export the model with another opset",
+            ) from exc
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """As of a PyTorch model, where the exporter has kept its names."""
+        from onnx import numpy_helper
+
+        named = {each.name: each for each in self.proto.graph.initializer if len(each.dims) > 1}
+        return {
+            name.removesuffix(".weight"): numpy_helper.to_array(each)
+            for name, each in named.items()
+            if name.endswith(".weight")
+        }
+
+    def in_float64(self, data: np.ndarray) -> np.ndarray | None:
+        """As NumPy has it: weights stay float32, and every operation with a float64 operand is one in float64."""
+        from .onnx_engines import EVALUATOR
+
+        name = self.proto.graph.output[0].name
+        try:
+            output = EVALUATOR.evaluate(self.proto, data.astype(np.float64), [name])[name]
+        except Exception:  # an operator that is fixed to float32
+            return None
+        return output if output.dtype == np.float64 else None
+
+    def to_relax(self) -> tvm.IRModule:
+        """Folded Relax, weights as constants. Raises ImportFailed."""
+        from tvm.relax.frontend.onnx import from_onnx
+
+        from ...graph.frontend import fold
+        from .onnx_forms import refuse_misread
+
+        refuse_misread(self.proto, self.name)
+        said = io.StringIO()
+        try:
+            with warnings.catch_warnings(), contextlib.redirect_stdout(said):  # it prints what it raises anyway
+                warnings.simplefilter("ignore")
+                module = from_onnx(self.proto, keep_params_in_input=False)
+        except Exception as exc:
+            operator = said.getvalue().partition(", with inputs")[0].rpartition(" ")[2]
+            raise ImportFailed(
+                f"TVM cannot import {self.name}: {f'{operator}: ' if operator else ''}{_reason(exc)}",
+                "an operator that TVM's importer does not know in this form",
+                "replace that operator in the model, or export it with another opset",
+            ) from exc
+        return fold(module)
+
+
+def load_onnx(path: Path, input_shape: tuple[int, ...] | None) -> OnnxModel:
+    """The model of an ONNX file, its dynamic dimensions fixed to ``input_shape``.
+
+    Raises BadInput, ImportFailed, and ToolMissing where the package onnx is not installed.
+    """
+    try:
+        import onnx
+    except ImportError as exc:
+        raise ToolMissing(f"reading {path} needs the package onnx", "", "pip install 'tvm-shufflenet[onnx]'") from exc
+    if not path.is_file():
+        raise BadInput(f"there is no file {path}", "", "write --model FILE.onnx")
+    try:
+        onnx.checker.check_model(path)
+        proto = onnx.load(path)
+    except Exception as exc:
+        raise ImportFailed(
+            f"cannot load {path}: {_reason(exc)}",
+            "no ONNX model, a damaged one, or its weights' file is not beside it",
+            "export it again",
+        ) from exc
+    _check_inference(proto, path)
+    shape = _fix_input(proto, path, input_shape)
+    fold_shapes(proto, shape)
+    return OnnxModel(path.stem, shape, proto=proto)
+
+
+def _reason(exc: Exception) -> str:
+    return lines_of(exc)[0].rstrip()[:300]
+
+
+def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Inputs without the weights, which old exporters list among them."""
+    weights = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in weights]
+
+
+def _check_inference(proto: onnx.ModelProto, path: Path) -> None:
+    """One output, and nothing that trains. Raises ImportFailed."""
+    training = [node.op_type for node in proto.graph.node if _trains(node)]
+    if training:
+        raise ImportFailed(f"{path} is in training mode: {training[0]}", "", "export it after model.eval()")
+    if len(proto.graph.output) != 1:
+        names = ", ".join(value.name for value in proto.graph.output)
+        raise ImportFailed(
+            f"{path} has {len(proto.graph.output)} outputs: {names}", "", "export the model with one of them"
+        )
+
+
+def _trains(node: onnx.NodeProto) -> bool:
+    """Whether a batch norm uses the statistics of its batch."""
+    return any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
+
+
+def _fix_input(proto: onnx.ModelProto, path: Path, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Write ``wanted`` into the only input's dynamic dimensions: unknown, named, or below 1. Returns its shape.
+
+    Raises BadInput, ImportFailed.
+    """
+    from onnx import TensorProto
+
+    inputs = _inputs(proto.graph)
+    if len(inputs) != 1:
+        names = ", ".join(value.name for value in inputs)
+        raise ImportFailed(
+            f"{path} takes {len(inputs)} inputs: {names}", "only single-input networks are deployed here"
+        )
+    tensor = inputs[0].type.tensor_type
+    if tensor.elem_type != TensorProto.FLOAT:
+        found = TensorProto.DataType.Name(tensor.elem_type).lower()
+        raise ImportFailed(f"{path} takes {found}, only float32 is deployed here", "", "export it with a float32 input")
+    dims = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim]
+    text = f"({', '.join(map(str, dims))})"
+    if len(dims) != 4:
+        raise ImportFailed(f"{path} takes a tensor of shape {text}", "", "export it for a batch of images, N,C,H,W")
+    if wanted is None and not all(isinstance(dim, int) for dim in dims):
+        raise ImportFailed(f"{path} has an input of dynamic shape: {text}", "", "give --input-shape N,C,H,W")
+    if wanted is not None and any(isinstance(dim, int) and dim != size for dim, size in zip(dims, wanted, strict=True)):
+        raise BadInput(f"{path} takes an input of shape {text}, not {wanted}", "", "give another --input-shape")
+    shape = tuple(wanted or dims)
+    for dim, size in zip(tensor.shape.dim, shape, strict=True):
+        dim.dim_value = size
+    for graph in _graphs(proto.graph):
+        _forget_shapes(graph)
+    return shape
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """``graph`` and those inside its nodes: branches and bodies of loops."""
+    pending = [graph]
+    while pending:
+        graph = pending.pop()
+        yield graph
+        for attribute in (attribute for node in graph.node for attribute in node.attribute):
+            pending += [attribute.g] if attribute.HasField("g") else attribute.graphs
+
+
+def _forget_shapes(graph: onnx.GraphProto) -> None:
+    """Drop what was inferred before the input's shape was known, and extents that are none: exporters write -1 or 0 for
+    an extent that they do not know."""
+    del graph.value_info[:]
+    for value in (*graph.input, *graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 1:
+                dim.ClearField("dim_value")
+
+
+def fold_shapes(proto: onnx.ModelProto, input_shape: tuple[int, ...]) -> None:
+    """What depends on shapes and weights alone becomes a weight, in place: of an exporter's arithmetic on shapes TVM
+    makes dynamic tensors, or refuses it. Raises ImportFailed where the model does not run.
+    """
+    from onnx import numpy_helper
+
+    from .onnx_engines import engine_for
+
+    graph = proto.graph
+    known, rest = {tensor.name for tensor in graph.initializer}, []
+    for node in graph.node:
+        if _is_known(node, known):
+            known |= set(node.output)
+        else:
+            rest.append(node)
+    if all(node.op_type == "Constant" for node in graph.node if known.issuperset(node.output)):
+        return
+    weights = {tensor.name for tensor in graph.initializer}
+    read = {name for node in rest for name in node.input} | {value.name for value in graph.output}
+    folded = sorted(read & known - weights)
+    try:
+        values = engine_for(proto).evaluate(proto, np.zeros(input_shape, np.float32), folded)
+    except Exception as exc:
+        raise ImportFailed(
+            f"the model does not run on input {input_shape}: {_reason(exc)}", "", "give another --input-shape"
+        ) from exc
+    graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in folded)
+    del graph.node[:]
+    graph.node.extend(rest)
+
+
+def _is_known(node: onnx.NodeProto, known: set[str]) -> bool:
+    """Whether a node's outputs follow from ``known`` tensors, and from shapes."""
+    if node.op_type in FROM_SHAPES:
+        return True
+    branches = any(attribute.HasField("g") for attribute in node.attribute)  # they read what is not listed as input
+    operands = {name for name in node.input[: 1 if node.op_type in FROM_FIRST else None] if name}
+    return bool(operands) and operands <= known and not branches and node.op_type not in RANDOM

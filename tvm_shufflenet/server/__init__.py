@@ -1,0 +1,1 @@
+"""The device server: TVM RPC in C++, sandboxed; how it is built for this machine, for arm64 and for Android."""

@@ -1,0 +1,1 @@
+"""What every layer uses and knows nothing of networks: files, locks, processes, tools, text, interrupts."""

@@ -1,0 +1,41 @@
+"""Shared libraries of one C file each, built at first use: for this machine, and for a guest under QEMU."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import LinkFailed
+from . import toolchain
+from .cached_build import cached_build
+
+FLAGS = ("-O3", "-s", "-shared", "-fPIC", "-Wall")
+
+
+def host_library(source: Path, *options: str, headers: Sequence[Path] = ()) -> Path:
+    """Built with the host's C compiler, or with zig where there is none. Raises ToolMissing, LinkFailed."""
+    host_cc, zig = toolchain.find_host_cc(), toolchain.find_zig()
+    zig_instead = host_cc.path is None and zig.path is not None
+    command = [toolchain.zig_program(), "cc"] if zig_instead else [toolchain.require(host_cc)]
+    return _shared_library(source, [*command, *options], headers, host_cc.install)
+
+
+def guest_library(source: Path) -> Path:
+    """Built with zig for arm64. Raises ToolMissing, LinkFailed."""
+    command = [toolchain.zig_program(), "cc", "-target", "aarch64-linux-gnu.2.28", "-fno-builtin"]
+    return _shared_library(source, command, (), toolchain.find_zig().install)
+
+
+def _shared_library(source: Path, command: list[str], headers: Sequence[Path], install: str) -> Path:
+    folders = dict.fromkeys(str(header.parent) for header in headers)
+    command = [*command, *FLAGS, *(word for folder in folders for word in ("-iquote", folder))]
+
+    def build(library: Path) -> None:
+        done = subprocess.run([*command, "-o", str(library), str(source)], capture_output=True, text=True)
+        if done.returncode != 0:
+            last_lines = "\n".join(done.stderr.strip().splitlines()[-8:])
+            raise LinkFailed(f"{source.name} did not build:\n{last_lines}", "the C compiler is incomplete", install)
+
+    texts = [path.read_bytes() for path in (source, *headers)]
+    return cached_build(f"{source.stem}.so", [*texts, *command], build)

@@ -1,0 +1,1 @@
+"""Trials: built, run, checked and timed in worker processes."""

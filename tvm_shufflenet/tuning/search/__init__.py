@@ -1,0 +1,1 @@
+"""The search for a schedule: which are tried, and when it ends."""

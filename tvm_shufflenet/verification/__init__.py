@@ -1,0 +1,1 @@
+"""Correct or nothing: references, probes and digests, of operators and of whole networks."""

@@ -1,0 +1,258 @@
+"""Wrong code is kept: a folder with all that shows it again, on another machine too.
+
+    finding.json      what differed, of which target, on which device, by which versions; expected and found
+    scheduled.json    an operator as it was compiled, TVM's JSON; scheduled.py is the same to read
+    workload.json     the operator that it should compute; workload.py is the same to read
+    trace.json        the schedule as in a tuning record, where it is known
+    library.so        of a whole network in place of these, with input.npy, expected.npy and found.npy
+
+Operators run on data that needs no file: argument i is filled by devices/operands.py with the seed i, and its digest
+after the run is what is compared. ``tvm-shufflenet replay FOLDER`` does all of it again.
+
+A folder may come from anybody. An operator is checked to be one (graph/serialized.py) before TVM reads it, is compiled
+here and runs on the device alone; a network's library is machine code, and runs there too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+import numpy as np
+
+from ..errors import BadInput, DeviceFailed
+from ..hardware.targets import Target, find_target, is_cpu
+from ..support.files import Malformed, open_file, read_file, read_json
+from ..support.text import clean
+
+if TYPE_CHECKING:
+    from ..devices.base import Device
+    from ..devices.network import Network
+    from .operators import Reference
+
+VARIABLE = "TVM_SHUFFLENET_REPRODUCERS"
+KEPT = 16  # the newest so many
+SCHEMA = 1
+REPLAY_SECONDS = 120.0
+
+Digests = tuple[tuple[float | None, ...], ...]  # None stands for NaN and infinity, which JSON has not
+
+
+class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a reproducer says of itself. ``expected``, ``allowed`` and ``found`` are digests of an operator's arguments;
+    of a network they are in files, and ``tolerance`` is how far they may differ."""
+
+    schema: int
+    kind: Literal["operator", "network"]
+    name: str
+    what: str
+    target: str
+    target_config: dict
+    machine: str
+    device: str
+    versions: dict[str, str | None]
+    replay: str
+    expected: Digests = ()
+    allowed: Digests = ()
+    again: Digests = ()
+    found: Digests = ()
+    tolerance: float = 0.0
+
+
+def reproducers() -> Path:
+    """The folder that they are kept in: the environment's ``TVM_SHUFFLENET_REPRODUCERS``, else one of the user's."""
+    override = os.environ.get(VARIABLE)
+    if override:
+        return Path(override)
+    from platformdirs import user_data_path
+
+    return user_data_path("tvm-shufflenet") / "reproducers"
+
+
+def keep_operator(
+    name: str,
+    what: str,
+    target: Target,
+    device: str,
+    scheduled_json: str,
+    workload,
+    expected: Reference,
+    found: tuple[tuple[float, ...], ...],
+    trace=None,
+) -> str:
+    """Keep a scheduled operator that computed something else than its ``workload``. Returns where it is, as a clause to
+    end a message with."""
+    import tvm
+
+    def fill(folder: Path) -> None:
+        (folder / "scheduled.json").write_text(scheduled_json)
+        (folder / "scheduled.py").write_text(tvm.ir.load_json(scheduled_json).script())
+        (folder / "workload.json").write_text(tvm.ir.save_json(workload))
+        (folder / "workload.py").write_text(workload.script())
+        if trace is not None:
+            from ..support.containers import plain
+
+            (folder / "trace.json").write_text(json.dumps(plain(trace.as_json())))
+
+    digests = {"expected": expected.digests, "allowed": expected.allowed, "again": expected.again, "found": found}
+    return _keep("operator", name, what, target, device, scheduled_json.encode(), fill, **digests)
+
+
+def keep_network(
+    what: str, network: Network, tolerance: float, data: np.ndarray, expected: np.ndarray, found: np.ndarray
+) -> str:
+    """Keep the library of a ``network`` whose output for ``data`` is not the ``expected`` one, in the same way."""
+    library, device = network.library, network.device
+    if device.target is None:
+        return "no reproducer was kept (nobody said what the library is for)"
+
+    def fill(folder: Path) -> None:
+        shutil.copyfile(library, folder / "library.so")
+        for file, array in (("input", data), ("expected", expected), ("found", found)):
+            np.save(folder / f"{file}.npy", array)
+
+    code = library.read_bytes()
+    return _keep("network", library.stem, what, device.target, device.name, code, fill, tolerance=tolerance)
+
+
+def _keep(
+    kind: str, name: str, what: str, target: Target, device: str, code: bytes, fill: Callable[[Path], None], **more
+) -> str:
+    stem = f"{kind}-{name}-{target.name}-{hashlib.sha256(code).hexdigest()[:12]}"
+    folder = reproducers() / stem
+    finding = Finding(
+        SCHEMA, kind, name, what, target.name, target.tvm_config, target.machine, device, _versions(),
+        f"tvm-shufflenet replay {folder}", **more,
+    )  # fmt: skip
+    try:
+        reproducers().mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{stem}-", dir=reproducers()))
+        try:
+            fill(draft)
+            (draft / "finding.json").write_bytes(msgspec.json.format(msgspec.json.encode(finding), indent=2))
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        _forget_oldest()
+    except OSError as exc:  # the finding is what counts
+        return f"no reproducer was kept ({exc})"
+    return f"reproducer: {folder}"
+
+
+def _forget_oldest() -> None:
+    found = sorted(reproducers().glob("[!.]*/finding.json"), key=lambda path: path.stat().st_mtime)
+    for path in found[:-KEPT]:
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _versions() -> dict[str, str | None]:
+    found = {}
+    for package in ("tvm-shufflenet", "apache-tvm", "apache-tvm-ffi", "numpy"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def read_finding(folder: Path) -> Finding:
+    """Raises BadInput."""
+    path = Path(folder) / "finding.json"
+    try:
+        finding = read_json(path, Finding)
+    except (OSError, Malformed) as exc:
+        raise BadInput(f"{folder} is no reproducer", str(exc), f"name a folder of {reproducers()}") from exc
+    if finding.schema > SCHEMA:
+        raise BadInput(f"{path} has schema {finding.schema}", "a newer version wrote it", "use that version")
+    if not is_cpu(finding.target_config):
+        raise BadInput(f"{path} is not what this program writes", "its target is more than a CPU", "do not use it")
+    shown = {name: clean(getattr(finding, name)) for name in ("name", "what", "target", "device", "machine")}
+    return msgspec.structs.replace(finding, **shown)
+
+
+def target_of(finding: Finding) -> Target:
+    """Raises UnknownName. ``local`` meant another machine, perhaps."""
+    return find_target(finding.target)
+
+
+def replay(folder: Path, device: Device) -> str | None:
+    """Do again what a finding was found by, on a started device: what is wrong, None where nothing is any more.
+
+    Raises BadInput, DeviceFailed.
+    """
+    folder, finding = Path(folder), read_finding(folder)
+    try:
+        return (_replay_operator if finding.kind == "operator" else _replay_network)(folder, finding, device)
+    except (OSError, ValueError, MemoryError) as exc:
+        raise BadInput(f"{folder} is not whole", str(exc), "copy it again") from exc
+
+
+def _replay_operator(folder: Path, finding: Finding, device: Device) -> str | None:
+    from ..library.link import trial_command
+    from ..tuning.measuring.trial import Cause, Job, run_trial
+
+    job = Job(
+        _operator(folder / "scheduled.json"), finding.target_config, tuple(trial_command(target_of(finding))),
+        finding.machine, device.endpoint(), 1, 1, 0, REPLAY_SECONDS, _expected(finding),
+    )  # fmt: skip
+    outcome = run_trial(job)
+    if outcome.cause not in (None, Cause.WRONG):
+        raise DeviceFailed(f"{finding.name} cannot be run again: {outcome.error}")
+    return outcome.error or None
+
+
+def _array(path: Path) -> np.ndarray:
+    with open_file(path) as file:  # numpy.load would also open archives
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _operator(path: Path) -> str:
+    """The JSON of a scheduled operator. Raises BadInput where it is more than that."""
+    from ..graph.serialized import NotOperators, check_module
+
+    text = read_file(path).decode()
+    try:
+        check_module(text)
+    except NotOperators as exc:
+        raise BadInput(f"{path} is no operator of ours: {exc}", "it was edited, or made by another", "") from exc
+    return text
+
+
+def _expected(finding: Finding) -> Reference:
+    """What the unscheduled operator computed when the finding was made; it is not run again, where it would run here.
+
+    Raises BadInput.
+    """
+    from ..devices.operands import SUMS
+    from .operators import Reference
+
+    parts = (finding.expected, finding.allowed, finding.again)
+    whole = all(len(each) == SUMS for part in parts for each in part)
+    if not finding.expected or len({len(part) for part in parts}) > 1 or not whole:
+        raise BadInput(f"{finding.name}'s finding does not say what was expected", "it was edited", "copy it again")
+
+    def numbers(digests: Digests) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(math.nan if each is None else each for each in sums) for sums in digests)
+
+    return Reference(*map(numbers, parts))
+
+
+def _replay_network(folder: Path, finding: Finding, device: Device) -> str | None:
+    from ..devices.network import Network, largest_error, second_run
+
+    data, expected = (_array(folder / f"{name}.npy") for name in ("input", "expected"))
+    open_file(folder / "library.so").close()  # a FIFO in its place would be waited for
+    with Network(device, folder / "library.so") as network:
+        error = largest_error(network.run(data), expected)
+        fault, _ = second_run(network, data)
+    return fault if error <= finding.tolerance else f"off by {error:.3g}, {finding.tolerance:.3g} is allowed"
