@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 MODEL = """
 import torch
 from tvm_shufflenet.models import randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 
 def units():
     torch.manual_seed(0)

@@ -6,7 +6,7 @@ from __future__ import annotations
 FACTORY = """
 import torch
 from tvm_shufflenet.models import randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 
 def unit():
     torch.manual_seed(0)

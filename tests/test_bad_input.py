@@ -25,7 +25,7 @@ FACTORIES = '''
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 
 class Function(nn.Module):
     """A network that is one function of its convolution's output."""

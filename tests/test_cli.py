@@ -36,7 +36,7 @@ MODELS = """
 import torch
 from torch import nn
 from tvm_shufflenet.models import randomise_batch_norms
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleNetV1, ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleNetV1, ShuffleUnit
 
 def network():
     torch.manual_seed(0)

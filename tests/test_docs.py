@@ -61,7 +61,7 @@ def test_the_reference_has_every_command_and_the_functions_behind_them(site):
 # In place of the pages' networks and trials: the same commands, in a tenth of the time.
 SMALL = """
 from torch import nn
-from tvm_shufflenet.models.shufflenet_v2 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v2 import ShuffleUnit
 
 def network():
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))

@@ -356,7 +356,7 @@ class TestLife:
         owner = _python(
             """
             import json, time, tvm
-            from tvm_shufflenet.devices.emulated import EmulatedCore
+            from tvm_shufflenet.emulator.core import EmulatedCore
             device = EmulatedCore().start()
             session = tvm.rpc.connect(device.host, device.port)
             print(device._folder, flush=True)
@@ -373,7 +373,7 @@ class TestLife:
         done = _python(
             """
             import sys
-            import tvm_shufflenet.devices.emulator
+            import tvm_shufflenet.emulator.process
             print([name for name in ("tvm", "torch", "numpy", "rich") if name in sys.modules])
             """
         )

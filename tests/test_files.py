@@ -293,7 +293,7 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next(kind, tmp_path):
     alike.mkdir()
     program = f"""
 from pathlib import Path
-from tvm_shufflenet.files import draft_of, replacing
+from tvm_shufflenet.support.files import draft_of, replacing
 with {WRITERS[kind]}:
     print("writing", flush=True)
     input()

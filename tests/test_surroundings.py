@@ -208,7 +208,7 @@ class TestEncodings:
 
 HOLDING = """
 import sys, time
-from tvm_shufflenet.run_folder import run_folder
+from tvm_shufflenet.support.run_folder import run_folder
 import tempfile
 with run_folder():
     print(tempfile.mkdtemp(), flush=True)

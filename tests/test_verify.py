@@ -48,7 +48,7 @@ pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISS
 LOCAL, ARM64 = find_target("local"), find_target("arm64")
 FACTORY = """
 from torch import nn
-from tvm_shufflenet.models.shufflenet_v1 import ShuffleUnit
+from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 
 def make():
     return nn.Sequential(ShuffleUnit(48, 96, 3, 2, 1), ShuffleUnit(96, 96, 3, 1, 3))
