@@ -1,6 +1,6 @@
 """Every operator case of the tests through the importer, against PyTorch: which are right, refused, wrong.
 
-    python benchmarks/importer_audit.py [--pipeline stock|fused] [TEXT ...]
+    python benchmarks/importer_audit.py [--pipeline stock|fuse] [TEXT ...]
 
 With TEXT only the cases that contain one of them. Ends with 1 where a case is wrong or crashes.
 """
@@ -23,7 +23,7 @@ from tvm_shufflenet.graph import pipeline
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pipeline", choices=("stock", "fused"), default="stock")
+    parser.add_argument("--pipeline", choices=("stock", "fuse"), default="stock")
     parser.add_argument("--quiet", action="store_true", help="the cases that are wrong alone")
     parser.add_argument("text", nargs="*")
     options = parser.parse_args()

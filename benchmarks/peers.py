@@ -104,7 +104,7 @@ def _contests(model, options, announce):
     from tvm_shufflenet.peers.contest import Effort, build_ours, emulated_contest, local_contest
     from tvm_shufflenet.peers.handover import write_handover
     from tvm_shufflenet.peers.results import OURS
-    from tvm_shufflenet.workflow.jobs import import_model
+    from tvm_shufflenet.workflow.imported import import_model
 
     folder = Path(tempfile.mkdtemp(prefix="tvm-shufflenet-peers-"))
     try:
@@ -134,7 +134,7 @@ def _records(device: str, options):
     from tvm_shufflenet.errors import BadInput, UnknownName
     from tvm_shufflenet.hardware.targets import find_target
     from tvm_shufflenet.tuning.records.store import RecordStore
-    from tvm_shufflenet.workflow.jobs import open_records
+    from tvm_shufflenet.workflow.schedules import open_records
 
     scheme, _, core = device.partition(":")
     if scheme not in ("local", "emulated"):

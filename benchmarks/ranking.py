@@ -44,15 +44,14 @@ from tvm_shufflenet import models
 from tvm_shufflenet.clock.counts import Code, Counts, read_counts, read_trace, trace_file
 from tvm_shufflenet.clock.cycles import CycleModel, Traffic, traffic_of
 from tvm_shufflenet.devices.emulated import EmulatedDevice
-from tvm_shufflenet.graph.pipeline import fused
-from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
+from tvm_shufflenet.graph.tasks import OperatorTask
 from tvm_shufflenet.hardware.boards import Board, find_board
 from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.tuning.records.store import workload_hash
 from tvm_shufflenet.tuning.search.driver import load_intrinsics
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.imported import import_model
 
 V1, V2 = "shufflenet_v1_g3_x1_0", "shufflenet_v2_x1_0"
 OPERATORS = (
@@ -244,8 +243,8 @@ def rank(name: str, mods: Sequence[tvm.IRModule], target: Target, seed: int) -> 
 def tasks_of(names: Sequence[str], target: Target) -> dict[str, OperatorTask]:
     found = {}
     for model in dict.fromkeys(name.partition(":")[0] for name in names):
-        module = fused(workflow.import_model(models.find_model(model)).module, target)
-        found |= {f"{model}:{task.name}": task for task in operator_tasks(module)}
+        fused = import_model(models.find_model(model)).fused(target)
+        found |= {f"{model}:{task.name}": task for task in fused.tasks}
     return {name: found[name] for name in names}
 
 

@@ -20,14 +20,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tvm_shufflenet.graph.pipeline import fuse
+
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.errors import BadInput, DeployError, NothingMeasured
-from tvm_shufflenet.graph.pipeline import fused
-from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
+from tvm_shufflenet.graph.tasks import OperatorTask
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.tuning.measuring.measurer import start_workers
@@ -35,7 +36,7 @@ from tvm_shufflenet.tuning.measuring.workers import Workers
 from tvm_shufflenet.tuning.records.shipped import write_best
 from tvm_shufflenet.tuning.records.store import RecordStore, workload_hash
 from tvm_shufflenet.tuning.search.driver import Progress, Tuner
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.imported import import_model
 
 PUBLISHED = re.compile(r"shufflenet_v1_g\d_x\d_\d+|shufflenet_v2_x\d_\d+")
 FAVOURED = re.compile(r".*_x1_0")
@@ -71,8 +72,8 @@ def collect(names: list[str], target: Target, trials: int) -> list[Wanted]:
 
 
 def operators(name: str, target: Target, trials: int) -> Iterator[Wanted]:
-    module = workflow.import_model(models.find_model(name)).module
-    tasks = operator_tasks(fused(module, target))
+    module = import_model(models.find_model(name)).module
+    tasks = fuse(module, target).tasks
     total = sum(task.occurrences * task.flops for task in tasks)
     for task in tasks:
         heavy = FAVOURED.fullmatch(name) and task.occurrences * task.flops >= FAVOURED_SHARE * total

@@ -17,6 +17,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tvm_shufflenet.graph.pipeline import fuse
+
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 from tvm_shufflenet import models
@@ -25,10 +27,12 @@ from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.kernels import Kernels
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.hardware.targets import Target, find_target
+from tvm_shufflenet.latency import MEASURED
 from tvm_shufflenet.library.build import build
 from tvm_shufflenet.standalone import build as standalone
 from tvm_shufflenet.standalone.kernels import Kernel
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.imported import import_model
+from tvm_shufflenet.workflow.schedules import default_clock, open_records, schedule_network
 
 HERE = Path(__file__).parent
 ROUNDS = 5
@@ -66,20 +70,20 @@ HEADER = f"{'network':24}{'n':>3}{'VM us':>12}{'alone us':>12}{'ratio':>8}{'driv
 
 
 def measure(name: str, target: Target, device: Device, threads: int, folder: Path) -> Row:
-    imported = workflow.import_model(models.find_model(name))
-    store = workflow.open_records(target, None)
-    clock = workflow.default_clock(target)
-    scheduled = workflow.schedule(imported, target, store, workflow.MEASURED, clock, threads=threads)
-    vm = build(scheduled, folder / "vm.so", workflow.linker_command(target))
+    imported = import_model(models.find_model(name))
+    store = open_records(target, None)
+    clock = default_clock(target)
+    scheduled = schedule_network(fuse(imported.module, target), store, MEASURED, clock, threads=threads)
+    vm = build(scheduled, folder / "vm.so")
     reference = ([imported.input], [imported.reference], imported.tolerance)
     alone = standalone.build_standalone(scheduled.module, target, name, *reference, folder / "alone")
     called = link_callable(target, name, threads, folder / "alone")
     vm_us, alone_us = [], []
-    with Network(device, vm.path) as network:
+    with Network(device, vm) as network:
         expected = network.run(imported.input)
     arguments = [(tuple(imported.input.shape), "float32"), (tuple(imported.reference.shape), "float32")]
     for _ in range(1 if device.kind == "modelled" else ROUNDS):
-        with Network(device, vm.path) as network:
+        with Network(device, vm) as network:
             network.set_input(imported.input)
             vm_us.append(network.latency(SAMPLES).median_us)
         with Kernels(device, called) as kernels:
@@ -96,7 +100,7 @@ def measure(name: str, target: Target, device: Device, threads: int, folder: Pat
         driver_us(target, name, threads, alone, folder / "alone") if native else None,
         alone.library.stat().st_size,
         len(alone.program.weights),
-        vm.path.stat().st_size,
+        vm.stat().st_size,
         alone.program.arena_bytes,
         same_bits(alone.bench, native, expected),
     )

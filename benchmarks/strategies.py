@@ -22,21 +22,23 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tvm_shufflenet.graph.pipeline import fuse
+
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.errors import NothingMeasured
-from tvm_shufflenet.graph.pipeline import fused
-from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
+from tvm_shufflenet.graph.tasks import OperatorTask
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.tuning.measuring.measurer import start_workers
 from tvm_shufflenet.tuning.measuring.workers import Workers
 from tvm_shufflenet.tuning.records.store import RecordStore, workload_hash
 from tvm_shufflenet.tuning.search.driver import Tuner
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.imported import import_model
+from tvm_shufflenet.workflow.schedules import records_folders
 
 MILESTONES = (8, 16, 32, 64)
 STRATEGIES = ("template", "ansor")
@@ -102,7 +104,7 @@ class Arena:
 
 def shipped_records(target: Target) -> RecordStore:
     """Those for the target, or for the one whose records serve it."""
-    _, folder = workflow.records_folders(target, None)
+    _, folder = records_folders(target, None)
     return RecordStore(folder, find_target(target.shipped or target.name).tvm())
 
 
@@ -167,8 +169,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     target = find_target(options.target)
-    imported = workflow.import_model(models.find_model(options.model))
-    tasks = choose(operator_tasks(fused(imported.module, target)), options.operators, options.count)
+    imported = import_model(models.find_model(options.model))
+    tasks = choose(fuse(imported.module, target).tasks, options.operators, options.count)
     courses: list[Course] = []
     with find_device(options.device, target) as device, start_workers(device) as workers:
         arena = Arena(target, device, workers, shipped_records(target))

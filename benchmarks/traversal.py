@@ -14,6 +14,8 @@ import tempfile
 from pathlib import Path
 from unittest import mock
 
+from tvm_shufflenet.graph.pipeline import fuse
+
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 from tvm_shufflenet import models
@@ -23,15 +25,17 @@ from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library import alternate
 from tvm_shufflenet.library.build import build
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.verification.networks import check
+from tvm_shufflenet.workflow.imported import Imported, import_model
+from tvm_shufflenet.workflow.schedules import open_records, schedule_network
 
 
-def timed(imported: workflow.Imported, target: Target, device: Device, library: Path) -> tuple[float, float]:
+def timed(imported: Imported, target: Target, device: Device, library: Path) -> tuple[float, float]:
     """Milliseconds, and thousands of misses."""
-    store = workflow.open_records(target, None)
-    build(workflow.schedule(imported, target, store, device.clock), library, workflow.linker_command(target))
+    store = open_records(target, None)
+    build(schedule_network(fuse(imported.module, target), store, device.clock), library)
     with Network(device, library) as network:
-        workflow.check(network, imported.input, imported.reference, imported.tolerance, library.name)
+        check(network, imported.input, imported.reference, imported.tolerance, library.name)
         milliseconds = network.latency(1).median_us / 1000
     return milliseconds, device.last_cost().l2_misses / 1000
 
@@ -45,7 +49,7 @@ def main() -> None:
     for target in map(find_target, options.targets):
         with find_device("emulated", target) as device, tempfile.TemporaryDirectory() as folder:
             for name in options.models:
-                imported = workflow.import_model(models.find_model(name))
+                imported = import_model(models.find_model(name))
                 with mock.patch.object(alternate, "walked_backwards", lambda _bindings: set()):
                     one_way, lost = timed(imported, target, device, Path(folder) / "one-way.so")
                 to_and_fro, fewer = timed(imported, target, device, Path(folder) / "to-and-fro.so")

@@ -18,6 +18,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tvm_shufflenet.graph.pipeline import stock
+from tvm_shufflenet.library.scheduling import schedule_untuned
+
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
 import numpy as np
@@ -28,9 +31,8 @@ from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.devices.network import Network, largest_error
 from tvm_shufflenet.errors import DeployError
 from tvm_shufflenet.hardware.targets import Target, find_target
-from tvm_shufflenet.library.build import build_untuned
-from tvm_shufflenet.library.link import linker_command
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.library.build import build
+from tvm_shufflenet.workflow.imported import import_model
 
 
 @dataclass(frozen=True)
@@ -68,14 +70,14 @@ def prove(name: str, target: Target, device: Device, size: int, folder: Path) ->
     about = {"name": name, "target": target.name, "device": device.name, "kind": device.kind, "input_shape": shape}
     try:
         started = time.perf_counter()
-        imported = workflow.import_model(models.find_model(name, input_shape=shape))
+        imported = import_model(models.find_model(name, input_shape=shape))
         compiling = time.perf_counter()
-        built = build_untuned(imported.module, target, folder / f"{name}.so", linker_command(target))
+        library = build(schedule_untuned(stock(imported.module, target)), folder / f"{name}.so")
         running = time.perf_counter()
-        with Network(device, built.path) as network:
+        with Network(device, library) as network:
             output = network.run(imported.input)
         done = time.perf_counter()
-        built.path.unlink()
+        library.unlink()
     except Exception as exc:  # whatever it is, the other networks are still to be proved
         kind = "" if isinstance(exc, DeployError) else f"{type(exc).__name__}: "
         return Outcome(**about, failure=" ".join(f"{kind}{exc}".split())[-300:])

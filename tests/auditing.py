@@ -86,7 +86,7 @@ def _together(cases: list[Case], way: Callable) -> list[Outcome]:
 def _machine(module: nn.Module, shape: tuple[int, ...], way: Callable) -> relax.VirtualMachine:
     with torch.no_grad():
         module(torch.zeros(shape))  # constants are made at their first use
-    imported = way(frontend.to_relax(frontend.export(module, shape)), find_target("local"))
+    imported = way(frontend.to_relax(frontend.export(module, shape)), find_target("local")).module
     return relax.VirtualMachine(relax.build(imported, UNOPTIMISED, tir_pipeline=PIPELINE), tvm.cpu())
 
 

@@ -43,7 +43,7 @@ def run(module: tvm.IRModule, data: np.ndarray) -> np.ndarray:
     return answer(machine_of(module), tvm.runtime.tensor(data))
 
 
-def check_import(module: nn.Module, shape: tuple[int, ...], pipelines=(pipeline.stock, pipeline.fused)) -> None:
+def check_import(module: nn.Module, shape: tuple[int, ...], pipelines=(pipeline.stock, pipeline.fuse)) -> None:
     """Imported and through each of ``pipelines``, the module computes what PyTorch does."""
     data = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def check_import(module: nn.Module, shape: tuple[int, ...], pipelines=(pipeline.
     imported = frontend.to_relax(frontend.export(module, shape))
     frontend.check_single_tensor(imported)
     for passes in pipelines:
-        output = run(passes(imported, find_target("local")), data)
+        output = run(passes(imported, find_target("local")).module, data)
         np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
 
 

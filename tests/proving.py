@@ -13,12 +13,12 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_shufflenet.graph import frontend, pipeline
-from tvm_shufflenet.graph.tasks import operator_tasks
+from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.hardware.isa import AVX2, AVX512, NEON
 from tvm_shufflenet.hardware.machine import unknown
 from tvm_shufflenet.hardware.targets import Target, find_target
-from tvm_shufflenet.library.build import schedule_tuned
 from tvm_shufflenet.library.lowering import executable
+from tvm_shufflenet.library.scheduling import schedule_tuned
 from tvm_shufflenet.schedules import rules
 
 MACHINES = (unknown(NEON), unknown(AVX2), unknown(AVX512))
@@ -27,7 +27,7 @@ MACHINES = (unknown(NEON), unknown(AVX2), unknown(AVX512))
 def random_schedules(module: tvm.IRModule, target: Target, seed: int) -> ms.database.MemoryDatabase:
     """A record for each operator that has a template: a random point of a random variant, for some machine."""
     draw, database = random.Random(seed), ms.database.MemoryDatabase()
-    for task in operator_tasks(pipeline.fused(module, target)):
+    for task in pipeline.fuse(module, target).tasks:
         name = rules.template_name(task.mod)
         if name is None:
             continue
@@ -45,7 +45,7 @@ def wrong(network: Generated, seed: int | None = None, count: int = 3) -> str | 
     target = find_target("local")
     imported = frontend.to_relax(frontend.export(network, network.shape))
     database = ms.database.MemoryDatabase() if seed is None else random_schedules(imported, target, seed)
-    scheduled = schedule_tuned(imported, target, database)
+    scheduled = schedule_tuned(fuse(imported, target), database)
     built = executable(scheduled.planned, target.tvm())
     return _difference(network, relax.VirtualMachine(built, tvm.cpu()), count)
 

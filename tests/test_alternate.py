@@ -120,7 +120,7 @@ def test_neighbours_walk_to_and_fro():
     torch.manual_seed(0)
     units = nn.Sequential(*(ShuffleUnit(24, 24, 3, 1, 3) for _ in range(3))).eval()
     imported = frontend.to_relax(frontend.export(units, (1, 24, 14, 14)))
-    fused = pipeline.fused(imported, HOST)
+    fused = pipeline.fuse(imported, HOST).module
     backwards = {variable.name_hint for variable in walked_backwards(Bindings(fused["main"]))}
     assert backwards == {"depthwise", "pointwise1", "pointwise2"}
     data = tvm.runtime.tensor(draw(1, 24, 14, 14))

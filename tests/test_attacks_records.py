@@ -24,11 +24,12 @@ from tvm_shufflenet.devices.checking import checking_device
 from tvm_shufflenet.errors import BadInput, DeviceFailed, RecordMismatch
 from tvm_shufflenet.graph import pipeline
 from tvm_shufflenet.graph.frontend import export, to_relax
+from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.graph.serialized import NotOperators, check_module, check_workload
 from tvm_shufflenet.graph.tasks import argument_shapes, operator_tasks
 from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import find_target, is_cpu
-from tvm_shufflenet.library.build import schedule_tuned
+from tvm_shufflenet.library.scheduling import schedule_tuned
 from tvm_shufflenet.library.serial import json_trace_hash, record_of
 from tvm_shufflenet.operators.depthwise import Depthwise
 from tvm_shufflenet.operators.pointwise import Pointwise
@@ -271,7 +272,7 @@ def test_a_network_is_not_built_with_such_a_record(tmp_path, monkeypatch):
         records.write(line, body, task.mod)
     store = RecordStore(tmp_path, TARGET.tvm())
     with pytest.raises(RecordMismatch, match="does not apply to its operator: it unrolls"):
-        schedule_tuned(network, TARGET, store.database())
+        schedule_tuned(fuse(network, TARGET), store.database())
 
 
 @pytest.mark.parametrize(
@@ -479,7 +480,7 @@ class Many(nn.Module):
 
 def test_workloads_of_many_kinds_are_ones():
     module = to_relax(export(Many().eval(), (1, 4, 8, 8)))
-    tasks = operator_tasks(pipeline.fused(module, TARGET)) + operator_tasks(pipeline.stock(module, TARGET))
+    tasks = pipeline.fuse(module, TARGET).tasks + pipeline.stock(module, TARGET).tasks
     assert len(tasks) > 10
     for task in tasks:
         check_workload(plain(ms.database.Workload(task.mod).as_json()))

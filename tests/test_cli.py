@@ -118,7 +118,7 @@ def heavy_modules(*words: str, then: str = "") -> str:
     """
     source = f"""
         import contextlib, io, sys
-        from tvm_shufflenet import cli
+        from tvm_shufflenet.cli import main as cli
         with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
             cli.main({list(words)})
         {then}
@@ -651,7 +651,7 @@ class TestInterrupts:
         source = f"""
             import sys
             sys.path.insert(0, {str(tmp_path)!r})
-            from tvm_shufflenet import interrupts
+            from tvm_shufflenet.support import interrupts
             with interrupts.interruptible():
                 import endless
             """
@@ -670,7 +670,7 @@ class TestInterrupts:
     def test_swallowed_for_long_the_process_and_its_children_end(self):
         source = """
             import subprocess, time
-            from tvm_shufflenet import interrupts
+            from tvm_shufflenet.support import interrupts
             interrupts.GRACE_S = 0.2
             with interrupts.interruptible():
                 child = subprocess.Popen(["sleep", "60"])
@@ -693,7 +693,7 @@ class TestInterrupts:
         source = """
             import signal
             signal.signal(signal.SIGINT, signal.SIG_IGN)
-            from tvm_shufflenet import interrupts
+            from tvm_shufflenet.support import interrupts
             with interrupts.interruptible():
                 signal.raise_signal(signal.SIGINT)
                 print("still here")

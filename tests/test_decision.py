@@ -11,6 +11,7 @@ from factories import FACTORY
 from test_records import MODELLED, TARGET, candidate, put, workload
 
 from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.report.tables import speedups
@@ -21,8 +22,13 @@ from tvm_shufflenet.tuning.records.journal import Setting, checksum
 from tvm_shufflenet.tuning.records.shipped import write_best
 from tvm_shufflenet.tuning.records.store import RecordStore, trace_hash, workload_hash
 from tvm_shufflenet.tuning.search.decision import NETWORKS, Timed, decide, near
-from tvm_shufflenet.workflow import choosing
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.bench import bench_package
+from tvm_shufflenet.workflow.compare import compare_network
+from tvm_shufflenet.workflow.compile import compile_package
+from tvm_shufflenet.workflow.decide import decide_schedules
+from tvm_shufflenet.workflow.imported import import_model
+from tvm_shufflenet.workflow.profile import profile_package
+from tvm_shufflenet.workflow.tune import tune_network
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 SETTING = Setting(MODELLED, 1)
@@ -207,27 +213,29 @@ def test_a_network_is_known_by_its_operators_in_any_order():
 def test_few_trials_end_with_no_less_than_ships_and_every_command_agrees(tmp_path):
     """Tuning, compilation, bench, profile and compare: one network, one modelled time."""
     (tmp_path / "tiny.py").write_text(FACTORY)
-    unit = workflow.import_model(find_model(f"{tmp_path}/tiny.py:unit", input_shape=(1, 48, 14, 14)))
+    unit = import_model(find_model(f"{tmp_path}/tiny.py:unit", input_shape=(1, 48, 14, 14)))
     target, a72 = find_target("arm64"), find_target("cortex-a72")
     with find_device("emulated", target) as device:
         lender = RecordStore(tmp_path / "lender", a72.tvm())
-        workflow.tune(unit, a72, device, lender, strategy="template", trials=6, seed=3, on_progress=lambda _: None)
+        tune_network(
+            fuse(unit.module, a72), device, lender, strategy="template", trials=6, seed=3, on_progress=lambda _: None
+        )
         write_best(tmp_path / "shipped", lender.best(MODELLED))
         store = RecordStore(tmp_path / "own", target.tvm(), tmp_path / "shipped", a72.tvm())
-        result = workflow.tune(
-            unit, target, device, store, strategy="template", trials=4, seed=0, on_progress=lambda _: None
+        result = tune_network(
+            fuse(unit.module, target), device, store, strategy="template", trials=4, seed=0, on_progress=lambda _: None
         )
         first = {trial.workload: trial.trace for trial in reversed(store._own.trials)}
         shipped = store.shipped_traces(MODELLED)
         assert shipped and {key: first[key] for key in shipped} == shipped and result.measured == 4
-        found = choosing.decide(unit, target, device, store)
+        found = decide_schedules(unit, target, device, store)
         assert found.chosen_us <= found.shipped_us
-        assert choosing.decide(unit, target, device, store) is None, "it was decided before, by the same records"
-        comparison = workflow.compare(unit, target, device, store)
+        assert decide_schedules(unit, target, device, store) is None, "it was decided before, by the same records"
+        comparison = compare_network(unit, target, device, store)
         reopened = RecordStore(tmp_path / "own", target.tvm(), tmp_path / "shipped", a72.tvm())
-        package = workflow.compile_package(unit, target, reopened, tmp_path / "package")
-        bench = workflow.bench(package, device, 1, warmup=3, repeats=2)
-        profile = workflow.profile(package, device, 1)
+        package = compile_package(unit, target, reopened, tmp_path / "package")
+        bench = bench_package(package, device, 1, warmup=3, repeats=2)
+        profile = profile_package(package, device, 1)
     assert comparison.gain >= 1 and set(comparison.to_json()["latency_us"]) == {"untuned", "shipped", "tuned"}
     times = {found.chosen_us, comparison.tuned.median_us, bench.latency.median_us, profile.latency.median_us}
     assert len(times) == 1 and profile.sum_us == pytest.approx(bench.latency.median_us, rel=1e-4)

@@ -30,7 +30,9 @@ from tvm_shufflenet.deploy.deployment import Settings, deploy
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.secret import VARIABLE
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, ToolMissing, WrongResult
+from tvm_shufflenet.graph.pipeline import stock
 from tvm_shufflenet.hardware.targets import find_target, host_machine
+from tvm_shufflenet.library.scheduling import schedule_untuned
 from tvm_shufflenet.licences.sbom import SBOM
 from tvm_shufflenet.models import Model
 from tvm_shufflenet.packages.package import MANIFEST, Package, write_package
@@ -38,7 +40,8 @@ from tvm_shufflenet.standalone.build import build_standalone
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.transport import adb, find_remote
 from tvm_shufflenet.tuning.records.store import RecordStore
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.compile import compile_package
+from tvm_shufflenet.workflow.imported import import_model
 
 HERE = Path(__file__).parent
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -58,8 +61,8 @@ class Tiny(nn.Module):
 def benches(tmp_path_factory):
     """Whether the output is right -> the benchmark of a small network that says so."""
     host, folder = find_target("local"), tmp_path_factory.mktemp("benches")
-    tiny = workflow.import_model(Model("tiny", (1, 2, 4, 4), module=Tiny().eval()))
-    scheduled = workflow.schedule_untuned(tiny.module, host).module
+    tiny = import_model(Model("tiny", (1, 2, 4, 4), module=Tiny().eval()))
+    scheduled = schedule_untuned(stock(tiny.module, host)).module
     answers = {True: tiny.reference, False: tiny.reference + 1}
     built = {
         ok: build_standalone(scheduled, host, "tiny", [tiny.input], [answer], tiny.tolerance, folder / str(ok)).bench
@@ -508,8 +511,8 @@ class TestPhone:
     def command(self, tmp_path):
         """A package is timed on a device."""
         store = RecordStore(tmp_path / "records", find_target("local").tvm())
-        tiny = workflow.import_model(Model("tiny", (1, 2, 4, 4), module=Tiny().eval()))
-        package = workflow.compile_package(tiny, find_target("local"), store, tmp_path / "package")
+        tiny = import_model(Model("tiny", (1, 2, 4, 4), module=Tiny().eval()))
+        package = compile_package(tiny, find_target("local"), store, tmp_path / "package")
         return lambda device: main(["bench", str(package.path), "--repeat", "1", "--warmup", "0", "--device", device])
 
     def test_a_server_is_reached_through_adb(self, phone, server_port, command, capsys):

@@ -55,7 +55,7 @@ def test_the_reference_has_every_command_and_the_functions_behind_them(site):
     ):
         assert f'id="{name}"' in commands and f"usage: tvm-shufflenet {name}" in commands
     python = (site / "reference/python.html").read_text()
-    assert "tvm_shufflenet.workflow.compile_package" in python and "Write a package to" in python
+    assert "tvm_shufflenet.workflow.compile.compile_package" in python and "Write a package to" in python
 
 
 # In place of the pages' networks and trials: the same commands, in a tenth of the time.

@@ -30,7 +30,7 @@ from tvm_shufflenet.tuning.measuring.trial import Cause, Outcome, _cause, _plaus
 from tvm_shufflenet.tuning.records.store import RecordStore
 from tvm_shufflenet.verification.operators import reference
 from tvm_shufflenet.verification.reproducer import read_finding
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.imported import import_model
 
 LOCAL = find_target("local")
 
@@ -39,7 +39,7 @@ LOCAL = find_target("local")
 def unit(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny.py"
     path.write_text(FACTORY)
-    return workflow.import_model(find_model(f"{path}:unit", input_shape=SHAPE))
+    return import_model(find_model(f"{path}:unit", input_shape=SHAPE))
 
 
 @pytest.fixture

@@ -68,9 +68,9 @@ def test_what_is_said_to_be_decomposed_is_no_operator_of_its_own():
             assert composite or name in table or leaves, name
 
 
-@pytest.mark.parametrize("way", [pipeline.stock, pipeline.fused])
+@pytest.mark.parametrize("way", [pipeline.stock, pipeline.fuse])
 def test_operators_with_arguments_away_from_their_defaults(way):
-    sample = ALL[:: 2 * SAMPLE] if way is pipeline.fused else ALL[SAMPLE // 2 :: SAMPLE]
+    sample = ALL[:: 2 * SAMPLE] if way is pipeline.fuse else ALL[SAMPLE // 2 :: SAMPLE]
     wrong = [outcome for outcome in audit(sample, way) if outcome.verdict not in (RIGHT, REFUSED)]
     assert not wrong, "\n".join(f"{each.case.expression}: {each.detail}" for each in wrong)
 

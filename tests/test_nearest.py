@@ -20,8 +20,8 @@ from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_shufflenet import models
-from tvm_shufflenet.graph.pipeline import fused
-from tvm_shufflenet.graph.tasks import argument_shapes, operator_tasks
+from tvm_shufflenet.graph.pipeline import fuse
+from tvm_shufflenet.graph.tasks import argument_shapes
 from tvm_shufflenet.hardware.machine import Machine, machine_for
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.operators.convolution import Convolution
@@ -36,7 +36,8 @@ from tvm_shufflenet.support.containers import plain
 from tvm_shufflenet.tuning.records.shipped import BEST, write_best
 from tvm_shufflenet.tuning.records.store import RecordStore, workload_hash
 from tvm_shufflenet.tuning.search.driver import load_intrinsics
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.compile import compile_package
+from tvm_shufflenet.workflow.imported import import_model
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 A72 = machine_for(find_target("cortex-a72"))
@@ -200,14 +201,14 @@ def test_the_manifest_says_near_record_and_whose(tmp_path):
     layers = [layer for outputs in (48, 52, 480) for layer in (torch.nn.LazyConv2d(outputs, 1), torch.nn.ReLU())]
     network, image = torch.nn.Sequential(*layers).eval(), (1, 48, 14, 14)
     network(torch.zeros(image))
-    imported = workflow.import_model(models.Model("layers", image, network))
+    imported = import_model(models.Model("layers", image, network))
     lender, target = find_target("cortex-a72"), find_target("arm64")
     work = RecordStore(tmp_path / "work", lender.tvm())
-    known = next(task for task in operator_tasks(fused(imported.module, lender)) if task.arguments[-1][0][1] == 48)
+    known = next(task for task in fuse(imported.module, lender).tasks if task.arguments[-1][0][1] == 48)
     put(work, known.mod, kind="modelled", target=lender.tvm())
     write_best(tmp_path / "shipped", work.best("emulated:cortex-a72"))
     store = RecordStore(tmp_path / "own", target.tvm(), tmp_path / "shipped", lender.tvm())
-    package = workflow.compile_package(imported, target, store, tmp_path / "package")
+    package = compile_package(imported, target, store, tmp_path / "package")
     said = {operator.arguments[-1].shape[1]: operator for operator in package.manifest.operators}
     assert {channels: (each.schedule, each.tuned_for) for channels, each in said.items()} == {
         48: ("record", "cortex-a72"),

@@ -20,14 +20,16 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import BadInput, ImportFailed
 from tvm_shufflenet.graph import pipeline
+from tvm_shufflenet.graph.pipeline import fuse, stock
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.library.build import build, build_untuned, schedule_tuned
-from tvm_shufflenet.library.link import linker_command
+from tvm_shufflenet.library.build import build
+from tvm_shufflenet.library.scheduling import schedule_tuned, schedule_untuned
 from tvm_shufflenet.models import Model, find_model, randomise_batch_norms
 from tvm_shufflenet.models.sources.onnx_files import fold_shapes
 from tvm_shufflenet.models.zoo import shufflenet_v1, shufflenet_v2
 from tvm_shufflenet.tuning.records.store import RecordStore
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.verification.networks import check
+from tvm_shufflenet.workflow.imported import import_model
 
 LOCAL = find_target("local")
 SHAPE = (1, 3, 32, 32)
@@ -103,10 +105,10 @@ def test_an_onnx_file_becomes_what_the_torch_model_becomes(small, tmp_path, how)
     path = export(small.module, tmp_path / "network.onnx", **EXPORTS[how])
     model = find_model(str(path), input_shape=SHAPE)
     assert (model.name, model.input_shape, model.engine) == ("network", SHAPE, ENGINE)
-    imported = workflow.import_model(model)
+    imported = import_model(model)
     np.testing.assert_allclose(imported.reference, small(imported.input), rtol=0, atol=ROUNDING)
-    expected = names(pipeline.fused(small.to_relax(), LOCAL))
-    assert names(pipeline.fused(imported.module, LOCAL)) == expected
+    expected = names(pipeline.fuse(small.to_relax(), LOCAL).module)
+    assert names(pipeline.fuse(imported.module, LOCAL).module) == expected
 
 
 def halves(x):
@@ -146,7 +148,7 @@ def test_exported_shuffles_are_recognised(tmp_path, how):
     module, shape = Spellings(own_operator=how.startswith("torch.export")), (1, 12, 6, 5)
     options = {**EXPORTS[how], "shape": (EXPORTS[how].get("shape", shape)[0], *shape[1:])}
     model = find_model(str(export(module, tmp_path / "spellings.onnx", **options)), input_shape=shape)
-    imported = workflow.import_model(model)
+    imported = import_model(model)
     with torch.no_grad():
         expected = module(torch.from_numpy(imported.input)).numpy()
     np.testing.assert_allclose(imported.reference, expected, rtol=0, atol=ROUNDING)
@@ -155,14 +157,14 @@ def test_exported_shuffles_are_recognised(tmp_path, how):
 
 
 def test_a_library_from_an_onnx_file_computes_its_answer(small, tmp_path):
-    imported = workflow.import_model(find_model(str(export(small.module, tmp_path / "network.onnx"))))
-    linker, store = linker_command(LOCAL), RecordStore(tmp_path / "records", LOCAL.tvm())
-    build(schedule_tuned(imported.module, LOCAL, store.database()), tmp_path / "templates.so", linker)
-    build_untuned(imported.module, LOCAL, tmp_path / "untuned.so", linker)
+    imported = import_model(find_model(str(export(small.module, tmp_path / "network.onnx"))))
+    store = RecordStore(tmp_path / "records", LOCAL.tvm())
+    build(schedule_tuned(fuse(imported.module, LOCAL), store.database()), tmp_path / "templates.so")
+    build(schedule_untuned(stock(imported.module, LOCAL)), tmp_path / "untuned.so")
     with find_device("local", LOCAL) as device:
         for library in ("templates.so", "untuned.so"):
             with Network(device, tmp_path / library) as network:
-                workflow.check(network, imported.input, imported.reference, imported.tolerance, library)
+                check(network, imported.input, imported.reference, imported.tolerance, library)
 
 
 # Files as other tools write them
@@ -191,7 +193,7 @@ def test_weights_may_be_listed_as_inputs(tmp_path):
     inputs = [tensor("x", 1, 3, 4, 4), tensor("w", 4, 3, 1, 1)]
     proto = graph_of([helper.make_node("Conv", ["x", "w"], ["y"])], inputs, [tensor("y", 1, 4, 4, 4)], [("w", weight)])
     model = find_model(saved(proto, tmp_path))
-    imported = workflow.import_model(model)
+    imported = import_model(model)
     assert len(imported.module["main"].params) == 1
     np.testing.assert_allclose(imported.reference[:, 0], 2 * imported.input.sum(1), rtol=1e-5)
 
@@ -286,7 +288,7 @@ REFUSED = {
 def test_what_cannot_be_deployed_is_refused(tmp_path, capfd, name):
     make, message = REFUSED[name]
     with pytest.raises(BadInput, match=message):
-        workflow.import_model(find_model(saved(make(), tmp_path)))
+        import_model(find_model(saved(make(), tmp_path)))
     assert capfd.readouterr().out == ""
 
 
@@ -312,7 +314,7 @@ def test_weights_beside_the_file_that_are_gone(tmp_path):
     proto = graph_of([node], [tensor("x", 1, 3, 4, 4)], [tensor("y", 1, 64, 4, 4)], [("w", weight)])
     path = tmp_path / "model.onnx"
     onnx.save(proto, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
-    workflow.import_model(find_model(str(path)))
+    import_model(find_model(str(path)))
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(ImportFailed, match=r"cannot load .*model\.onnx"):
         find_model(str(path))

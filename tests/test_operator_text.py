@@ -12,9 +12,10 @@ from torch import nn
 
 from tvm_shufflenet import models
 from tvm_shufflenet.graph.layers import fingerprint, layer_names, rows
+from tvm_shufflenet.graph.pipeline import fuse, stock
 from tvm_shufflenet.graph.tasks import argument_shapes
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.library.build import schedule_tuned, schedule_untuned
+from tvm_shufflenet.library.scheduling import schedule_tuned, schedule_untuned
 from tvm_shufflenet.models import randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.operators.convolution import Convolution
@@ -24,7 +25,8 @@ from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.packages.operator_text import entry_text, layers_text, shape_text
 from tvm_shufflenet.tuning.records.store import RecordStore
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.compile import operator_entry, with_layers
+from tvm_shufflenet.workflow.imported import import_model
 
 LOCAL = find_target("local")
 
@@ -85,18 +87,18 @@ def imported():
     torch.manual_seed(0)
     network = Network()
     randomise_batch_norms(network)
-    return workflow.import_model(models.Model("network", (1, 3, 16, 16), network.eval()))
+    return import_model(models.Model("network", (1, 3, 16, 16), network.eval()))
 
 
 def test_every_layer_is_found_in_its_operator(imported, tmp_path):
     store = RecordStore(tmp_path, LOCAL.tvm())
     wanted = {"stem", "head", *(f"unit.{name}" for name in ("compress", "depthwise", "expand"))}
-    tuned = schedule_tuned(imported.module, LOCAL, store.database())
-    for scheduled in (tuned, schedule_untuned(imported.module, LOCAL)):
-        named = workflow.with_layers(scheduled, imported).operators
+    tuned = schedule_tuned(fuse(imported.module, LOCAL), store.database())
+    for scheduled in (tuned, schedule_untuned(stock(imported.module, LOCAL))):
+        named = with_layers(scheduled, imported).operators
         assert sorted(layer for operator in named for layer in operator.layers) == sorted(wanted)
-    shapes = {layer: entry_text(workflow.operator_entry(each))
-              for each in workflow.with_layers(tuned, imported).operators for layer in each.layers}  # fmt: skip
+    shapes = {layer: entry_text(operator_entry(each))
+              for each in with_layers(tuned, imported).operators for layer in each.layers}  # fmt: skip
     assert shapes["stem"] == "3->48 3x3 s2 8x8" and shapes["unit.expand"].endswith("->48 1x1 g3 8x8")
     assert shapes["head"].startswith("48->10 dense")
 

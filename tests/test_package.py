@@ -43,7 +43,11 @@ from tvm_shufflenet.packages.package import (
 )
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.store import RecordStore
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.bench import bench_package
+from tvm_shufflenet.workflow.compile import compile_package
+from tvm_shufflenet.workflow.imported import import_model
+from tvm_shufflenet.workflow.profile import profile_package
+from tvm_shufflenet.workflow.run import run_package
 
 SHAPE = (1, 6, 8, 8)
 OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}
@@ -70,7 +74,7 @@ def local():
 
 @pytest.fixture(scope="module")
 def imported():
-    return workflow.import_model(Model("tiny", SHAPE, module=Tiny().eval()))
+    return import_model(Model("tiny", SHAPE, module=Tiny().eval()))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +82,7 @@ def compiled(imported, local, tmp_path_factory):
     """A package for this machine, of the templates' default schedules. Tests copy it before they touch it."""
     folder = tmp_path_factory.mktemp("compiled")
     store = RecordStore(folder / "records", local.tvm())
-    return workflow.compile_package(imported, local, store, folder / "tiny")
+    return compile_package(imported, local, store, folder / "tiny")
 
 
 @pytest.fixture
@@ -112,12 +116,12 @@ def test_a_package_answers_as_torch_does(compiled, imported):
 
 def test_every_command_takes_an_archive(imported, local, tmp_path):
     store = RecordStore(tmp_path / "records", local.tvm())
-    package = workflow.compile_package(imported, local, store, tmp_path / "tiny.tar.zst")
+    package = compile_package(imported, local, store, tmp_path / "tiny.tar.zst")
     assert package.path.is_file() and sorted(os.listdir(tmp_path)) == ["tiny.tar.zst"]
     with find_device("local", local) as device:
-        np.testing.assert_allclose(workflow.run(package, device, imported.input), imported.reference, atol=1e-5)
-        bench = workflow.bench(package, device, 1, 0, 1)
-        assert workflow.profile(Package(package.path), device, 1).operators
+        np.testing.assert_allclose(run_package(package, device, imported.input), imported.reference, atol=1e-5)
+        bench = bench_package(package, device, 1, 0, 1)
+        assert profile_package(Package(package.path), device, 1).operators
     (timing,) = Package(package.path).manifest.timings
     assert timing.latency_us == bench.latency.to_json()
 
@@ -133,7 +137,7 @@ def test_the_same_model_makes_the_same_bytes_in_another_folder(compiled, importe
         (tmp_path / folder).mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    again = workflow.compile_package(imported, local, RecordStore(Path("records"), local.tvm()), Path("tiny"))
+    again = compile_package(imported, local, RecordStore(Path("records"), local.tvm()), Path("tiny"))
     assert again.manifest.hashes == compiled.manifest.hashes
     for name in (MANIFEST, *again.manifest.hashes):
         assert (again.folder / name).read_bytes() == (compiled.folder / name).read_bytes(), name
@@ -173,7 +177,7 @@ def test_memory_is_that_of_the_weights_and_of_planned_activations(compiled):
 
 
 def test_an_untuned_package_says_so(imported, local, tmp_path):
-    package = workflow.compile_package(imported, local, None, tmp_path / "untuned")
+    package = compile_package(imported, local, None, tmp_path / "untuned")
     assert (package.manifest.tuned, package.manifest.records) == (False, None)
     assert {operator.schedule for operator in package.manifest.operators} == {"none"}
     np.testing.assert_allclose(run(package.library, package.reference_input()), package.reference, atol=1e-5)
@@ -495,13 +499,13 @@ def test_a_package_for_arm64_needs_a_compiler_for_arm64(imported, monkeypatch, t
         pytest.skip("gcc of an arm64 machine is right")
     monkeypatch.setenv(CC_VARIABLE, compiler)
     with pytest.raises(LinkFailed):
-        workflow.compile_package(imported, find_target("arm64"), None, tmp_path / "tiny")
+        compile_package(imported, find_target("arm64"), None, tmp_path / "tiny")
     assert os.listdir(tmp_path) == []
 
 
 def test_a_package_for_arm64_holds_arm64_code(imported, tmp_path):
     store = RecordStore(tmp_path / "records", find_target("arm64").tvm())
-    package = workflow.compile_package(imported, find_target("arm64"), store, tmp_path / "tiny")
+    package = compile_package(imported, find_target("arm64"), store, tmp_path / "tiny")
     assert package.manifest.machine == elf_machine(package.library) == "aarch64"
 
 

@@ -225,12 +225,14 @@ def network(tmp_path_factory):
     """The smallest network of the zoo at 32x32, our libraries of it, and their target."""
     from tvm_shufflenet.hardware.targets import find_target
     from tvm_shufflenet.models import find_model
-    from tvm_shufflenet.workflow import jobs as workflow
+    from tvm_shufflenet.workflow.compare import all_libraries
+    from tvm_shufflenet.workflow.imported import import_model
+    from tvm_shufflenet.workflow.schedules import open_records
 
-    imported = workflow.import_model(find_model("shufflenet_v1_g3_x0_25", input_shape=(1, 3, 32, 32)))
+    imported = import_model(find_model("shufflenet_v1_g3_x0_25", input_shape=(1, 3, 32, 32)))
     target = find_target("local")
-    store = workflow.open_records(target, tmp_path_factory.mktemp("records"))
-    with workflow.all_libraries(imported, target, store, "measured") as both:
+    store = open_records(target, tmp_path_factory.mktemp("records"))
+    with all_libraries(imported, target, store, "measured") as both:
         yield imported, both, target
 
 

@@ -23,7 +23,6 @@ from tvm_shufflenet.devices.kernels import EMBEDDED, without_network
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, UnknownName, WrongResult
 from tvm_shufflenet.graph import pipeline
 from tvm_shufflenet.graph.complexity import count
-from tvm_shufflenet.graph.tasks import operator_tasks
 from tvm_shufflenet.hardware.boards import find_board
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
@@ -37,7 +36,10 @@ from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
 from tvm_shufflenet.report.profile import print_profile
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.store import RecordStore
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.bench import bench_package
+from tvm_shufflenet.workflow.compile import compile_package
+from tvm_shufflenet.workflow.imported import import_model
+from tvm_shufflenet.workflow.profile import profile_package
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -289,12 +291,12 @@ class Small(nn.Module):
 
 @pytest.fixture(scope="module")
 def imported():
-    return workflow.import_model(Model("small", SHAPE, module=Small().eval()))
+    return import_model(Model("small", SHAPE, module=Small().eval()))
 
 
 def compiled(imported, target: str, folder) -> Package:
     store = RecordStore(folder / "records", find_target(target).tvm())
-    return workflow.compile_package(imported, find_target(target), store, folder / target)
+    return compile_package(imported, find_target(target), store, folder / target)
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +317,7 @@ def emulated():
 
 @pytest.fixture(scope="module")
 def modelled(arm, emulated):
-    return workflow.profile(arm, emulated, 1, assembly=True)
+    return profile_package(arm, emulated, 1, assembly=True)
 
 
 def rewritten(package: Package, folder, **changes) -> Package:
@@ -329,9 +331,9 @@ def rewritten(package: Package, folder, **changes) -> Package:
     return Package(folder)
 
 
-@pytest.mark.parametrize("passes", [pipeline.stock, pipeline.fused])
+@pytest.mark.parametrize("passes", [pipeline.stock, pipeline.fuse])
 def test_multiply_adds_of_operators_add_up_to_those_of_the_network(imported, passes):
-    tasks = operator_tasks(passes(imported.module, find_target("arm64")))
+    tasks = passes(imported.module, find_target("arm64")).tasks
     total = sum(task.occurrences * task.multiply_adds for task in tasks)
     assert total == count(imported.module).multiply_adds > 0
 
@@ -384,10 +386,10 @@ class TestModelled:
 
     def test_another_operator_s_loop(self, arm, emulated, modelled):
         name = modelled.operators[1].entry.name
-        (loop,) = workflow.profile(arm, emulated, 1, assembly_of=[name]).assembly
+        (loop,) = profile_package(arm, emulated, 1, assembly_of=[name]).assembly
         assert loop.operator == name
         with pytest.raises(UnknownName, match=name):
-            workflow.profile(arm, emulated, 1, assembly_of=[name + "x"])
+            profile_package(arm, emulated, 1, assembly_of=[name + "x"])
 
     def test_the_device_knows_what_it_counted_last(self, emulated, modelled):
         cost, counts = emulated.last_cost(), emulated.last_counts()
@@ -396,7 +398,7 @@ class TestModelled:
             fresh.last_counts()
 
     def test_a_bench_and_a_profile_say_how_much_is_a_guess(self, modelled, arm, emulated):
-        bench = workflow.bench(arm, emulated, 1, 0, 1)
+        bench = bench_package(arm, emulated, 1, 0, 1)
         told = bench.to_json()["unmodelled"]
         assert told == {
             "instructions": bench.cost.unmodelled_instructions,
@@ -413,23 +415,23 @@ class TestModelled:
         manifest["hashes"]["small.so"] = hashlib.sha256(library).hexdigest()
         (folder / MANIFEST).write_text(json.dumps(manifest))
         with pytest.raises(PackageInvalid, match="has no symbols; likely cause: it was stripped"):
-            workflow.profile(Package(folder), emulated, 1)
+            profile_package(Package(folder), emulated, 1)
 
     def test_a_wrong_answer_has_no_profile(self, arm, emulated, monkeypatch):
         first, *others = arm.answers.each
         wrong = replace(first, expected=first.expected + 1)
         monkeypatch.setattr(Package, "answers", replace(arm.answers, each=(wrong, *others)))
         with pytest.raises(WrongResult, match="off by 1 from PyTorch"):
-            workflow.profile(arm, emulated, 1)
+            profile_package(arm, emulated, 1)
 
 
 @needs_tools
 def test_on_several_cores_an_operator_s_time_is_its_slowest_share_s(imported, tmp_path):
     target = find_target("arm64")
     store = RecordStore(tmp_path / "records", target.tvm())
-    package = workflow.compile_package(imported, target, store, tmp_path / "parallel", threads=2)
+    package = compile_package(imported, target, store, tmp_path / "parallel", threads=2)
     with find_device("emulated:cortex-a72", target, 2) as device:
-        profile = workflow.profile(package, device, 2, assembly=True)
+        profile = profile_package(package, device, 2, assembly=True)
     assert profile.sum_us == pytest.approx(profile.latency.median_us, abs=1e-3)
     launching = [row for row in profile.operators if "launch" in row.work.bound_cycles]
     facts = profile.to_json()
@@ -447,9 +449,9 @@ def test_instructions_that_llvm_mca_does_not_know_are_told(imported, tmp_path):
 
 def test_on_a_measured_device_each_operator_is_timed_by_itself(local):
     with find_device("local", find_target("local")) as device:
-        profile = workflow.profile(local, device, 1)
+        profile = profile_package(local, device, 1)
         with pytest.raises(BadInput, match="no assembly"):
-            workflow.profile(local, device, 1, assembly=True)
+            profile_package(local, device, 1, assembly=True)
     facts = profile.to_json()
     assert (profile.kind, profile.runtime, profile.peak) == ("measured", None, None)
     assert facts["how"] == "each operator by itself, its data in cache" and facts["device"]["kind"] == "measured"
@@ -467,15 +469,15 @@ def test_an_older_package_is_read_but_not_profiled(local, tmp_path):
     package = Package(package.folder)
     assert package.manifest.operators[0].arguments is None
     with find_device("local", find_target("local")) as device:
-        assert workflow.bench(package, device, 1, 0, 1).latency.median_us > 0
+        assert bench_package(package, device, 1, 0, 1).latency.median_us > 0
         with pytest.raises(PackageInvalid, match="an earlier version compiled it; next: compile it again"):
-            workflow.profile(package, device, 1)
+            profile_package(package, device, 1)
 
 
 def test_a_call_with_other_arguments_fails_by_name(local, tmp_path):
     package = rewritten(local, tmp_path / "other", arguments=[{"shape": [3], "dtype": "float32"}])
     with find_device("local", find_target("local")) as device, pytest.raises(DeviceFailed, match="timing operator"):
-        workflow.profile(package, device, 1)
+        profile_package(package, device, 1)
 
 
 def test_only_the_network_is_hidden_from_the_loader():

@@ -25,7 +25,7 @@ from tvm_shufflenet.tuning.records.store import (
     trace_hash,
     workload_hash,
 )
-from tvm_shufflenet.workflow.jobs import records_folders
+from tvm_shufflenet.workflow.schedules import records_folders
 
 MODELLED = "emulated:cortex-a72"
 TARGET = find_target("arm64").tvm()

@@ -27,6 +27,7 @@ from test_reproduce import table8
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import BadInput, PeerFailed
+from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.hardware.boards import find_board
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
@@ -41,8 +42,10 @@ from tvm_shufflenet.report.reproduction_page import reproduction_page
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.journal import Trial
 from tvm_shufflenet.tuning.search.curve import Curve
-from tvm_shufflenet.workflow import jobs as workflow
-from tvm_shufflenet.workflow.jobs import Comparison
+from tvm_shufflenet.workflow.compare import Comparison
+from tvm_shufflenet.workflow.imported import import_model
+from tvm_shufflenet.workflow.schedules import open_records
+from tvm_shufflenet.workflow.tune import tune_network
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 LOCAL = {"name": "local", "kind": "measured", "model_error_percent": None}
@@ -296,11 +299,11 @@ def report(tmp_path_factory) -> Path:
         "def unit():\n    return ShuffleUnit(48, 48, 3, 1, 3)\n"
     )
     spec, target = f"{folder}/unit.py:unit", find_target("cortex-a72")
-    imported = workflow.import_model(find_model(spec, input_shape=(1, 48, 14, 14)))
-    store = workflow.open_records(target, folder / "records")
+    imported = import_model(find_model(spec, input_shape=(1, 48, 14, 14)))
+    store = open_records(target, folder / "records")
     with find_device("emulated", target) as device:
         settings = {"strategy": "template", "trials": 4, "seed": 0, "on_progress": lambda progress: None}
-        workflow.tune(imported, target, device, store, **settings)
+        tune_network(fuse(imported.module, target), device, store, **settings)
     words = f"--model {spec} --input-shape 1,48,14,14 --target cortex-a72 --records {folder}/records"
     files = f"--json {folder}/report.json --html {folder}/report.html"
     assert cli.main(["compare", *words.split(), *files.split()]) == 0

@@ -29,7 +29,7 @@ from tvm_shufflenet.packages.package import Manifest, OperatorEntry
 from tvm_shufflenet.report.reproduction import print_reproduction
 from tvm_shufflenet.report.reproduction_page import reproduction_page
 from tvm_shufflenet.tuning.records.store import JOURNAL
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.schedules import open_records
 
 A72 = {"name": "emulated:cortex-a72", "kind": "modelled", "model_error_percent": 4.7}
 SMALL = (32, 32)
@@ -307,7 +307,7 @@ class TestRun:
         experiment = Experiment("made", "Made up", "nowhere", cases)
         said, so_far = [], []
         with find_device("local", target) as device:
-            store = workflow.open_records(target, tmp_path)
+            store = open_records(target, tmp_path)
             results = run(experiment, target, device, store, repeats=2, announce=said.append, on_row=so_far.append)
         assert [len(each.rows) for each in so_far] == [1, 2] and so_far[-1] == results
         broken, small = results.rows
@@ -321,7 +321,7 @@ class TestRun:
         experiment = replace(whole, cases=(replace(whole.cases[0], size=SMALL),))
         target = find_target("local")
         with find_device("local", target) as device:
-            store = workflow.open_records(target, tmp_path)
+            store = open_records(target, tmp_path)
             results = run(experiment, target, device, store, repeats=2, trials=1)
         (found,) = results.rows
         assert found.failure is None and found.max_abs_err <= 1e-4 and found.scheduled_by == {"record": 1}

@@ -16,7 +16,8 @@ from tvm_shufflenet.tuning.records.journal import Setting
 from tvm_shufflenet.tuning.records.shipped import BEST, Best, write_best
 from tvm_shufflenet.tuning.records.store import RecordStore, trace_hash, workload_hash
 from tvm_shufflenet.tuning.search.curve import Curve, curves
-from tvm_shufflenet.workflow.jobs import open_records
+from tvm_shufflenet.workflow import schedules
+from tvm_shufflenet.workflow.schedules import open_records
 
 A72, A76 = (find_target(name).tvm() for name in ("cortex-a72", "cortex-a76"))
 
@@ -193,9 +194,7 @@ def test_every_target_is_lent_records_of_an_equal_machine():
 
 @pytest.mark.parametrize("folder", ["with tuning_logs", "without"])
 def test_a_command_finds_those_that_serve_its_target(shipped, tmp_path, monkeypatch, folder):
-    from tvm_shufflenet.workflow import jobs as workflow
-
-    monkeypatch.setattr(workflow.resources, "files", lambda _: tmp_path / "installed")
+    monkeypatch.setattr(schedules.resources, "files", lambda _: tmp_path / "installed")
     (tmp_path / "installed").mkdir()
     shipped.rename(tmp_path / "installed/cortex-a72")
     monkeypatch.chdir(tmp_path)

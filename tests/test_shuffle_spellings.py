@@ -22,12 +22,14 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.passes.canonicalize_shuffles import CanonicalizeShuffles
+from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.library.build import build, schedule_tuned
-from tvm_shufflenet.library.link import linker_command
+from tvm_shufflenet.library.build import build
+from tvm_shufflenet.library.scheduling import schedule_tuned
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.tuning.records.store import RecordStore
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.verification.networks import check
+from tvm_shufflenet.workflow.imported import import_model
 
 LOCAL = find_target("local")
 
@@ -201,12 +203,12 @@ def shuffled(spelling) -> tvm.IRModule:
 def test_no_shuffle_is_left_behind_a_convolution(name):
     module = shuffled(SPELLINGS[name])
     tvm.ir.assert_structural_equal(module, shuffled(F.channel_shuffle))
-    assert calls(pipeline.fused(module, LOCAL)) == ["pointwise"]
+    assert calls(pipeline.fuse(module, LOCAL).module) == ["pointwise"]
 
 
 def test_the_canonical_one_computes_what_torch_computes():
     data = draw(2, 12, 4, 5)
-    module = pipeline.fused(imported(nn.ChannelShuffle(3), data.shape), LOCAL)
+    module = pipeline.fuse(imported(nn.ChannelShuffle(3), data.shape), LOCAL).module
     np.testing.assert_array_equal(run(module, data.numpy()), Between(nn.ChannelShuffle(3))(data).numpy())
 
 
@@ -567,11 +569,11 @@ def test_random_networks_compute_what_torch_computes(device, tmp_path, drawn, se
     for parameter in module.parameters():
         nn.init.normal_(parameter, 0, 0.5)
     randomise_batch_norms(module)
-    network = workflow.import_model(Model("stack", shape, module.eval()))
+    network = import_model(Model("stack", shape, module.eval()))
     assume(np.abs(network.reference).max() > 1e-3)
     shuffles = sum(name == "relax.permute_dims" for name in calls(network.module))
     assert shuffles <= len(module)
     store, library = RecordStore(tmp_path / "records", LOCAL.tvm()), tmp_path / "stack.so"
-    build(schedule_tuned(network.module, LOCAL, store.database()), library, linker_command(LOCAL))
+    build(schedule_tuned(fuse(network.module, LOCAL), store.database()), library)
     with Network(device, library) as runner:
-        workflow.check(runner, network.input, network.reference, network.tolerance, "random")
+        check(runner, network.input, network.reference, network.tolerance, "random")

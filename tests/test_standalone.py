@@ -37,8 +37,10 @@ from tvm_shufflenet.devices.emulated import EmulatedDevice
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import ImportFailed, LinkFailed, PackageInvalid, ToolMissing
 from tvm_shufflenet.graph import frontend
+from tvm_shufflenet.graph.pipeline import fuse, stock
 from tvm_shufflenet.hardware.boards import BOARDS
 from tvm_shufflenet.hardware.targets import find_target
+from tvm_shufflenet.library.scheduling import schedule_tuned, schedule_untuned
 from tvm_shufflenet.library.symbols import undefined_symbols
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
@@ -52,7 +54,9 @@ from tvm_shufflenet.standalone.program import plan
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.store import RecordStore
 from tvm_shufflenet.verification.probes import PROBES, REFERENCE, probe
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.compile import compile_package
+from tvm_shufflenet.workflow.imported import import_model
+from tvm_shufflenet.workflow.schedules import best_records
 
 SHAPE = (1, 6, 16, 16)
 HOST = find_target("local")
@@ -85,12 +89,12 @@ class Curved(nn.Module):
 
 
 def imported(module: nn.Module, name: str = "small", shape=SHAPE):
-    return workflow.import_model(Model(name, shape, module=module.eval()))
+    return import_model(Model(name, shape, module=module.eval()))
 
 
 def compiled(network, folder, formats=("standalone",), target=HOST) -> Package:
     store = RecordStore(folder / "records", target.tvm())
-    return workflow.compile_package(network, target, store, folder / "package", formats=formats)
+    return compile_package(network, target, store, folder / "package", formats=formats)
 
 
 def load(package_folder: Path, model: str = "small"):
@@ -155,7 +159,7 @@ def test_a_network_with_functions_of_the_c_library(tmp_path):
 
 
 def test_untuned_code_of_tvm_s_own(small, tmp_path):
-    package = workflow.compile_package(small, HOST, None, tmp_path / "package", formats=("vm", "standalone"))
+    package = compile_package(small, HOST, None, tmp_path / "package", formats=("vm", "standalone"))
     with load(package.folder).Network(2) as instance:
         np.testing.assert_array_equal(instance(small.input), vm_answer(package.library, small.input))
 
@@ -260,7 +264,7 @@ def test_a_static_library_shows_its_interface_alone(statics):
 @pytest.mark.skipif(toolchain.find_llvm_objcopy().path is None, reason="no llvm-objcopy")
 def test_a_static_library_for_arm(small, tmp_path):
     target = find_target("cortex-a72")
-    scheduled = workflow.schedule_untuned(small.module, target)
+    scheduled = schedule_untuned(stock(small.module, target))
     program = plan(scheduled.module, compile_kernels(scheduled.module, target, tmp_path / "kernels.o"))
     building.write_sources(program, target, "small", tmp_path)
     assert global_symbols(building.make_archive(target, "small", tmp_path)) == sorted(source.symbols("small"))
@@ -535,7 +539,7 @@ def test_the_benchmark_runs_on_an_input_of_the_user_s(both, tmp_path):
 
 def test_a_wrong_answer_shows_no_time(small, tmp_path):
     package = tmp_path / "built"
-    scheduled = workflow.schedule_untuned(small.module, HOST)
+    scheduled = schedule_untuned(stock(small.module, HOST))
     wrong = [small.reference + 1]
     built = building.build_standalone(scheduled.module, HOST, "small", [small.input], wrong, small.tolerance, package)
     done = subprocess.run([built.bench, "--repeat", "1"], capture_output=True, text=True)
@@ -546,7 +550,7 @@ def test_a_wrong_answer_shows_no_time(small, tmp_path):
 
 @pytest.mark.parametrize("name", ["other", "denormal", "NaN"])
 def test_an_answer_that_is_right_for_one_input_only_shows_no_time(small, tmp_path, name):
-    scheduled = workflow.schedule_untuned(small.module, HOST)
+    scheduled = schedule_untuned(stock(small.module, HOST))
     right = {answer.probe: answer for answer in small.answers.each}
     wrong = np.nan_to_num(right[name].expected, nan=1.0) + np.float32(1)
     each = [replace(answer, expected=wrong) if answer.probe == name else answer for answer in small.answers.each[1:]]
@@ -611,8 +615,8 @@ def sources(small, tmp_path_factory):
     """The C of the small network, its weights and its kernels."""
     folder = tmp_path_factory.mktemp("sources")
     store = RecordStore(folder / "records", HOST.tvm())
-    database, _ = workflow.best_records(small, HOST, store, "measured", threads=4)
-    module = workflow.schedule_tuned(small.module, HOST, database, threads=4).module
+    database, _ = best_records(fuse(small.module, HOST), store, "measured", threads=4)
+    module = schedule_tuned(fuse(small.module, HOST), database, threads=4).module
     program = plan(module, compile_kernels(module, HOST, folder / "kernels.o"))
     building.write_sources(program, HOST, "small", folder)
     return folder
@@ -791,7 +795,7 @@ def test_a_random_program_answers_as_the_vm(steps):
     net = Program([("pointwise", 0, 0), *steps]).eval()
     with torch.no_grad():
         assume(net(torch.zeros(1, 8, 4, 4)).shape[1] <= 64)
-    module = workflow.fused(frontend.to_relax(frontend.export(net, (1, 8, 4, 4))), HOST)
+    module = fuse(frontend.to_relax(frontend.export(net, (1, 8, 4, 4))), HOST)
     data = np.random.default_rng(len(steps)).standard_normal((1, 8, 4, 4), dtype=np.float32)
     expected = answer(machine_of(module), tvm.runtime.tensor(data))
     with tempfile.TemporaryDirectory() as folder:

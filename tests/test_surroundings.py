@@ -254,7 +254,7 @@ class TestClean:
         assert main(["clean", "--dry-run"]) == 0
         out = capsys.readouterr().out
         assert "C libraries that zig built" in out and "2.0 MB can be removed" in out and (cache / "zig").exists()
-        code = "from tvm_shufflenet import toolchain; toolchain.cache_dir(); print(flush=True); input()"
+        code = "from tvm_shufflenet.support import toolchain; toolchain.cache_dir(); print(flush=True); input()"
         using = subprocess.Popen(
             [sys.executable, "-c", code],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -270,7 +270,7 @@ class TestClean:
 
 BUSY = """
 import ctypes, os, sys, time
-from tvm_shufflenet import activity
+from tvm_shufflenet.support import activity
 from tvm_shufflenet.report.heartbeat import Heartbeat
 with Heartbeat("working"):
     print("begun", flush=True)

@@ -9,17 +9,21 @@ import tvm
 
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.graph.pipeline import fuse, stock
 from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.library.build import build, build_untuned, schedule_tuned
+from tvm_shufflenet.library.build import build
 from tvm_shufflenet.library.link import link, linker_command
+from tvm_shufflenet.library.scheduling import schedule_tuned, schedule_untuned
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleNetV1, ShuffleUnit
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.store import RecordStore
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.compare import compare_network
+from tvm_shufflenet.workflow.imported import Imported, import_model
+from tvm_shufflenet.workflow.tune import tune_network
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -46,10 +50,10 @@ def empty(tmp_path):
     return lambda target: RecordStore(tmp_path / target.name, target.tvm())
 
 
-def imported(name: str, module: torch.nn.Module, shape: tuple[int, ...]) -> workflow.Imported:
+def imported(name: str, module: torch.nn.Module, shape: tuple[int, ...]) -> Imported:
     torch.manual_seed(0)
     randomise_batch_norms(module)
-    return workflow.import_model(Model(name, shape, module.eval()))
+    return import_model(Model(name, shape, module.eval()))
 
 
 def expected(data, weight, bias, addend, groups: int, shuffle_groups: int) -> np.ndarray:
@@ -114,14 +118,15 @@ def test_one_unit(bench, tmp_path, empty, in_channels, out_channels, stride, tun
     """A unit as a network of its own: TVM's untuned code, and our operators by their default schedules."""
     target, device = bench
     unit = imported("unit", ShuffleUnit(in_channels, out_channels, 3, stride, 3), (1, in_channels, 8, 8))
-    library, linker = tmp_path / "unit.so", linker_command(target)
+    library = tmp_path / "unit.so"
     if tuned:
-        built = build(schedule_tuned(unit.module, target, empty(target).database()), library, linker)
+        scheduled = schedule_tuned(fuse(unit.module, target), empty(target).database())
+        build(scheduled, library)
         names = ["depthwise", "pointwise", "pointwise", *(["pooling"] if stride > 1 else [])]
-        assert sorted(operator.name.rstrip("0123456789") for operator in built.operators) == sorted(names)
-        assert {operator.schedule for operator in built.operators} == {"template"}
+        assert sorted(operator.name.rstrip("0123456789") for operator in scheduled.operators) == sorted(names)
+        assert {operator.schedule for operator in scheduled.operators} == {"template"}
     else:
-        build_untuned(unit.module, target, library, linker)
+        build(schedule_untuned(stock(unit.module, target)), library)
     with Network(device, library) as network:
         for seed in range(2):
             data = np.random.default_rng(seed).standard_normal((1, in_channels, 8, 8), dtype="float32")
@@ -134,11 +139,17 @@ def test_one_network(bench, empty, smallest):
     """Tuned a little, right, and faster than untuned for it."""
     target, device = bench
     store = empty(target)
-    result = workflow.tune(
-        smallest, target, device, store, strategy="template", trials=12, seed=0, on_progress=lambda progress: None
+    result = tune_network(
+        fuse(smallest.module, target),
+        device,
+        store,
+        strategy="template",
+        trials=12,
+        seed=0,
+        on_progress=lambda progress: None,
     )
     assert (result.measured, result.failed, result.reused) == (12, 0, 0)
-    comparison = workflow.compare(smallest, target, device, store, repeats=3)
+    comparison = compare_network(smallest, target, device, store, repeats=3)
     assert comparison.max_abs_err <= comparison.tolerance
     assert comparison.untuned.kind == comparison.tuned.kind == device.kind
     assert device.kind == ("modelled" if device.name.startswith(EMULATED) else "measured")

@@ -33,12 +33,13 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Endpoint
 from tvm_shufflenet.devices.local import LocalDevice
 from tvm_shufflenet.errors import NothingMeasured
-from tvm_shufflenet.graph.pipeline import fused
-from tvm_shufflenet.graph.tasks import OperatorTask, operator_tasks
+from tvm_shufflenet.graph.pipeline import fuse
+from tvm_shufflenet.graph.tasks import OperatorTask
 from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import find_target, host_machine
-from tvm_shufflenet.library.build import build, schedule_tuned
-from tvm_shufflenet.library.link import linker_command, trial_command
+from tvm_shufflenet.library.build import build
+from tvm_shufflenet.library.link import trial_command
+from tvm_shufflenet.library.scheduling import schedule_tuned
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.server.build import server_binary
@@ -49,7 +50,8 @@ from tvm_shufflenet.tuning.measuring.workers import PROGRAM, Workers
 from tvm_shufflenet.tuning.records.shipped import write_best
 from tvm_shufflenet.tuning.records.store import JOURNAL, RECORDS, RecordStore, trace_hash, workload_hash
 from tvm_shufflenet.tuning.search.driver import PARENTS, Tuner
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.imported import import_model
+from tvm_shufflenet.workflow.tune import tune_network
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -67,7 +69,7 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def unit(model):
-    return workflow.import_model(find_model(model, input_shape=SHAPE))
+    return import_model(find_model(model, input_shape=SHAPE))
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +87,14 @@ def tune(unit, device, folder: Path, trials: int, strategy: str = "template", ta
     """One tuning run as the command line does it; returns its result and what ``on_progress`` was told."""
     seen = []
     store = RecordStore(folder, target.tvm())
-    result = workflow.tune(
-        unit, target, device, store, strategy=strategy, trials=trials, seed=0, on_progress=seen.append
+    result = tune_network(
+        fuse(unit.module, target), device, store, strategy=strategy, trials=trials, seed=0, on_progress=seen.append
     )
     return result, seen
 
 
 def operators(unit, target=ARM64) -> list[OperatorTask]:
-    return operator_tasks(fused(unit.module, target))
+    return fuse(unit.module, target).tasks
 
 
 def one_operator(unit, target=ARM64) -> list[OperatorTask]:
@@ -164,15 +166,22 @@ def test_threads_are_tuned_for_and_used_by_their_own_records(unit, folder, tmp_p
     target = find_target("local")
     store = RecordStore(folder, target.tvm())
     with find_device("local", target, threads=2) as device:
-        result = workflow.tune(
-            unit, target, device, store, strategy="template", trials=3, seed=0, on_progress=lambda _: None, threads=2
+        result = tune_network(
+            fuse(unit.module, target),
+            device,
+            store,
+            strategy="template",
+            trials=3,
+            seed=0,
+            on_progress=lambda _: None,
+            threads=2,
         )
     assert result.measured == 3 and {line["threads"] for line in journal(folder)} == {2}
     made = {}
     for threads in (1, 2):
-        database, linker = store.database(threads=threads), linker_command(target)
-        scheduled = schedule_tuned(unit.module, target, database, threads)
-        made[threads] = build(scheduled, tmp_path / f"{threads}.so", linker)
+        database = store.database(threads=threads)
+        scheduled = schedule_tuned(fuse(unit.module, target), database, threads)
+        made[threads] = build(scheduled, tmp_path / f"{threads}.so")
     assert "record" in {operator.schedule for operator in made[2].operators}
     assert {operator.schedule for operator in made[1].operators} == {"template"}
     module = operators(unit, target)
@@ -236,8 +245,8 @@ class TestDeviceFailure:
                     killed.append(progress.done)
                     os.kill(first, signal.SIGKILL)  # the emulator; qemu ends with it
 
-            result = workflow.tune(
-                unit, ARM64, device, store, strategy="template", trials=40, seed=0, on_progress=kill_once
+            result = tune_network(
+                fuse(unit.module, ARM64), device, store, strategy="template", trials=40, seed=0, on_progress=kill_once
             )
             assert device._emulator._process.pid != first and answers(device)
         assert (result.measured, result.failed) == (40, 0) and result.repeated > 0
@@ -267,7 +276,7 @@ class TestDeviceFailure:
             server.wait()
             return unit
 
-        monkeypatch.setattr(workflow, "import_model", lose_it)
+        monkeypatch.setattr("tvm_shufflenet.workflow.imported.import_model", lose_it)
         words = ["tune", "--model", model, "--input-shape", "1,48,8,8", "--target", "local"]
         assert cli.main([*words, "--trials", "8", "--device", f"rpc://{address}", "--records", str(folder)]) == 6
         error = capsys.readouterr().err

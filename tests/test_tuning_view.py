@@ -11,7 +11,7 @@ from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.report.progress import TuningProgress
 from tvm_shufflenet.report.summary import print_summary
 from tvm_shufflenet.tuning.search.driver import Progress, TuneResult
-from tvm_shufflenet.workflow.jobs import Comparison
+from tvm_shufflenet.workflow.compare import Comparison
 
 CAUSES = {"wrong": 11, "build": 100, "crash": 12, "device": 13, "run": 14, "timeout": 15}
 START = Progress(0, 8, 1000, 0, None, "pointwise11", 4.0, 0, 24, {"build": 8})

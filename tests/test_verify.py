@@ -25,11 +25,10 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.bare import BareEmulator
 from tvm_shufflenet.devices.checking import checking_device
 from tvm_shufflenet.errors import BadInput, DeployError, PackageInvalid, ToolMissing, WrongResult
-from tvm_shufflenet.graph.pipeline import fused
-from tvm_shufflenet.graph.tasks import operator_tasks
+from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.library.build import Scheduled, build
-from tvm_shufflenet.library.link import linker_command
+from tvm_shufflenet.library.build import build
+from tvm_shufflenet.library.scheduling import Scheduled
 from tvm_shufflenet.models import Model, find_model
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.packages.package import NEVER_VERIFIED, Package
@@ -41,7 +40,9 @@ from tvm_shufflenet.verification import first_use, reproducer
 from tvm_shufflenet.verification import networks as verify
 from tvm_shufflenet.verification.operators import Reference
 from tvm_shufflenet.verification.probes import INFINITE, NAN
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.bench import bench_package
+from tvm_shufflenet.workflow.compile import compile_package
+from tvm_shufflenet.workflow.imported import import_model
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
@@ -59,7 +60,7 @@ def make():
 def imported(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "tiny.py"
     path.write_text(FACTORY)
-    return workflow.import_model(find_model(f"{path}:make", input_shape=(1, 48, 8, 8)))
+    return import_model(find_model(f"{path}:make", input_shape=(1, 48, 8, 8)))
 
 
 @pytest.fixture(scope="module", params=["local", "arm64"])
@@ -75,7 +76,7 @@ def compiled(imported, tmp_path):
     def compiled(device, target, store=None, imported=imported, formats=("vm",), threads=1) -> Package:
         store = store or RecordStore(tmp_path / "no-records", target.tvm())
         output = tmp_path / "package"
-        return workflow.compile_package(imported, target, store, output, threads, formats, device=device)
+        return compile_package(imported, target, store, output, threads, formats, device=device)
 
     return compiled
 
@@ -108,7 +109,7 @@ def test_an_operator_is_run_by_itself_the_first_time_only(imported, compiled, fo
         first = compiled(device, LOCAL).manifest.verified
         monkeypatch.setattr(verify, "compare", lambda *_: pytest.fail("run again"))
         assert compiled(device, LOCAL).manifest.verified == first
-        other = replace(imported, module=workflow.import_model(imported.model).module)
+        other = replace(imported, module=import_model(imported.model).module)
         assert compiled(device, LOCAL, imported=other).manifest.verified == first
         with pytest.raises(pytest.fail.Exception):  # cut into work for two threads, it is other code
             compiled(device, LOCAL, threads=2)
@@ -135,7 +136,7 @@ def wrong_store(imported, tmp_path, monkeypatch):
     monkeypatch.setitem(INSTRUCTIONS, "UnsafeSetDType", wrong)
 
     def wrong_store(target) -> RecordStore:
-        task = next(task for task in operator_tasks(fused(imported.module, target)) if "pointwise" in task.name)
+        task = next(task for task in fuse(imported.module, target).tasks if "pointwise" in task.name)
         store, schedule = RecordStore(tmp_path / "records", target.tvm()), cut_precision(task.mod)
         workload = ms.database.Workload(task.mod)
         arguments = ms.arg_info.ArgInfo.from_prim_func(task.mod["main"])
@@ -345,7 +346,7 @@ class AddsOne(nn.Module):
 
 @pytest.fixture(scope="module")
 def adds_one():
-    return workflow.import_model(Model("adds_one", (1, 4, 8, 8), AddsOne().eval()))
+    return import_model(Model("adds_one", (1, 4, 8, 8), AddsOne().eval()))
 
 
 @pytest.mark.parametrize(
@@ -359,10 +360,10 @@ def test_a_library_that_is_right_once_makes_no_package(adds_one, module, words, 
     for target in (LOCAL, ARM64):
         shutil.rmtree(reproducers, ignore_errors=True)
         scheduled = Scheduled(module, (), target)
-        library = build(scheduled, tmp_path / f"{target.name}.so", linker_command(target)).path
+        library = build(scheduled, tmp_path / f"{target.name}.so")
         with checking_device(target) as device:
             with pytest.raises(WrongResult, match=words):
-                verify.verify(verify.Candidate(adds_one, target, scheduled, (), library, None), device)
+                verify.verify(verify.Built(scheduled, library), adds_one.input, adds_one.answers, (), device)
             (folder,) = reproducers.iterdir()
             assert re.search(words, reproducer.replay(folder, device))
 
@@ -378,7 +379,7 @@ def test_a_library_that_is_right_for_one_input_makes_no_package(adds_one, tmp_pa
         other = replace(adds_one)
         other.__dict__["answers"] = replace(answers, each=each)
         with checking_device(LOCAL) as device, pytest.raises(WrongResult, match=rf"\(input: {answer.probe}\)"):
-            workflow.compile_package(other, LOCAL, None, tmp_path / "package", device=device)
+            compile_package(other, LOCAL, None, tmp_path / "package", device=device)
     assert not (tmp_path / "package").exists()
 
 
@@ -388,9 +389,9 @@ class Deaf(nn.Module):
 
 
 def test_a_network_that_is_nearly_deaf_is_compiled_and_timed_but_not_verified(tmp_path, capfd):
-    imported = workflow.import_model(Model("deaf", (1, 4, 8, 8), Deaf().eval()))
+    imported = import_model(Model("deaf", (1, 4, 8, 8), Deaf().eval()))
     with checking_device(LOCAL) as device:
-        package = workflow.compile_package(imported, LOCAL, None, tmp_path / "package", device=device)
+        package = compile_package(imported, LOCAL, None, tmp_path / "package", device=device)
     verified = package.manifest.verified
     assert verified.ran and not verified.holds and "a library that ignores its input could pass" in verified.reason
     assert cli.main(["bench", str(package.path), "--repeat", "1", "--json", str(tmp_path / "facts.json")]) == 0
@@ -405,7 +406,7 @@ def test_a_device_checks_every_input_of_a_package(imported, compiled, tmp_path):
         assert package.manifest.verified.inputs == len(package.answers.each) == len(imported.answers.each) > 2
         np.save(package.folder / "answers.npy", np.load(package.folder / "answers.npy") + np.float32(0.01))
         with pytest.raises(WrongResult, match=r"\(input: other\)"):
-            workflow.bench(package, device, 1, 0, 1)
+            bench_package(package, device, 1, 0, 1)
 
 
 def test_answers_of_another_shape_are_refused(compiled, tmp_path):

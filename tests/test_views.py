@@ -43,7 +43,7 @@ def check(net: nn.Module, shape: tuple[int, ...]) -> list[str]:
     net = net.eval()
     with torch.no_grad():
         expected = net(data).numpy()
-    fused = pipeline.fused(frontend.to_relax(frontend.export(net, shape)), find_target("local"))
+    fused = pipeline.fuse(frontend.to_relax(frontend.export(net, shape)), find_target("local")).module
     machine, given = machine_of(fused), tvm.runtime.tensor(data.numpy())
     for _ in range(2):
         np.testing.assert_allclose(answer(machine, given), expected, rtol=1e-4, atol=1e-4)

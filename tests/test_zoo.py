@@ -15,11 +15,12 @@ import torch
 from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
+from tvm_shufflenet.graph.pipeline import stock
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.library.build import build_untuned
-from tvm_shufflenet.library.link import linker_command
+from tvm_shufflenet.library.build import build
+from tvm_shufflenet.library.scheduling import schedule_untuned
 from tvm_shufflenet.support import toolchain
-from tvm_shufflenet.workflow import jobs as workflow
+from tvm_shufflenet.workflow.imported import Imported, import_model
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = [
@@ -48,8 +49,8 @@ OTHERS = [
 
 
 @functools.cache
-def imported(name: str) -> workflow.Imported:
-    return workflow.import_model(models.find_model(name, input_shape=(1, 3, SIZE, SIZE)))
+def imported(name: str) -> Imported:
+    return import_model(models.find_model(name, input_shape=(1, 3, SIZE, SIZE)))
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +69,8 @@ def emulated():
 
 def check(name: str, bench, folder) -> None:
     network, (target, device) = imported(name), bench
-    built = build_untuned(network.module, target, folder / "network.so", linker_command(target))
-    with Network(device, built.path) as running:
+    library = build(schedule_untuned(stock(network.module, target)), folder / "network.so")
+    with Network(device, library) as running:
         output = running.run(network.input)
     assert output.shape == network.reference.shape == (1, 1000)
     assert network.answers.blind is None and network.answers.note is None

@@ -33,8 +33,8 @@ def main() -> None:
         import targets
 
         import tvm_shufflenet.cli
-        import tvm_shufflenet.library.package
-        import tvm_shufflenet.tuning.upkeep  # noqa: F401
+        import tvm_shufflenet.packages.package
+        import tvm_shufflenet.tuning.records.upkeep  # noqa: F401
     target, mutate = targets.TARGETS[name]
 
     def mutation(data: bytes, max_size: int, seed: int) -> bytes:

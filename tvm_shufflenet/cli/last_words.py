@@ -23,7 +23,7 @@ def last_words(error: Exception) -> tuple[str, int]:
 
 def _unforeseen(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parent)]
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parents[1])]
     place = f" at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
     what = f"unforeseen {type(error).__name__}{place}: {lines_of(error)[0][:300]}"
     return str(DeployError(what, "a fault of this program", "run it again with --debug, and report what it prints"))

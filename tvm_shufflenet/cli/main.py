@@ -379,7 +379,7 @@ def _models(options) -> None:
 def _file_row(spec: str) -> dict:
     from ..graph.complexity import count
     from ..models import find_model
-    from ..workflow.jobs import import_model
+    from ..workflow.imported import import_model
 
     imported = import_model(find_model(spec))
     complexity = count(imported.module)
@@ -454,18 +454,19 @@ def _tune(options) -> None:
         console = _console(options)
         console.print(f"device: {device.describe()}")
         _say_notes(console, model)
-        from ..workflow import jobs as workflow
-        from ..workflow.choosing import decide
+        from ..workflow.compare import compare_network
+        from ..workflow.decide import decide_schedules
+        from ..workflow.imported import import_model
+        from ..workflow.tune import tune_network
 
         store = _records(options, target, console)
-        imported = workflow.import_model(model)
+        imported = import_model(model)
         store.prepare()
         for note in store.notes:
             console.print(note, markup=False)
         with TuningProgress(console) as progress:
-            result = workflow.tune(
-                imported,
-                target,
+            result = tune_network(
+                imported.fused(target),
                 device,
                 store,
                 strategy=options.strategy,
@@ -476,10 +477,10 @@ def _tune(options) -> None:
                 on_progress=progress,
             )
         print_tuning(console, result, store)
-        decided = decide(imported, target, device, store, options.threads, _announcer(console))
+        decided = decide_schedules(imported, target, device, store, options.threads, _announcer(console))
         if decided is not None:
             console.print(decided.describe(), markup=False)
-        comparison = workflow.compare(imported, target, device, store, options.threads)
+        comparison = compare_network(imported, target, device, store, options.threads)
     facts = comparison.to_json() | {
         "strategy": options.strategy,
         "trials": {
@@ -516,15 +517,16 @@ def _compare(options) -> None:
         console = _console(options)
         console.print(f"device: {device.describe()}")
         _say_notes(console, model)
-        from ..workflow import jobs as workflow
+        from ..workflow.compare import all_libraries, compare_libraries
+        from ..workflow.imported import import_model
 
         store = _records(options, target, console, must_exist=True)
-        imported = workflow.import_model(model)
-        with workflow.all_libraries(imported, target, store, device.clock, options.threads) as libraries:
+        imported = import_model(model)
+        with all_libraries(imported, target, store, device.clock, options.threads) as libraries:
             if peers:
                 comparison = _compare_with_peers(options, imported, libraries, target, device, peers, console)
             else:
-                comparison = workflow.compare_libraries(imported, libraries, device, options.threads, options.repeat)
+                comparison = compare_libraries(imported, libraries, device, options.threads, options.repeat)
             page = _comparison_page(options, imported, comparison, libraries.tuned, device, target, store)
         for note in store.notes:
             console.print(note, markup=False)
@@ -608,15 +610,13 @@ def _comparison_page(options, imported, comparison, package, device, target, sto
     """The page of --html, None without it: it takes a profile of the tuned code, too."""
     if options.html is None:
         return None
-    from ..graph.pipeline import fused
-    from ..graph.tasks import operator_tasks
     from ..report.comparison_page import comparison_page
     from ..tuning.records.journal import Setting
     from ..tuning.search.curve import curves
-    from ..workflow import jobs as workflow
+    from ..workflow.profile import profile_package
 
-    profile = workflow.profile(package, device, options.threads)
-    tasks = operator_tasks(fused(imported.module, target))
+    profile = profile_package(package, device, options.threads)
+    tasks = imported.fused(target).tasks
     found = list(curves(tasks, store, Setting(device.clock, options.threads)))
     size = package.library.stat().st_size
     return comparison_page(comparison, profile, found, size, _commands(options, device, found))
@@ -706,18 +706,17 @@ def _compile(options) -> None:
         raise BadInput("--static makes a library without a runtime", "", "add --format standalone, or both")
     target, model = _target_and_model(options)
     from ..devices.checking import checking_device
-    from ..workflow import jobs as workflow
+    from ..workflow.compile import FORMATS, STATIC, compile_package, make_plan
+    from ..workflow.imported import import_model
 
     console = _console(options)
     store = None if options.untuned else _records(options, target, console, must_exist=True)
     _say_notes(console, model)
-    console.print(workflow.make_plan(model, target, store).describe(), markup=False)
-    imported = workflow.import_model(model)
-    formats = (*workflow.FORMATS[options.format], *((workflow.STATIC,) if options.static else ()))
+    console.print(make_plan(model, target, store).describe(), markup=False)
+    imported = import_model(model)
+    formats = (*FORMATS[options.format], *((STATIC,) if options.static else ()))
     with checking_device(target, options.device, options.threads) as device:
-        package = workflow.compile_package(
-            imported, target, store, options.output, options.threads, formats, device=device
-        )
+        package = compile_package(imported, target, store, options.output, options.threads, formats, device=device)
     print_package(console, package)
     for note in store.notes if store else ():
         console.print(note, markup=False)
@@ -728,7 +727,7 @@ def _run(options) -> None:
 
     package, device = _package_and_device(options)
     from ..packages.inputs import read_input
-    from ..workflow import jobs as workflow
+    from ..workflow.run import run_package
 
     data = (
         package.reference_input() if options.input is None else read_input(options.input, package.manifest.input_shape)
@@ -737,7 +736,7 @@ def _run(options) -> None:
     console = _console(options)
     with device:
         console.print(f"device: {device.describe()}")
-        output = workflow.run(package, device, data)
+        output = run_package(package, device, data)
     if options.output is not None:
         from ..packages.inputs import write_array
 
@@ -758,11 +757,11 @@ def _bench(options) -> None:
     from ..report.tables import print_bench
 
     package, device = _package_and_device(options)
-    from ..workflow import jobs as workflow
+    from ..workflow.bench import bench_package
 
     with device:
         _console(options).print(f"device: {device.describe()}")
-        result = workflow.bench(package, device, options.threads, options.warmup, options.repeat)
+        result = bench_package(package, device, options.threads, options.warmup, options.repeat)
     _report(options, result.to_json(), lambda console: print_bench(console, result))
 
 
@@ -770,11 +769,11 @@ def _profile(options) -> None:
     from ..report.profile import print_profile
 
     package, device = _package_and_device(options)
-    from ..workflow import jobs as workflow
+    from ..workflow.profile import profile_package
 
     with device:
         _console(options).print(f"device: {device.describe()}")
-        result = workflow.profile(package, device, options.threads, options.asm, options.asm_of)
+        result = profile_package(package, device, options.threads, options.asm, options.asm_of)
     _report(options, result.to_json(), lambda console: print_profile(console, result))
 
 
@@ -988,9 +987,9 @@ def _device(options, target):
 
 
 def _records(options, target, console, must_exist: bool = False):
-    from ..workflow import jobs as workflow
+    from ..workflow.schedules import open_records
 
-    store = workflow.open_records(target, options.records, must_exist)
+    store = open_records(target, options.records, must_exist)
     for line in store.skipped:
         console.print(f"skipped {store.folder}/{line}", markup=False)
     if store.refusal:

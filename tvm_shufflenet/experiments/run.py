@@ -10,12 +10,13 @@ from pathlib import Path
 
 from ..devices.base import Device
 from ..errors import DeployError
-from ..graph.pipeline import fused
-from ..graph.tasks import operator_tasks
 from ..hardware.targets import Target
 from ..profiling.roofline import limit_us, modelled_board
 from ..tuning.records.store import RecordStore
-from ..workflow.jobs import Imported, bench, compile_package, import_model, tune
+from ..workflow.bench import bench_package
+from ..workflow.compile import compile_package
+from ..workflow.imported import Imported, import_model
+from ..workflow.tune import tune_network
 from .catalogue import Case, Experiment, size_name
 from .results import Results, Row
 
@@ -56,10 +57,11 @@ def run(
 def _imported(case: Case, target: Target, device: Device, store: RecordStore, threads: int, trials: int) -> Imported:
     """The network, its operators searched for."""
     imported = import_model(case.make(case.size))
-    count = trials * len(operator_tasks(fused(imported.module, target)))
+    fused = imported.fused(target)
+    count = trials * len(fused.tasks)
     if count:
-        tune(
-            imported, target, device, store, strategy="template", trials=count, seed=0, threads=threads,
+        tune_network(
+            fused, device, store, strategy="template", trials=count, seed=0, threads=threads,
             on_progress=lambda progress: None,
         )  # fmt: skip
     return imported
@@ -79,7 +81,7 @@ def _row(
     with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
         for name, records in _variants(store, untuned):
             package = compile_package(imported, target, records, Path(folder) / name, threads, clocks=(device.clock,))
-            found = bench(package, device, threads, WARMUP, repeats)
+            found = bench_package(package, device, threads, WARMUP, repeats)
             if records is None:
                 row = replace(row, untuned=found.latency)
             else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import tvm
 from tvm import relax
 from tvm.relax import transform
@@ -11,6 +14,7 @@ from ..hardware.targets import Target
 from .passes.fold_empty import LoadEmpty
 from .passes.fuse_operators import FuseOperators
 from .passes.legalize import legalize
+from .tasks import OperatorTask, operator_tasks
 
 
 @tvm.transform.module_pass(opt_level=0, name="DropRuleHints")
@@ -31,8 +35,21 @@ class DropRuleHints:
         return result
 
 
-def fused(module: tvm.IRModule, target: Target) -> tvm.IRModule:
-    """Our operators where they match, TVM's own elsewhere; every operator is a PrimFunc to be scheduled."""
+@dataclass(frozen=True)
+class Fused:
+    """A network as calls of operators, each a PrimFunc that can be scheduled for the ``target``."""
+
+    module: tvm.IRModule
+    target: Target
+
+    @cached_property
+    def tasks(self) -> tuple[OperatorTask, ...]:
+        """Its distinct operators, in the order of their first calls."""
+        return tuple(operator_tasks(self.module))
+
+
+def fuse(module: tvm.IRModule, target: Target) -> Fused:
+    """Our operators where they match, TVM's own elsewhere."""
     passes = [
         FuseOperators(),  # convolution + bias + residual + ReLU + shuffle
         legalize(),  # what is left becomes TVM's own operators, of PyTorch's numbers
@@ -44,10 +61,10 @@ def fused(module: tvm.IRModule, target: Target) -> tvm.IRModule:
         LoadEmpty(),
     ]
     with target.tvm():
-        return tvm.transform.Sequential(passes)(module)
+        return Fused(tvm.transform.Sequential(passes)(module), target)
 
 
-def stock(module: tvm.IRModule, target: Target) -> tvm.IRModule:
+def stock(module: tvm.IRModule, target: Target) -> Fused:
     """What TVM does with the network by itself, untuned, but for the numbers it would have wrong: the baseline."""
     with target.tvm():
-        return LoadEmpty()(relax.get_pipeline("zero")(legalize()(module)))
+        return Fused(LoadEmpty()(relax.get_pipeline("zero")(legalize()(module))), target)

@@ -10,7 +10,8 @@ from pathlib import Path
 from ..devices.base import Device
 from ..errors import BadInput, WrongResult
 from ..hardware.targets import Target
-from ..workflow.jobs import Comparison, Imported, Libraries
+from ..workflow.compare import Comparison, Libraries
+from ..workflow.imported import Imported
 from .catalogue import Peer, find_peers
 from .contest import Effort, emulated_contest, first_cpus, local_contest
 from .environments import Announce

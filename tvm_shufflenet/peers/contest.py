@@ -17,10 +17,10 @@ from ..errors import BadInput, DeployError, PeerFailed, WrongResult
 from ..hardware.targets import Target
 from ..latency import MEASURED, Latency
 from ..library.build import build
-from ..library.link import linker_command
 from ..support.toolchain import TVM_VERSION
 from ..tuning.records.store import RecordStore
-from ..workflow.jobs import Imported, schedule
+from ..workflow.imported import Imported
+from ..workflow.schedules import schedule_network
 from .catalogue import RUNNERS, Peer
 from .environments import OWN, Announce, clean_environment
 from .handover import Handover
@@ -47,7 +47,7 @@ def build_ours(
     """The library that takes part, from the records of ``store``, for ``threads``. Raises DeployError."""
     library = folder / f"ours-{target.name}-{threads}.so"
     if not library.exists():
-        build(schedule(imported, target, store, clock, threads=threads), library, linker_command(target))
+        build(schedule_network(imported.fused(target), store, clock, threads=threads), library)
     return library
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import lines_of
 from ..models.sources.onnx_files import OnnxModel
-from ..workflow.jobs import Imported
+from ..workflow.imported import Imported
 
 INPUT, REFERENCE = "input.npy", "reference.npy"
 NOT_TRACED = "not-traced.txt"

@@ -13,7 +13,7 @@ from .page import Page
 if TYPE_CHECKING:
     from ..profiling.result import Profile
     from ..tuning.search.curve import Curve
-    from ..workflow.jobs import Comparison
+    from ..workflow.compare import Comparison
 
 
 @dataclass(frozen=True)

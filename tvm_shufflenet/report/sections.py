@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..latency import Kind, Latency
     from ..profiling.result import OperatorCost, Profile
     from ..tuning.search.curve import Curve
-    from ..workflow.jobs import Comparison
+    from ..workflow.compare import Comparison
 
 
 class Column(NamedTuple):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..tuning.search.driver import TuneResult
-    from ..workflow.jobs import Comparison
+    from ..workflow.compare import Comparison
 
 WIDTH, INDENT = 80, 14
 ERROR = 300  # characters of the first error

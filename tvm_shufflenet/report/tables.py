@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from ..packages.package import Package
     from ..tuning.records.store import RecordStore
     from ..tuning.search.driver import TuneResult
+    from ..workflow.bench import Bench
     from ..workflow.cleaning import Remnant
+    from ..workflow.compare import Comparison
     from ..workflow.doctor import Ability, Finding
-    from ..workflow.jobs import Bench, Comparison
     from .baseline import Verdict
 
 

@@ -17,7 +17,7 @@ LIBRARY = re.compile(r"/(site|dist)-packages/(torch|tvm|tvm_shufflenet)/|^<")
 def is_foreign(file: str) -> bool:
     """Whether a frame of ``file`` tells the user nothing: torch's, TVM's, the import machinery's, this program's."""
     libraries = [getattr(sys.modules.get(name), "__file__", None) for name in ("torch", "tvm", "importlib")]
-    folders = [Path(__file__).parent, *(Path(library).parent for library in libraries if library)]
+    folders = [Path(__file__).parents[1], *(Path(library).parent for library in libraries if library)]
     return LIBRARY.search(file) is not None or any(folder in Path(file).parents for folder in folders)
 
 

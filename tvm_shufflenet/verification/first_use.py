@@ -20,9 +20,8 @@ import tvm_ffi
 
 from ..devices.base import Device
 from ..devices.kernels import Kernels
-from ..hardware.targets import Target
 from ..library import alternate, lowering
-from ..library.build import Operator, Scheduled
+from ..library.scheduling import Operator, Scheduled
 from ..library.serial import workload_hash
 from ..support.block_cache import BlockCache
 from ..support.toolchain import FFI_VERSION, cache_dir
@@ -51,18 +50,18 @@ class WrongUse:
     what: str
 
 
-def uses(scheduled: Scheduled, target: Target, device: Device) -> list[Use]:
+def uses(scheduled: Scheduled, device: Device) -> list[Use]:
     """Every operator that a schedule was applied to."""
     chosen = [operator for operator in scheduled.operators if operator.schedule != "none"]
-    return [_use(scheduled, operator, target, device) for operator in chosen]
+    return [_use(scheduled, operator, device) for operator in chosen]
 
 
-def _use(scheduled: Scheduled, operator: Operator, target: Target, device: Device) -> Use:
+def _use(scheduled: Scheduled, operator: Operator, device: Device) -> Use:
     function = scheduled.module[operator.name].with_attr("global_symbol", "main")
     workload = scheduled.workloads[operator.name]
     parts = (
-        f"{_code()} {device.name} {target.tvm_config} {workload_hash(workload)} {tvm_ffi.structural_hash(function):x} "
-        f"{operator.arguments}"
+        f"{_code()} {device.name} {scheduled.target.tvm_config} {workload_hash(workload)} "
+        f"{tvm_ffi.structural_hash(function):x} {operator.arguments}"
     )
     key = hashlib.sha256(parts.encode()).digest()
     return Use(operator.name, tvm.IRModule({"main": function}), workload, operator.arguments, key)

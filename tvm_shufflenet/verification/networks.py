@@ -23,9 +23,8 @@ from ..devices.base import Device
 from ..devices.local import LocalDevice
 from ..devices.network import Network, largest_error, second_run
 from ..errors import DeployError, DeviceFailed, WrongResult
-from ..hardware.targets import Target
-from ..library.build import Scheduled, build
-from ..library.link import linker_command
+from ..library.build import build
+from ..library.scheduling import Scheduled
 from ..packages.package import NEVER_VERIFIED, Verification
 from ..support.activity import doing
 from .answers import Answers
@@ -34,7 +33,7 @@ from .probes import REFERENCE, probe
 from .reproducer import keep_network, keep_operator
 
 if TYPE_CHECKING:
-    from ..workflow.jobs import Imported
+    from ..standalone.build import Standalone
 
 UNTUNED = "compile it --untuned, and report the reproducer"
 BENCH_LIMIT_S = 300.0
@@ -103,40 +102,38 @@ def _check_others(network: Network, answers: Answers, data: np.ndarray, name: st
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """What was built of a network and is not a package yet: a ``library`` for TVM's runtime, the ``bench`` of one that
-    needs none, or both; and the ``uses`` that schedules are put to in it."""
+class Built:
+    """What was built of a scheduled network: a ``library`` for TVM's runtime, one that needs none, or both."""
 
-    imported: Imported
-    target: Target
     scheduled: Scheduled
-    uses: Sequence[Use]
-    library: Path | None
-    bench: Path | None
+    library: Path | None = None
+    standalone: Standalone | None = None
 
 
 @doing("verifying")
-def verify(candidate: Candidate, device: Device | DeployError | None) -> Verification:
-    """Compare with PyTorch, on a started device, and first of all each scheduled operator with its unscheduled self,
-    where nobody has done that before. Raises WrongResult, DeviceFailed; says why there was no ``device``."""
+def verify(
+    built: Built, data: np.ndarray, answers: Answers, uses: Sequence[Use], device: Device | DeployError | None
+) -> Verification:
+    """Compare with PyTorch's ``answers``, that to ``data`` first, on a started device; and before that each scheduled
+    operator with its unscheduled self, where nobody has seen one of these ``uses`` before. Raises WrongResult,
+    DeviceFailed; says why there was no ``device``."""
     if device is None:
         return NEVER_VERIFIED
     if isinstance(device, DeployError):
-        return _unverified(device.what, candidate)
-    if candidate.library is None and not isinstance(device, LocalDevice):
-        return _unverified(f"{device.name} is given libraries for TVM's runtime only", candidate)
-    imported = candidate.imported
-    operators = _verify_operators(candidate, device)
-    answers, errors, inputs = imported.answers, [], []
-    if candidate.library is not None:
-        error, count = _verify_library(candidate.library, imported, device)
+        return _unverified(device.what, built)
+    if built.library is None and not isinstance(device, LocalDevice):
+        return _unverified(f"{device.name} is given libraries for TVM's runtime only", built)
+    _verify_operators(built, uses, device)
+    errors, inputs = [], []
+    if built.library is not None:
+        error, count = _verify_library(built.library, data, answers, device)
         errors.append(error)
         inputs.append(count)
-    if candidate.bench is not None and isinstance(device, LocalDevice):
-        error, count = _verify_bench(candidate.bench, imported, device)
+    if built.standalone is not None and isinstance(device, LocalDevice):
+        error, count = _verify_bench(built.standalone.bench, data, answers, device)
         errors.append(error)
         inputs.append(count)
-    return verification(device.name, max(errors), answers, min(inputs), operators)
+    return verification(device.name, max(errors), answers, min(inputs), len(uses))
 
 
 def verification(by: str, error: float, answers: Answers, inputs: int, operators: int = 0) -> Verification:
@@ -145,46 +142,42 @@ def verification(by: str, error: float, answers: Answers, inputs: int, operators
     return Verification(by, error, answers.tolerance, operators, answers.blind, next_step, inputs, answers.note)
 
 
-def _verify_library(library: Path, imported: Imported, device: Device) -> tuple[float, int]:
+def _verify_library(library: Path, data: np.ndarray, answers: Answers, device: Device) -> tuple[float, int]:
     """The largest error for the reference input, and how many inputs the library was right for. A device of ours runs
     it with another number of threads as well."""
-    answers, data = imported.answers, imported.input
+    reference = answers.reference
     with Network(device, library) as network:
-        error = check(network, data, imported.reference, answers.tolerance, library.name)
+        error = check(network, data, reference.expected, reference.tolerance, library.name)
         count = check_rest(network, answers, data, library.name)
     if isinstance(device, LocalDevice):
         threads = device.other_threads
         with device.with_threads(threads) as other, Network(other, library) as network:
             name = f"{library.name} ({threads} thread{'s' if threads > 1 else ''})"
-            error = max(error, check(network, data, imported.reference, answers.tolerance, name))
+            error = max(error, check(network, data, reference.expected, reference.tolerance, name))
             check_again(network, data, answers, name)
     return error, count
 
 
-def _unverified(reason: str, candidate: Candidate) -> Verification:
+def _unverified(reason: str, built: Built) -> Verification:
     elsewhere = "tvm-shufflenet bench PACKAGE --device D"
-    if candidate.library is None:
+    if built.library is None:
         elsewhere = "tvm-shufflenet deploy PACKAGE --to WHERE"
     return Verification(reason=reason, next_step=elsewhere)
 
 
-def _verify_operators(candidate: Candidate, device: Device) -> int:
-    """How many scheduled operators are known to compute what they did before they were scheduled."""
-    target, scheduled = candidate.target, candidate.scheduled
-    first = first_uses(candidate.uses)
-    if first:
-        with TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
-            library = candidate.library
-            if library is None:
-                library = build(scheduled, Path(folder, "operators.so"), linker_command(target)).path
-            wrong = compare(first, library, device)
-        if wrong is not None:
-            raise _wrong_operator(wrong, scheduled, target, device)
-    return len(candidate.uses)
+def _verify_operators(built: Built, uses: Sequence[Use], device: Device) -> None:
+    """Raises WrongResult for a scheduled operator that does not compute what it did before it was scheduled."""
+    first = first_uses(uses)
+    if not first:
+        return
+    with TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
+        wrong = compare(first, built.library or build(built.scheduled, Path(folder, "operators.so")), device)
+    if wrong is not None:
+        raise _wrong_operator(wrong, built.scheduled, device)
 
 
-def _wrong_operator(wrong: WrongUse, scheduled: Scheduled, target: Target, device: Device) -> WrongResult:
-    use = wrong.use
+def _wrong_operator(wrong: WrongUse, scheduled: Scheduled, device: Device) -> WrongResult:
+    use, target = wrong.use, scheduled.target
     how = next(operator.schedule for operator in scheduled.operators if operator.name == use.name)
     code = tvm.ir.save_json(use.scheduled)
     kept = keep_operator(use.name, wrong.what, target, device.name, code, use.workload, wrong.expected, wrong.found)
@@ -195,18 +188,19 @@ def _wrong_operator(wrong: WrongUse, scheduled: Scheduled, target: Target, devic
     )
 
 
-def _verify_bench(bench: Path, imported: Imported, device: LocalDevice) -> tuple[float, int]:
+def _verify_bench(bench: Path, data: np.ndarray, answers: Answers, device: LocalDevice) -> tuple[float, int]:
     """Largest difference from PyTorch that the static benchmark finds in itself, and for how many inputs it is right;
     with another number of threads, for one. Raises WrongResult, DeviceFailed."""
+    reference = answers.reference
     with TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
         given, made = Path(folder, "input"), Path(folder, "output")
-        given.write_bytes(imported.input.tobytes())
+        given.write_bytes(data.tobytes())
         threads = device.other_threads
         _run_bench(bench, device, threads, "--input", str(given), "--output", str(made))
-        output = np.frombuffer(made.read_bytes(), np.float32).reshape(imported.reference.shape)
-    error = largest_error(output, imported.reference)
-    if not error <= imported.tolerance:
-        what = f"with {threads} threads, off by {error:.3g} from PyTorch, {imported.tolerance:.3g} is allowed"
+        output = np.frombuffer(made.read_bytes(), np.float32).reshape(reference.expected.shape)
+    error = largest_error(output, reference.expected)
+    if not error <= reference.tolerance:
+        what = f"with {threads} threads, off by {error:.3g} from PyTorch, {reference.tolerance:.3g} is allowed"
         raise WrongResult(f"{bench.name} is wrong: {what}", CAUSE, UNTUNED)
     found = _run_bench(bench, device, device.threads)
     try:

@@ -108,9 +108,9 @@ def _cache() -> Iterator[Kept]:
 def _key() -> str:
     """Changes with all that the counts depend on: the networks, how they are folded and counted, torch and TVM."""
     key = hashlib.sha256()
-    graph = Path(__file__).parent
-    counting = [graph / name for name in ("zoo_complexity.py", "complexity.py", "fold_batch_norm.py")]
-    for source in [*sorted(Path(models.__file__).parent.glob("*.py")), *counting]:
+    networks, graph = Path(models.__file__).parent, Path(__file__).parents[1] / "graph"
+    counting = [Path(__file__), graph / "complexity.py", graph / "passes" / "fold_batch_norm.py"]
+    for source in [*sorted(networks.glob("**/*.py")), *counting]:
         key.update(f"{source.name}\0{source.read_text()}\0".encode())
     for name in PACKAGES:
         key.update(f"{name}\0{metadata.version(name)}\0".encode())

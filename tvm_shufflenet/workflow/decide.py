@@ -12,12 +12,11 @@ import tvm_ffi
 from ..clock.counts import Counts
 from ..devices.base import Device
 from ..devices.network import Network, timed, undisturbed
-from ..graph.pipeline import fused
-from ..graph.tasks import operator_tasks
+from ..graph.pipeline import Fused
 from ..hardware.targets import Target
 from ..latency import MODELLED, Latency
-from ..library.build import Scheduled, build, schedule_tuned
-from ..library.link import linker_command
+from ..library.build import build
+from ..library.scheduling import Scheduled, schedule_tuned
 from ..library.symbols import read_code
 from ..profiling.counted import Counted
 from ..tuning.records.choices import Choice
@@ -26,10 +25,13 @@ from ..tuning.records.store import RecordStore, workload_hash
 from ..tuning.search import decision
 from ..tuning.search.decision import Decision
 from ..verification.networks import check
-from .jobs import NETWORK_REPEATS, ROUNDS, Imported, meet, operator_entry, schedule
+from .compare import NETWORK_REPEATS, ROUNDS
+from .compile import operator_entry
+from .imported import Imported
+from .schedules import meet, schedule_network
 
 
-def decide(
+def decide_schedules(
     imported: Imported,
     target: Target,
     device: Device,
@@ -39,9 +41,9 @@ def decide(
 ) -> Decision | None:
     """Let the network's own time on a started ``device`` decide which of the records that are nearly equal it is built
     with, and keep that in the folder. None where nothing is to be decided, or was before by the same records."""
-    tasks = operator_tasks(fused(imported.module, target))
-    network, setting = meet(store, tasks), Setting(device.clock, threads)
-    workloads = {workload_hash(task.mod): task for task in tasks}
+    fused = imported.fused(target)
+    network, setting = meet(store, fused.tasks), Setting(device.clock, threads)
+    workloads = {workload_hash(task.mod): task for task in fused.tasks}
     ranked = {key: trials for key, trials in store.fastest(setting).items() if key in workloads}
     if not ranked or store.is_decided(network, setting, workloads):
         return None
@@ -52,7 +54,7 @@ def decide(
     }
     weights = {key: workloads[key].occurrences * trials[0].seconds for key, trials in ranked.items()}
     with TemporaryDirectory(prefix="tvm-shufflenet-") as name:
-        networks = _Networks(imported, target, device, store, setting, Path(name), announce)
+        networks = _Networks(imported, fused, device, store, setting, Path(name), announce)
         found = decision.decide(candidates, shipped, networks.timed, weights)
     fastest = {key: trials[0].trace for key, trials in ranked.items()}
     chosen = dict(found.chosen or {})
@@ -63,8 +65,8 @@ def decide(
 class _Networks:
     """Builds a network with one record or another for each operator, checks it and times it."""
 
-    def __init__(self, imported: Imported, target: Target, device: Device, store: RecordStore, setting, folder, say):
-        self.imported, self.target, self.device, self.store = imported, target, device, store
+    def __init__(self, imported: Imported, fused: Fused, device: Device, store: RecordStore, setting, folder, say):
+        self.imported, self.fused, self.device, self.store = imported, fused, device, store
         self.setting, self.folder, self.say = setting, folder, say
         self._known: dict[int, decision.Timed] = {}
         self._shipped: Path | None = None
@@ -83,14 +85,13 @@ class _Networks:
     def _scheduled(self, chosen: Mapping[str, str] | None) -> Scheduled:
         clock, threads = self.setting
         if chosen is None:
-            return schedule(self.imported, self.target, self.store, clock, threads=threads, own=False)
+            return schedule_network(self.fused, self.store, clock, threads=threads, own=False)
         database = self.store.assigned(chosen, self.setting)
-        return schedule_tuned(self.imported.module, self.target, database, threads, self.store.neighbours(threads))
+        return schedule_tuned(self.fused, database, threads, self.store.neighbours(threads))
 
     def _timed(self, scheduled: Scheduled, folder: Path) -> decision.Timed:
         folder.mkdir()
-        library = folder / f"{self.imported.model.name}.so"
-        build(scheduled, library, linker_command(self.target))
+        library = build(scheduled, folder / f"{self.imported.model.name}.so")
         with Network(self.device, library) as network:
             imported = self.imported
             check(network, imported.input, imported.reference, imported.tolerance, "tuned")

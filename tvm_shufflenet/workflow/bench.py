@@ -1,0 +1,68 @@
+"""A package is checked and timed, and says so from then on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..clock.cycles import Cost
+from ..devices.base import Device
+from ..devices.network import Network, undisturbed
+from ..latency import Latency
+from ..packages.package import Package, Timing
+from ..support.activity import doing
+from ..verification.networks import check, check_rest, verification
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Latency of a package on a device. ``cold_us`` is the first inference in a new session, ``cost`` what a modelled
+    latency is made of; ``blind`` says why its check against PyTorch proves nothing, where it does not."""
+
+    package: Package
+    device: dict
+    threads: int
+    latency: Latency
+    cold_us: float | None
+    max_abs_err: float
+    cost: Cost | None = None
+    blind: str | None = None
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Weights and planned activations, the memory that inference needs beside the code."""
+        return self.package.manifest.weight_bytes + self.package.manifest.activation_bytes
+
+    def to_json(self) -> dict:
+        return {
+            "schema": 1,
+            "model": self.package.manifest.model,
+            "target": self.package.manifest.target,
+            "device": self.device,
+            "threads": self.threads,
+            "latency_us": self.latency.to_json(),
+            "noise": self.latency.noise,
+            "cold_us": self.cold_us,
+            "peak_memory_bytes": self.peak_memory_bytes,
+            "max_abs_err": self.max_abs_err,
+            "tolerance": self.package.manifest.tolerance,
+            "blind": self.blind,
+            "unmodelled": self.cost and self.cost.unmodelled(),
+        }
+
+
+@doing("measuring")
+def bench_package(package: Package, device: Device, threads: int, warmup: int, repeats: int) -> Bench:
+    """Check a package against PyTorch's stored answers, time it, and note both in its manifest."""
+    data, answers, name = package.reference_input(), package.answers, package.manifest.library
+    with Network(device, package.library) as network:
+        network.set_input(data)
+        cold_us = network.cold_us()
+        error = check(network, data, answers.reference.expected, answers.tolerance, name)
+        inputs = check_rest(network, answers, data, name)
+    with undisturbed(device, package.library, data) as network:
+        latency = network.latency(repeats, warmup)
+        cost = network.cost() if device.kind == "modelled" else None
+    result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost, answers.blind)
+    verified = verification(device.name, error, answers, inputs)
+    package.add_timing(Timing(result.device, threads, latency.to_json()), verified)
+    return result

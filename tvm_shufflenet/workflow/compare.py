@@ -1,0 +1,177 @@
+"""One network built by TVM untuned, by what is shipped, and tuned: checked and timed side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import tvm_ffi
+
+from ..devices.base import Device
+from ..devices.network import Network, timed
+from ..graph.pipeline import stock
+from ..hardware.targets import Target
+from ..latency import Latency
+from ..library.build import build
+from ..library.scheduling import Scheduled, schedule_untuned
+from ..packages.package import Manifest, OperatorEntry, Package
+from ..support.activity import doing
+from ..support.host import host_facts
+from ..tuning.records.store import RecordStore
+from ..verification.networks import check, check_rest
+from .compile import compile_package
+from .imported import Imported
+from .schedules import schedule_network
+
+if TYPE_CHECKING:
+    from ..peers.results import Contest
+
+NETWORK_REPEATS = 10
+ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Code by TVM untuned, by what is shipped, and tuned, on one device, all checked against PyTorch first; with a
+    ``contest``, beside peers.
+
+    ``shipped`` is our code as it is compiled without any record of the user's, ``tuned`` by those too: where these
+    change nothing, both are one library with one latency. ``manifest`` is the tuned package's; ``blind`` says why the
+    check against PyTorch proves nothing, where it does not.
+    """
+
+    manifest: Manifest
+    device: dict
+    threads: int
+    untuned: Latency
+    tuned: Latency
+    max_abs_err: float
+    contest: Contest | None = None
+    shipped: Latency | None = None
+    blind: str | None = None
+
+    @property
+    def model(self) -> str:
+        return self.manifest.model
+
+    @property
+    def tolerance(self) -> float:
+        return self.manifest.tolerance
+
+    @property
+    def operators(self) -> tuple[OperatorEntry, ...]:
+        return self.manifest.operators
+
+    @property
+    def speedup(self) -> float:
+        """Of the tuned code over TVM's untuned code."""
+        return self.untuned.median_us / self.tuned.median_us
+
+    @property
+    def gain(self) -> float | None:
+        """How many times as fast the tuned code is as what is shipped."""
+        return self.shipped and self.shipped.median_us / self.tuned.median_us
+
+    @property
+    def latencies(self) -> dict[str, Latency]:
+        found = {"untuned": self.untuned, "shipped": self.shipped, "tuned": self.tuned}
+        return {name: latency for name, latency in found.items() if latency is not None}
+
+    def to_json(self) -> dict:
+        return {
+            "schema": 1,
+            "model": self.model,
+            "input_shape": list(self.manifest.input_shape),
+            "target": self.manifest.target,
+            "device": self.device,
+            "host": host_facts() if self.device["name"] == "local" else None,
+            "threads": self.threads,
+            "latency_us": {name: latency.to_json() for name, latency in self.latencies.items()},
+            "noise": {name: latency.noise for name, latency in self.latencies.items() if latency.noise},
+            "speedup": self.speedup,
+            "gain_over_shipped": self.gain,
+            "max_abs_err": self.max_abs_err,
+            "tolerance": self.tolerance,
+            "blind": self.blind,
+            "operators": [
+                {"name": o.name, "occurrences": o.occurrences, "schedule": o.schedule, "record_us": o.record_us}
+                for o in self.operators
+            ],
+            "memory_bytes": {"weights": self.manifest.weight_bytes, "activations": self.manifest.activation_bytes},
+            "peers": [entry.to_json() for entry in self.contest.peers] if self.contest else [],
+        }
+
+
+@dataclass(frozen=True)
+class Libraries:
+    """One network three times: TVM's ``untuned`` code and what is ``shipped`` as libraries, and the ``tuned`` package.
+    ``shipped`` is None where it is what the package holds."""
+
+    untuned: Path
+    tuned: Package
+    shipped: Path | None = None
+
+
+@contextmanager
+def all_libraries(
+    imported: Imported, target: Target, store: RecordStore, clock: str, threads: int = 1
+) -> Iterator[Libraries]:
+    """Built into a folder that lasts as long as the context; the tuned one from the records of ``clock`` first."""
+    with TemporaryDirectory(prefix="tvm-shufflenet-", ignore_cleanup_errors=True) as name:
+        folder, fused = Path(name), imported.fused(target)
+        tuned = compile_package(imported, target, store, folder / "tuned", threads, clocks=(clock,))
+        scheduled, shipped = schedule_network(fused, store, clock, threads=threads, own=False), None
+        if not _same(scheduled, schedule_network(fused, store, clock, threads=threads)):
+            (folder / "shipped").mkdir()
+            shipped = build(scheduled, folder / "shipped" / f"{imported.model.name}.so")
+        untuned = build(schedule_untuned(stock(imported.module, target)), folder / "untuned.so")
+        yield Libraries(untuned, tuned, shipped)
+
+
+def _same(one: Scheduled, other: Scheduled) -> bool:
+    return tvm_ffi.structural_equal(one.module, other.module, skip_tensor_content=True)
+
+
+def compare_network(
+    imported: Imported,
+    target: Target,
+    device: Device,
+    store: RecordStore,
+    threads: int = 1,
+    repeats: int = NETWORK_REPEATS,
+) -> Comparison:
+    """Build untuned, shipped and tuned libraries, check and time them. Raises WrongResult, and then there are no
+    times."""
+    with all_libraries(imported, target, store, device.clock, threads) as libraries:
+        return compare_libraries(imported, libraries, device, threads, repeats)
+
+
+@doing("measuring")
+def compare_libraries(
+    imported: Imported, libraries: Libraries, device: Device, threads: int = 1, repeats: int = NETWORK_REPEATS
+) -> Comparison:
+    """Check and time libraries on a started device. Raises WrongResult, and then there are no times."""
+    contestants = {"untuned": libraries.untuned, "tuned": libraries.tuned.library}
+    if libraries.shipped is not None:
+        contestants["shipped"] = libraries.shipped
+    samples, error = {name: () for name in contestants}, 0.0
+    # In turn and more than once, so that a machine that slows down slows all; one session at a time, since a board
+    # that a tracker lends has no second one. A modelled clock has nothing to average.
+    rounds = 1 if device.kind == "modelled" else ROUNDS
+    for number in range(rounds):
+        for name, library in contestants.items():
+            with Network(device, library) as network:
+                wrong_by = check(network, imported.input, imported.reference, imported.tolerance, name)
+                error = max(error, wrong_by)
+                if number == 0:
+                    check_rest(network, imported.answers, imported.input, name)
+            samples[name] += timed(device, library, imported.input, -(-repeats // rounds)).samples_us
+    times = {name: Latency(each, device.kind) for name, each in samples.items()}
+    return Comparison(
+        libraries.tuned.manifest, device.to_json(), threads, times["untuned"], times["tuned"], error,
+        shipped=times.get("shipped", times["tuned"]), blind=imported.answers.blind,
+    )  # fmt: skip

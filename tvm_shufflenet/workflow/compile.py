@@ -1,0 +1,195 @@
+"""From a model to a package: imported, fused, scheduled, built, verified, written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from ..devices.base import Device
+from ..errors import DeployError
+from ..graph.layers import kind_of, layer_names, rows
+from ..graph.pipeline import stock
+from ..hardware.targets import Target
+from ..latency import MEASURED
+from ..library.build import build
+from ..library.link import linker_command
+from ..library.scheduling import Operator, Scheduled, schedule_untuned
+from ..models import Model
+from ..packages.package import (
+    ANSWERS,
+    SCHEMA,
+    Argument,
+    Manifest,
+    OperatorEntry,
+    Package,
+    Probe,
+    Standalone,
+    Verification,
+    write_package,
+)
+from ..support.activity import doing
+from ..support.toolchain import FFI_VERSION, TVM_VERSION
+from ..tuning.records.store import RecordStore
+from ..verification.first_use import first_uses, references_ahead, uses
+from ..verification.networks import Built, verify
+from .imported import REFERENCE_SEED, Imported
+from .plan import CompilePlan
+from .schedules import default_clock, schedule_network
+
+FORMATS = {"vm": ("vm",), "standalone": ("standalone",), "both": ("vm", "standalone")}
+STATIC = "static"
+
+
+def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
+    """What ``compile_package`` will do. Raises ToolMissing without a linker."""
+    records = store.sources if store else None
+    linker = tuple(linker_command(target))
+    return CompilePlan(model.name, model.input_shape, target, records, linker, TVM_VERSION, FFI_VERSION)
+
+
+@doing("compiling")
+def compile_package(
+    imported: Imported,
+    target: Target,
+    store: RecordStore | None,
+    output: Path,
+    threads: int = 1,
+    formats: Sequence[str] = FORMATS["vm"],
+    clocks: Sequence[str] = (),
+    device: Device | DeployError | None = None,
+) -> Package:
+    """Write a package to ``output``; without a ``store``, of TVM's untuned code. It runs with any number of threads,
+    but its operators are cut into work for ``threads``: by the records for so many, or what stands in for them.
+
+    ``formats`` are of ``vm``, a library for TVM's runtime, and ``standalone``, one without, with ``static`` also to be
+    linked into programs. ``clocks`` are those whose records come first; without, measured ones and then those of the
+    target's modelled core.
+
+    On a started ``device`` the library is compared with PyTorch, and scheduled operators that nobody has run before
+    with their unscheduled selves, before there is a package: raises WrongResult, DeviceFailed. Without one, or with the
+    reason why there is none, the manifest says that nothing was verified.
+    """
+    plan = make_plan(imported.model, target, store)
+    scheduled = with_layers(_scheduled(imported, target, store, clocks, threads), imported)
+    found = uses(scheduled, device) if isinstance(device, Device) else []
+    with TemporaryDirectory(prefix="tvm-shufflenet-", ignore_cleanup_errors=True) as folder:
+        with references_ahead(first_uses(found)):
+            built = _built(imported, scheduled, formats, Path(folder))
+        verified = verify(built, imported.input, imported.answers, found, device)
+        return _written(output, plan, imported, built, verified)
+
+
+def _scheduled(
+    imported: Imported, target: Target, store: RecordStore | None, clocks: Sequence[str], threads: int
+) -> Scheduled:
+    if store is None:
+        return schedule_untuned(stock(imported.module, target))
+    clocks = clocks or (MEASURED, default_clock(target))
+    return schedule_network(imported.fused(target), store, *clocks, threads=threads)
+
+
+def _built(imported: Imported, scheduled: Scheduled, formats: Sequence[str], folder: Path) -> Built:
+    """Both formats are ends of one line: what is scheduled is linked for TVM's runtime, or without any."""
+    library = standalone = None
+    if "vm" in formats:
+        library = build(scheduled, folder / f"{imported.model.name}.so")
+    if "standalone" in formats:
+        standalone = _standalone(imported, scheduled, folder / "standalone", STATIC in formats)
+    return Built(scheduled, library, standalone)
+
+
+def _standalone(imported: Imported, scheduled: Scheduled, folder: Path, static: bool) -> Standalone:
+    from ..standalone.build import build_standalone
+
+    name, answers = imported.model.name, imported.answers
+    data, expected = [imported.input], [answers.reference.expected]
+    tolerance, probes = answers.tolerance, answers.each[1:]
+    return build_standalone(scheduled.module, scheduled.target, name, data, expected, tolerance, folder, static, probes)
+
+
+def _written(output: Path, plan: CompilePlan, imported: Imported, built: Built, verified: Verification) -> Package:
+    library = built.library or built.standalone.library
+    further = library.with_name(ANSWERS)
+    np.save(further, np.stack([answer.expected for answer in imported.answers.each[1:]]))
+    files = {**(built.standalone.files if built.standalone else {}), ANSWERS: further}
+    manifest = _manifest(plan, imported, built, library.name, verified)
+    return write_package(output, library, imported.reference, manifest, files)
+
+
+def _standalone_entry(built) -> Standalone:
+    program = built.program
+    return Standalone(
+        built.interface,
+        built.library.name,
+        built.bench.name,
+        tuple(built.files),
+        program.arena_bytes,
+        program.workspace_bytes,
+    )
+
+
+def with_layers(scheduled: Scheduled, imported: Imported) -> Scheduled:
+    """The same network, its operators with the names of the model's layers whose weights they hold."""
+    weights = imported.model.weights()
+    held = {
+        name: [rows(kind_of(name), each.value.numpy()) for each in constants]
+        for name, constants in scheduled.weights.items()
+    }
+    named = [replace(each, layers=layer_names(held.get(each.name, ()), weights)) for each in scheduled.operators]
+    return replace(scheduled, operators=tuple(named))
+
+
+def _manifest(
+    plan: CompilePlan,
+    imported: Imported,
+    built: Built,
+    library: str,
+    verified: Verification,
+) -> Manifest:
+    activation_bytes, weight_bytes = built.scheduled.memory_bytes
+    plan = plan.anywhere()
+    return Manifest(
+        schema=SCHEMA,
+        plan=plan.describe(),
+        model=plan.model,
+        input_shape=plan.input_shape,
+        output_shape=tuple(imported.reference.shape),
+        seed=REFERENCE_SEED,
+        target=plan.target.name,
+        target_config=plan.target.tvm_config,
+        machine=plan.target.machine,
+        tuned=plan.tuned,
+        records=plan.records,
+        tvm=plan.tvm_version,
+        ffi=plan.ffi_version,
+        linker=plan.linker,
+        library=library,
+        operators=tuple(map(operator_entry, built.scheduled.operators)),
+        activation_bytes=activation_bytes,
+        weight_bytes=weight_bytes,
+        tolerance=imported.tolerance,
+        hashes={},
+        standalone=built.standalone and _standalone_entry(built.standalone),
+        verified=verified,
+        probes=tuple(Probe(answer.probe, answer.tolerance) for answer in imported.answers.each[1:]),
+        rounding=imported.answers.rounding,
+        sensitivity=imported.answers.sensitivity,
+    )
+
+
+def operator_entry(operator: Operator) -> OperatorEntry:
+    arguments = tuple(Argument(shape, dtype) for shape, dtype in operator.arguments)
+    return OperatorEntry(
+        operator.name,
+        operator.occurrences,
+        operator.schedule,
+        operator.record_us,
+        operator.tuned_for,
+        operator.multiply_adds,
+        arguments,
+        operator.layers,
+    )

@@ -1,0 +1,67 @@
+"""What each operator of a package costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..devices.base import Device
+from ..devices.network import Network, undisturbed
+from ..errors import BadInput, PackageInvalid, UnknownName
+from ..library.symbols import read_code
+from ..packages.package import Package
+from ..profiling.counted import Counted
+from ..profiling.result import Profile
+from ..profiling.timed import timed_operators
+from ..support.activity import doing
+from ..verification.networks import check, check_rest
+
+PROFILE_REPEATS = 10
+
+
+@doing("measuring")
+def profile_package(
+    package: Package, device: Device, threads: int, assembly: bool = False, assembly_of: Sequence[str] = ()
+) -> Profile:
+    """What each operator of a package costs on a started device, after its output was checked. ``assembly`` shows the
+    hottest loop of the hottest operator, ``assembly_of`` of the operators named.
+
+    Raises PackageInvalid for a package that lacks what this needs, BadInput for assembly of what no plugin counted.
+    """
+    manifest, modelled = package.manifest, device.kind == "modelled"
+    _check_profilable(package, modelled, assembly or bool(assembly_of), assembly_of)
+    code = read_code(package.library, [entry.name for entry in manifest.operators]) if modelled else None
+    with Network(device, package.library) as network:
+        data, answers = package.reference_input(), package.answers
+        error = check(network, data, answers.reference.expected, manifest.tolerance, manifest.library)
+        check_rest(network, answers, data, manifest.library)
+    with undisturbed(device, package.library, data) as network:
+        latency = network.latency(PROFILE_REPEATS)
+        counts, cost = (network.counts(), network.cost()) if modelled else (None, None)
+    if not modelled:
+        return Profile(manifest, device.to_json(), threads, latency, timed_operators(device, package), error)
+    counted = Counted.of(device.board, manifest.operators, code, counts)
+    operators = counted.operators()
+    names = list(assembly_of) or [cost.entry.name for cost in operators[: int(assembly)]]
+    return Profile(
+        manifest, device.to_json(), threads, latency, operators, error, counted.runtime(),
+        device.board.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), cost,
+    )  # fmt: skip
+
+
+def _check_profilable(package: Package, modelled: bool, assembly: bool, assembly_of: Sequence[str]) -> None:
+    names = [entry.name for entry in package.manifest.operators]
+    if any(entry.arguments is None or entry.multiply_adds is None for entry in package.manifest.operators):
+        raise PackageInvalid(
+            f"{package.path} does not say what its operators take and multiply",
+            "an earlier version compiled it",
+            "compile it again with this version, then profile it",
+        )
+    if assembly and not modelled:
+        raise BadInput(
+            "there is no assembly to show",
+            "only on an emulated core is counted which code runs how often",
+            "leave --asm out, or profile on --device emulated",
+        )
+    for name in assembly_of:
+        if name not in names:
+            raise UnknownName("operator", name, names)
