@@ -76,8 +76,8 @@ def _run(options) -> int:
     from tvm_shufflenet.models import find_model
     from tvm_shufflenet.peers import catalogue
     from tvm_shufflenet.peers.contest import first_cpus
-    from tvm_shufflenet.peers.results import geometric_means
     from tvm_shufflenet.report.peers import print_contest, print_means
+    from tvm_shufflenet.workflow.contest import geometric_means
 
     console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
     for device in options.device:  # a wrong word is refused before hours are spent
@@ -103,7 +103,7 @@ def _contests(model, options, announce):
     from tvm_shufflenet.peers.catalogue import find_peers
     from tvm_shufflenet.peers.contest import Effort, build_ours, emulated_contest, local_contest
     from tvm_shufflenet.peers.handover import write_handover
-    from tvm_shufflenet.peers.results import OURS
+    from tvm_shufflenet.workflow.contest import OURS
     from tvm_shufflenet.workflow.imported import import_model
 
     folder = Path(tempfile.mkdtemp(prefix="tvm-shufflenet-peers-"))
@@ -161,8 +161,8 @@ def _exit_code(contests) -> int:
 
 def _write(path: Path, contests) -> None:
     from tvm_shufflenet.peers.environments import OWN, PINS, pinned
-    from tvm_shufflenet.peers.results import geometric_means
     from tvm_shufflenet.support.host import host_facts
+    from tvm_shufflenet.workflow.contest import geometric_means
 
     facts = {
         "schema": 1,

@@ -38,7 +38,7 @@ from tvm_shufflenet.support.files import (
     sha256_of,
     write_output,
 )
-from tvm_shufflenet.support.text import clean
+from tvm_shufflenet.text import clean
 from tvm_shufflenet.tuning.records.folder import JOURNAL, RECORDS, WORKLOADS, RecordFolder
 from tvm_shufflenet.tuning.records.journal import Damaged, parse
 from tvm_shufflenet.tuning.records.lines import LOCK, append_line, replace_lines

@@ -26,7 +26,7 @@ from tvm_shufflenet.peers.comparison import compare_with_peers, comparison_of
 from tvm_shufflenet.peers.environments import OWN, PINS, installed
 from tvm_shufflenet.peers.handover import NOT_TRACED, write_handover
 from tvm_shufflenet.peers.process import Runner, last_words
-from tvm_shufflenet.peers.results import OURS, UNTUNED, Contest, Entry, geometric_mean, geometric_means
+from tvm_shufflenet.workflow.contest import OURS, UNTUNED, Contest, Entry, geometric_mean, geometric_means
 
 REPOSITORY = Path(__file__).parents[1]
 LOCAL = {"name": "local", "kind": "measured", "model_error_percent": None}

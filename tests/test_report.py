@@ -33,7 +33,6 @@ from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.packages.package import Argument, Manifest, OperatorEntry
-from tvm_shufflenet.peers.results import OURS, UNTUNED, Contest, Entry
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
 from tvm_shufflenet.profiling.roofline import limit_us, modelled_board, roofline, roofs_of, tensor_bytes
 from tvm_shufflenet.report import plots, sections
@@ -43,6 +42,7 @@ from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.journal import Trial
 from tvm_shufflenet.tuning.search.curve import Curve
 from tvm_shufflenet.workflow.compare import Comparison
+from tvm_shufflenet.workflow.contest import OURS, UNTUNED, Contest, Entry
 from tvm_shufflenet.workflow.imported import import_model
 from tvm_shufflenet.workflow.schedules import open_records
 from tvm_shufflenet.workflow.tune import tune_network

@@ -15,11 +15,11 @@ from test_reproduce import A72, manifest
 
 from tvm_shufflenet.hardware.targets import targets
 from tvm_shufflenet.latency import Latency
-from tvm_shufflenet.peers.results import OURS, Contest, Entry, Mean
 from tvm_shufflenet.report import inspection, peers, profile, records, tables
 from tvm_shufflenet.tuning.search.driver import TuneResult
 from tvm_shufflenet.workflow.bench import Bench
 from tvm_shufflenet.workflow.compare import Comparison
+from tvm_shufflenet.workflow.contest import OURS, Contest, Entry, Mean
 
 LONG = "shufflenet_v1_g3_x1_0_biased_of_somebody_else_s_repository"
 MEASURED = {"name": "rpc://[2001:db8::1234:5678]:9090", "kind": "measured", "model_error_percent": None}

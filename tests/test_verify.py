@@ -363,7 +363,8 @@ def test_a_library_that_is_right_once_makes_no_package(adds_one, module, words, 
         library = build(scheduled, tmp_path / f"{target.name}.so")
         with checking_device(target) as device:
             with pytest.raises(WrongResult, match=words):
-                verify.verify(verify.Built(scheduled, library), adds_one.input, adds_one.answers, (), device)
+                candidate = verify.Candidate(scheduled, library, None, (), adds_one.input, adds_one.answers)
+                verify.verify(candidate, device)
             (folder,) = reproducers.iterdir()
             assert re.search(words, reproducer.replay(folder, device))
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from .support.text import clean
+from .text import clean
 
 
 class DeployError(Exception):

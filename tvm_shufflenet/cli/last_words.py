@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import DeployError, lines_of
 from ..support.surroundings import explain
-from ..support.text import clean, shortened
+from ..text import clean, shortened
 
 MOST_CHARACTERS = 2000  # of what a compiler or a server said
 FAULT = 1  # the exit code of what nobody foresaw

@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import DeviceFailed, WrongResult
 from ..packages.package import OperatorTime, Package
 from ..support.files import JSON_DEPTH, nests_deeper
-from ..support.text import clean, shortened
+from ..text import clean, shortened
 from ..transport.remote import Remote
 
 SCHEMA = 1

@@ -24,7 +24,7 @@ from ..errors import BadInput, DeviceFailed, PackageInvalid
 from ..latency import disagreement
 from ..packages.package import MANIFEST, Package, Timing
 from ..support.files import sha256_of
-from ..support.text import clean, shortened
+from ..text import clean, shortened
 from ..transport.remote import FULL, ConnectionLost, Remote, disk_full, number
 from .answer import Output, Report, check_output, check_values, read_report, read_values
 

@@ -8,8 +8,8 @@ from ..errors import DeviceFailed, first_line
 from ..hardware.targets import Target, features_of
 from ..server.build import SERVER_VERSION
 from ..support.files import parse_json
-from ..support.text import clean
 from ..support.toolchain import FFI_VERSION, TVM_VERSION
+from ..text import clean
 from .operands import server_function
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from tvm.relax import transform
 
 from ..errors import ImportFailed, lines_of
 from ..models.sources.examine import examine, refused_operator, unknown_operators
-from ..support.text import clean
 from ..support.tracebacks import raised_at
+from ..text import clean
 from .importing.importer import Importer
 from .passes.canonicalize_shuffles import CanonicalizeShuffles
 from .passes.fold_batch_norm import FoldBatchNorm

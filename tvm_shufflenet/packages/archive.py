@@ -15,7 +15,7 @@ from typing import IO
 
 from ..errors import PackageInvalid
 from ..support.files import open_file, replacing
-from ..support.text import shortened
+from ..text import shortened
 
 SUFFIX = ".tar.zst"
 LEVEL = 10  # weights barely compress; higher levels cost seconds and save a percent

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import BadInput
 from ..support.files import JSON_DEPTH, nests_deeper, read_file
-from ..support.text import clean
+from ..text import clean
 
 # What TensorFlow's ImageNet files put in front of the thousand.
 BACKGROUND = ("background", "dummy")

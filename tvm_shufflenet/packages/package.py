@@ -31,7 +31,7 @@ from ..licences.sbom import SBOM, bill
 from ..licences.texts import Licence, licences_of, texts_for, write_texts
 from ..support.files import Malformed, draft_of, open_file, parse_json, read_file, replacing
 from ..support.files import sha256_of as sha256
-from ..support.text import clean
+from ..text import clean
 from ..verification.answers import Answer, Answers
 from ..verification.probes import PROBES
 from ..verification.probes import REFERENCE as REFERENCE_INPUT

@@ -11,12 +11,12 @@ from ..devices.base import Device
 from ..errors import BadInput, WrongResult
 from ..hardware.targets import Target
 from ..workflow.compare import Comparison, Libraries
+from ..workflow.contest import OURS, OWN, SHIPPED, UNTUNED, Contest
 from ..workflow.imported import Imported
 from .catalogue import Peer, find_peers
 from .contest import Effort, emulated_contest, first_cpus, local_contest
 from .environments import Announce
 from .handover import write_handover
-from .results import OURS, OWN, SHIPPED, UNTUNED, Contest
 
 
 def peers_for(names: str, device: Device, threads: int) -> list[Peer]:

@@ -19,14 +19,14 @@ from ..latency import MEASURED, Latency
 from ..library.build import build
 from ..support.toolchain import TVM_VERSION
 from ..tuning.records.store import RecordStore
+from ..workflow.contest import OURS, Contest, Entry
+from ..workflow.contest import OWN as OWN_LIBRARIES
 from ..workflow.imported import Imported
 from ..workflow.schedules import schedule_network
 from .catalogue import RUNNERS, Peer
 from .environments import OWN, Announce, clean_environment
 from .handover import Handover
 from .process import Runner
-from .results import OURS, Contest, Entry
-from .results import OWN as OWN_LIBRARIES
 
 UNTUNED_ADVICE = "compile it --untuned, and report the network"
 PACKAGE_PARENT = str(Path(__file__).parents[2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..peers.results import OURS, Contest, Entry, Mean
+from ..workflow.contest import OURS, Contest, Entry, Mean
 from .grid import milliseconds, new_table, print_noise
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import BadInput, DeviceFailed
 from ..support import toolchain
-from ..support.text import clean, shortened
+from ..text import clean, shortened
 from .remote import ANSWER_BYTES, Completed, run_program
 
 SERIAL_CHARACTERS = 100

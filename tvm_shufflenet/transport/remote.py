@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import DeviceFailed
-from ..support.text import clean
+from ..text import clean
 
 # What a device may say in one go: a benchmark's report takes 10 KB, the hashes of a package's files less.
 ANSWER_BYTES = 4 << 20

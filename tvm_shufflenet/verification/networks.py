@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import numpy as np
 import tvm
@@ -31,9 +30,6 @@ from .answers import Answers
 from .first_use import Use, WrongUse, compare, first_uses
 from .probes import REFERENCE, probe
 from .reproducer import keep_network, keep_operator
-
-if TYPE_CHECKING:
-    from ..standalone.build import Standalone
 
 UNTUNED = "compile it --untuned, and report the reproducer"
 BENCH_LIMIT_S = 300.0
@@ -102,38 +98,41 @@ def _check_others(network: Network, answers: Answers, data: np.ndarray, name: st
 
 
 @dataclass(frozen=True)
-class Built:
-    """What was built of a scheduled network: a ``library`` for TVM's runtime, one that needs none, or both."""
+class Candidate:
+    """What was built of a scheduled network and is not a package yet: a ``library`` for TVM's runtime, the ``bench`` of
+    one that needs none, or both; the ``uses`` that schedules are put to in it; and PyTorch's ``answers``, that to
+    ``data`` first."""
 
     scheduled: Scheduled
-    library: Path | None = None
-    standalone: Standalone | None = None
+    library: Path | None
+    bench: Path | None
+    uses: Sequence[Use]
+    data: np.ndarray
+    answers: Answers
 
 
 @doing("verifying")
-def verify(
-    built: Built, data: np.ndarray, answers: Answers, uses: Sequence[Use], device: Device | DeployError | None
-) -> Verification:
-    """Compare with PyTorch's ``answers``, that to ``data`` first, on a started device; and before that each scheduled
-    operator with its unscheduled self, where nobody has seen one of these ``uses`` before. Raises WrongResult,
-    DeviceFailed; says why there was no ``device``."""
+def verify(candidate: Candidate, device: Device | DeployError | None) -> Verification:
+    """Compare with PyTorch, on a started device, and first of all each scheduled operator with its unscheduled self,
+    where nobody has done that before. Raises WrongResult, DeviceFailed; says why there was no ``device``."""
     if device is None:
         return NEVER_VERIFIED
     if isinstance(device, DeployError):
-        return _unverified(device.what, built)
-    if built.library is None and not isinstance(device, LocalDevice):
-        return _unverified(f"{device.name} is given libraries for TVM's runtime only", built)
-    _verify_operators(built, uses, device)
+        return _unverified(device.what, candidate)
+    if candidate.library is None and not isinstance(device, LocalDevice):
+        return _unverified(f"{device.name} is given libraries for TVM's runtime only", candidate)
+    _verify_operators(candidate, device)
+    data, answers = candidate.data, candidate.answers
     errors, inputs = [], []
-    if built.library is not None:
-        error, count = _verify_library(built.library, data, answers, device)
+    if candidate.library is not None:
+        error, count = _verify_library(candidate.library, data, answers, device)
         errors.append(error)
         inputs.append(count)
-    if built.standalone is not None and isinstance(device, LocalDevice):
-        error, count = _verify_bench(built.standalone.bench, data, answers, device)
+    if candidate.bench is not None and isinstance(device, LocalDevice):
+        error, count = _verify_bench(candidate.bench, data, answers, device)
         errors.append(error)
         inputs.append(count)
-    return verification(device.name, max(errors), answers, min(inputs), len(uses))
+    return verification(device.name, max(errors), answers, min(inputs), len(candidate.uses))
 
 
 def verification(by: str, error: float, answers: Answers, inputs: int, operators: int = 0) -> Verification:
@@ -158,22 +157,23 @@ def _verify_library(library: Path, data: np.ndarray, answers: Answers, device: D
     return error, count
 
 
-def _unverified(reason: str, built: Built) -> Verification:
+def _unverified(reason: str, candidate: Candidate) -> Verification:
     elsewhere = "tvm-shufflenet bench PACKAGE --device D"
-    if built.library is None:
+    if candidate.library is None:
         elsewhere = "tvm-shufflenet deploy PACKAGE --to WHERE"
     return Verification(reason=reason, next_step=elsewhere)
 
 
-def _verify_operators(built: Built, uses: Sequence[Use], device: Device) -> None:
+def _verify_operators(candidate: Candidate, device: Device) -> None:
     """Raises WrongResult for a scheduled operator that does not compute what it did before it was scheduled."""
-    first = first_uses(uses)
+    first, scheduled = first_uses(candidate.uses), candidate.scheduled
     if not first:
         return
     with TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
-        wrong = compare(first, built.library or build(built.scheduled, Path(folder, "operators.so")), device)
+        library = candidate.library or build(scheduled, Path(folder, "operators.so"))
+        wrong = compare(first, library, device)
     if wrong is not None:
-        raise _wrong_operator(wrong, built.scheduled, device)
+        raise _wrong_operator(wrong, scheduled, device)
 
 
 def _wrong_operator(wrong: WrongUse, scheduled: Scheduled, device: Device) -> WrongResult:

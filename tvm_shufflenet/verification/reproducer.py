@@ -32,7 +32,7 @@ import numpy as np
 from ..errors import BadInput, DeviceFailed
 from ..hardware.targets import Target, find_target, is_cpu
 from ..support.files import Malformed, open_file, read_file, read_json
-from ..support.text import clean
+from ..text import clean
 
 if TYPE_CHECKING:
     from ..devices.base import Device

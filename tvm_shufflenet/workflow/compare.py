@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import tvm_ffi
 
@@ -24,11 +23,9 @@ from ..support.host import host_facts
 from ..tuning.records.store import RecordStore
 from ..verification.networks import check, check_rest
 from .compile import compile_package
+from .contest import Contest
 from .imported import Imported
 from .schedules import schedule_network
-
-if TYPE_CHECKING:
-    from ..peers.results import Contest
 
 NETWORK_REPEATS = 10
 ROUNDS = 2

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -34,14 +35,35 @@ from ..packages.package import (
 from ..support.activity import doing
 from ..support.toolchain import FFI_VERSION, TVM_VERSION
 from ..tuning.records.store import RecordStore
-from ..verification.first_use import first_uses, references_ahead, uses
-from ..verification.networks import Built, verify
+from ..verification.first_use import Use, first_uses, references_ahead, uses
+from ..verification.networks import Candidate, verify
 from .imported import REFERENCE_SEED, Imported
 from .plan import CompilePlan
 from .schedules import default_clock, schedule_network
 
+if TYPE_CHECKING:
+    from ..standalone.build import Standalone as StandaloneFiles
+
 FORMATS = {"vm": ("vm",), "standalone": ("standalone",), "both": ("vm", "standalone")}
 STATIC = "static"
+
+
+@dataclass(frozen=True)
+class Built:
+    """A scheduled network as a ``library`` for TVM's runtime, as one that needs none, or both."""
+
+    scheduled: Scheduled
+    library: Path | None
+    standalone: StandaloneFiles | None
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What a package holds beside its library, by the names there."""
+        return self.standalone.files if self.standalone else {}
+
+    def candidate(self, imported: Imported, uses: Sequence[Use]) -> Candidate:
+        bench = self.standalone and self.standalone.bench
+        return Candidate(self.scheduled, self.library, bench, uses, imported.input, imported.answers)
 
 
 def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
@@ -79,7 +101,7 @@ def compile_package(
     with TemporaryDirectory(prefix="tvm-shufflenet-", ignore_cleanup_errors=True) as folder:
         with references_ahead(first_uses(found)):
             built = _built(imported, scheduled, formats, Path(folder))
-        verified = verify(built, imported.input, imported.answers, found, device)
+        verified = verify(built.candidate(imported, found), device)
         return _written(output, plan, imported, built, verified)
 
 
@@ -102,7 +124,7 @@ def _built(imported: Imported, scheduled: Scheduled, formats: Sequence[str], fol
     return Built(scheduled, library, standalone)
 
 
-def _standalone(imported: Imported, scheduled: Scheduled, folder: Path, static: bool) -> Standalone:
+def _standalone(imported: Imported, scheduled: Scheduled, folder: Path, static: bool) -> StandaloneFiles:
     from ..standalone.build import build_standalone
 
     name, answers = imported.model.name, imported.answers
@@ -115,7 +137,7 @@ def _written(output: Path, plan: CompilePlan, imported: Imported, built: Built, 
     library = built.library or built.standalone.library
     further = library.with_name(ANSWERS)
     np.save(further, np.stack([answer.expected for answer in imported.answers.each[1:]]))
-    files = {**(built.standalone.files if built.standalone else {}), ANSWERS: further}
+    files = {**built.files, ANSWERS: further}
     manifest = _manifest(plan, imported, built, library.name, verified)
     return write_package(output, library, imported.reference, manifest, files)
 

@@ -10,7 +10,7 @@ import msgspec
 
 from ...latency import Kind, clock_name
 from ...support.files import JSON_DEPTH, nests_deeper
-from ...support.text import clean
+from ...text import clean
 
 # 1: a trial alone. 2: with the target and the checksums of its record and of the line.
 SCHEMA = 2

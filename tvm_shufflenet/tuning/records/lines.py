@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 
 from ...errors import BadInput
 from ...support.files import check_regular, open_file, read_file, replacing, sync_folder
-from ...support.text import clean
+from ...text import clean
 
 LOCK, OWNER = ".lock", ".writer"
 OWNER_BYTES = 200

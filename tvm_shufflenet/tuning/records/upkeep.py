@@ -14,7 +14,7 @@ from tvm.s_tir import Schedule
 from ...errors import BadInput, lines_of
 from ...graph.tasks import argument_shapes
 from ...schedules.admitted import check_straight
-from ...support.text import clean
+from ...text import clean
 from .choices import CHOICES, Choice, read_choices, write_choice
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
 from .journal import PRUNED, Damaged, Newer, Trial, decode, encode
