@@ -184,7 +184,7 @@ def cli(data: bytes) -> None:
     words = [word.decode("utf-8", "surrogateescape") for word in data.split(SEPARATOR)[:16]]
     with _elsewhere(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
         try:
-            options = command_line._parser().parse_args(words)
+            options = command_line.parser().parse_args(words)
         except SystemExit as exc:
             assert exc.code in (0, 2)
             return
@@ -284,9 +284,9 @@ def _vocabulary() -> list[str]:
     """Every option, and values that mean something to some of them."""
     import re
 
-    from tvm_shufflenet.cli.main import _parser
+    from tvm_shufflenet.cli.main import parser
 
-    found, parsers = {*NAMES}, [_parser()]
+    found, parsers = {*NAMES}, [parser()]
     while parsers:
         for action in parsers.pop()._actions:
             found.update(action.option_strings)

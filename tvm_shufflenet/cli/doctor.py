@@ -1,0 +1,37 @@
+"""What works here, and what brings the rest."""
+
+from __future__ import annotations
+
+import argparse
+
+from .command import Command
+from .options import device_options, json_option
+from .output import report
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", metavar="T", help="only what this target needs, such as local")
+    device_options(parser, threads=False)
+    json_option(parser)
+
+
+def run(options) -> None:
+    from ..report.tables import print_abilities, print_findings
+    from ..workflow.doctor import abilities, examine, install_commands
+
+    findings = examine(options.device, options.target)
+    able, commands = abilities(findings), install_commands(findings)
+    facts = {"schema": 1, "findings": [finding.to_json() for finding in findings]}
+    facts |= {"abilities": [ability.to_json() for ability in able], "install": commands}
+
+    def show(console) -> None:
+        print_findings(console, findings)
+        print_abilities(console, able, commands)
+
+    report(options, facts, show)
+    missing = [finding for finding in findings if finding.required and not finding.ok]
+    if missing:
+        raise missing[0].error
+
+
+COMMAND = Command("doctor", "show what is present and missing, and the command that installs it", add_options, run)
