@@ -18,6 +18,8 @@ from ..support import toolchain
 from ..support.files import Malformed, parse_json, read_file, replacing
 
 PACKAGES = ("torch", "apache-tvm")
+GRAPH = Path(models.__file__).parent.parent / "graph"
+COUNTING = (Path(__file__), GRAPH / "complexity.py", GRAPH / "passes" / "fold_batch_norm.py")
 
 
 class Kept(msgspec.Struct):
@@ -83,8 +85,9 @@ def _cache() -> Iterator[Kept]:
 
     Where nothing can be kept, nothing is.
     """
+    name = f"complexity-{_key()}.json"
     try:
-        path = toolchain.cache_dir() / f"complexity-{_key()}.json"
+        path = toolchain.cache_dir() / name
         descriptor = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_WRONLY, 0o644)
     except OSError:
         yield Kept()
@@ -108,9 +111,8 @@ def _cache() -> Iterator[Kept]:
 def _key() -> str:
     """Changes with all that the counts depend on: the networks, how they are folded and counted, torch and TVM."""
     key = hashlib.sha256()
-    networks, graph = Path(models.__file__).parent, Path(__file__).parents[1] / "graph"
-    counting = [Path(__file__), graph / "complexity.py", graph / "passes" / "fold_batch_norm.py"]
-    for source in [*sorted(networks.glob("**/*.py")), *counting]:
+    networks = Path(models.__file__).parent
+    for source in [*sorted(networks.rglob("*.py")), *COUNTING]:
         key.update(f"{source.name}\0{source.read_text()}\0".encode())
     for name in PACKAGES:
         key.update(f"{name}\0{metadata.version(name)}\0".encode())
