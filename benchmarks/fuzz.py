@@ -28,6 +28,7 @@ from tvm_shufflenet.errors import LinkFailed, ToolMissing
 from tvm_shufflenet.server import build as native
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.support.cached_build import cached_build
+from tvm_shufflenet.text import last_lines
 
 ROOT = Path(__file__).parents[1]
 FUZZ = ROOT / "tests" / "fuzz"
@@ -69,7 +70,7 @@ def server_harness() -> Path:
     def build(output: Path) -> None:
         done = subprocess.run([*command, "-o", str(output)], capture_output=True, text=True)
         if done.returncode != 0:
-            raise LinkFailed(f"the server's fuzzer did not build:\n{native.last_lines(done.stderr)}", "", CLANG)
+            raise LinkFailed(f"the server's fuzzer did not build:\n{last_lines(done.stderr)}", "", CLANG)
 
     texts = [(native.NATIVE / name).read_bytes() for name in (*native.SOURCES, *native.HEADERS)]
     return cached_build("server-fuzzer", [*texts, (FUZZ / "server_fuzzer.cc").read_bytes(), *command], build)

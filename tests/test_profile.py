@@ -116,17 +116,39 @@ def test_two_symbols_at_one_place_are_no_obstacle(library):
     assert read_code(library, ["dense"]).owner(0x10040) == "dense"
 
 
+def with_section(library: bytes, index: int, place: int, value: int) -> bytes:
+    """With another number in a section's header."""
+    (sections,), changed = struct.unpack_from("<Q", library, 0x28), bytearray(library)
+    struct.pack_into("<Q", changed, sections + 64 * index + place, value)
+    return bytes(changed)
+
+
+def with_symbol_in(library: bytes, section: int) -> bytes:
+    """Every function in another section."""
+    (sections,), changed = struct.unpack_from("<Q", library, 0x28), bytearray(library)
+    start, size = struct.unpack_from("<QQ", library, sections + 64 * 2 + 24)
+    for place in range(start + 24, start + size, 24):
+        struct.pack_into("<H", changed, place + 6, section)
+    return bytes(changed)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        (with_section(elf(FUNCTIONS), 3, 24, 2**64 - 1), "cannot be read"),
+        (with_section(elf(FUNCTIONS), 2, 24, 2**64 - 1), "cannot be read"),
+        (with_symbol_in(elf(FUNCTIONS), 0xFFF1), "cannot be read"),
         (stripped(elf(FUNCTIONS)), "has no symbols"),
         (elf({}), "has no symbols"),
         (elf({"__tvm_ffi_dense": 0}), "has no functions for dense1"),
         (elf(FUNCTIONS)[:200], "cannot be read"),
         (b"", "cannot be read"),
     ],
-    ids=["stripped", "empty", "partly stripped", "cut short", "nothing"],
-)
+    ids=[
+        "names out of reach", "symbols out of reach", "no such section", "stripped", "empty", "partly stripped",
+        "cut short", "nothing",
+    ],
+)  # fmt: skip
 def test_a_library_without_what_is_needed_is_refused(library, content, message):
     library.write_bytes(content)
     with pytest.raises(PackageInvalid, match=message):

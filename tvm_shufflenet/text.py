@@ -1,4 +1,4 @@
-"""Text that somebody else wrote, on its way to a terminal."""
+"""Text on its way to a terminal: what somebody else wrote, and how much of it is shown."""
 
 from __future__ import annotations
 
@@ -29,6 +29,21 @@ def clean(text: str) -> str:
 
 def _unprintable(character: str) -> str:
     return " " if character.isspace() and not "\x1c" <= character <= "\x1f" and character > "\r" else REPLACEMENT
+
+
+def last_lines(text: str, count: int = 12) -> str:
+    """The end of what a program said, which is where compilers and installers say what was wrong."""
+    return "\n".join(text.strip().splitlines()[-count:])
+
+
+def ending(text: str) -> str:
+    """The same on one line."""
+    return "; ".join(last_lines(text, 3).splitlines())[-400:]
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def shortened(text: str, limit: int) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 
 from ..errors import DeviceFailed
 from ..support import toolchain
+from ..text import ending
 
 LONGEST_TEXT = 256
 
@@ -105,6 +106,5 @@ def disassembled(llvm_mc: str, words: Iterable[int]) -> dict[int, str | None]:
 
 
 def tool_failed(command: list[str], stderr: str) -> DeviceFailed:
-    last_lines = "; ".join(stderr.strip().splitlines()[-3:])
-    what = f"{os.path.basename(command[0])} failed: {last_lines}"
+    what = f"{os.path.basename(command[0])} failed: {ending(stderr)}"
     return DeviceFailed(what, "an LLVM version that was not tried", toolchain.find_llvm_mca().install)

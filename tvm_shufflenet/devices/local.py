@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
 import tempfile
+from functools import partial
 
 from ..errors import DeviceFailed
 from ..hardware.targets import host_machine
 from ..server.build import runtime_libs, server_binary
+from ..support.processes import end_with_parent
 from .base import Device, Endpoint
 from .secret import new_secret
 
-PR_SET_PDEATHSIG = 1
 # Of the environment: where files go, and which cores threads are bound to. Nothing else is the server's business.
 PASSED_ON = ("TMPDIR", "TVM_BIND_THREADS")
-_libc = ctypes.CDLL(None)
-
-
-def _end_with_parent() -> None:
-    """Runs in the new process: should this one be killed outright, the kernel asks the server to end."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 class LocalDevice(Device):
@@ -63,7 +57,7 @@ class LocalDevice(Device):
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (read when the server does not start)
         self._process = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log,
-            start_new_session=True, text=True, preexec_fn=_end_with_parent,
+            start_new_session=True, text=True, preexec_fn=partial(end_with_parent, signal.SIGTERM),
         )  # fmt: skip
         secret = new_secret()
         try:

@@ -23,6 +23,7 @@ from ..hardware.boards import USUAL, find_board
 from ..hardware.cores import Core
 from ..server.build import server_binary
 from ..support import toolchain
+from ..text import last_lines
 from .build import guest_heap_library, plugin_library, rehearsal_library
 from .process import LAST_COST, LAST_COUNTS
 
@@ -151,7 +152,7 @@ class EmulatedCore:
             self._stderr.fileno(), 4096, max(0, size - 4096)
         )  # not seek(), which would move its writers too
         text = "".join(c if c.isprintable() or c in "\n\t" else "?" for c in tail.decode(errors="replace"))
-        return "\n".join(text.strip().splitlines()[-10:])
+        return last_lines(text)
 
     def _first_line(self) -> bytes:
         """The line that says where the server listens; empty if the emulator ends or takes too long before it."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import ctypes
 import dataclasses
 import io
 import json
@@ -39,6 +38,7 @@ from ..hardware.cores import Cache, Core
 from ..server.build import server_binary
 from ..support import toolchain
 from ..support.memory import release_freed
+from ..support.processes import end_with_parent
 from ..support.surroundings import explain
 from .build import guest_heap_library, plugin_library
 
@@ -50,7 +50,6 @@ READABLE = "readable"
 # Of the private folder's path, wherever temporary files lie: its length in the guest's memory shows in modelled times.
 FOLDER_CHARACTERS = 90  # of the 107 of a socket's path
 RANDOM_CHARACTERS = 8  # that mkdtemp adds
-PR_SET_PDEATHSIG = 1
 CREDENTIALS = struct.Struct("3i")  # of a socket's peer: its process, user and group
 MOST_REQUEST = 256
 # What a program reads to resolve names, of a tracker say.
@@ -217,14 +216,11 @@ def _geometry(cache: Cache) -> str:
     return f"{cache.bytes}:{cache.ways}:{cache.line_bytes}"
 
 
-_libc = ctypes.CDLL(None)
-
-
 def _die_with_parent() -> None:
     """Runs in the new process before qemu: should this process be killed outright, the kernel kills qemu; and should
     memory run out, qemu before others.
     """
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-import subprocess
 from pathlib import Path
 
 from ..errors import LinkFailed, PackageInvalid
 from ..hardware.targets import Target
+from ..support.elf import HEADER_BYTES, machine_of
+from ..support.processes import run_compiler
 from ..support.toolchain import zig_program
+from ..text import ending
 
 CC_VARIABLE = "TVM_SHUFFLENET_CC"
 # The oldest C library that the aarch64 runtime of TVM itself accepts.
 GLIBC = "2.28"
-ELF_MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 
 
 def linker_command(target: Target) -> list[str]:
@@ -43,38 +44,31 @@ def link(objects: list[str], output: Path, command: list[str], machine: str) -> 
     """Link ``objects`` into ``output`` by ``command``. Raises LinkFailed, also for a library of the wrong machine."""
     output = Path(output)
     temporary = output.with_name(output.name + ".linking")
-    full = [*command, "-o", str(temporary), *objects]
+    full, next_step = [*command, "-o", str(temporary), *objects], f"unset or correct {CC_VARIABLE}"
     try:
-        done = subprocess.run(full, capture_output=True, text=True)
-    except OSError as exc:
-        raise LinkFailed(f"cannot run the linker {full[0]}", str(exc), f"unset or correct {CC_VARIABLE}") from exc
-    if done.returncode != 0:
+        run_compiler(full, "linking failed: ", f"{full[0]} cannot link for {machine}", next_step, shown=ending)
+        try:
+            found = elf_machine(temporary)
+        except (PackageInvalid, OSError) as exc:
+            raise LinkFailed("the linker made no library", f"{full[0]} is no linker", next_step) from exc
+        if found != machine:
+            raise LinkFailed(f"the linker made a {found} library", f"the target is {machine}", next_step)
+        temporary.replace(output)
+    finally:
         temporary.unlink(missing_ok=True)
-        words = " ".join(done.stderr.strip().splitlines()[-3:])[-400:]
-        raise LinkFailed(f"linking failed: {words}", f"{full[0]} cannot link for {machine}", f"check {CC_VARIABLE}")
-    try:
-        found = elf_machine(temporary)
-    except (PackageInvalid, OSError) as exc:
-        temporary.unlink(missing_ok=True)
-        raise LinkFailed("the linker made no library", f"{full[0]} is no linker", f"check {CC_VARIABLE}") from exc
-    if found != machine:
-        temporary.unlink()
-        raise LinkFailed(f"the linker made a {found} library", f"the target is {machine}", f"check {CC_VARIABLE}")
-    temporary.replace(output)
 
 
 def elf_machine(path: Path) -> str:
     """Machine name in the ELF header of ``path``. Raises PackageInvalid where it is no 64-bit ELF file."""
     with open(path, "rb") as library:
-        return elf_machine_of(library.read(20), path)
+        return elf_machine_of(library.read(HEADER_BYTES), path)
 
 
 def elf_machine_of(header: bytes, path: Path) -> str:
     """As ``elf_machine``, of a file that begins with ``header``."""
-    if len(header) < 20 or header[:4] != b"\x7fELF" or header[4] != 2:
+    machine = machine_of(header)
+    if machine is None:
         raise PackageInvalid(
             f"{path} is not a 64-bit ELF library", "it is damaged or something else", "compile it again"
         )
-    order = "little" if header[5] == 1 else "big"
-    code = int.from_bytes(header[18:20], order)
-    return ELF_MACHINES.get(code, f"machine {code}")
+    return machine

@@ -29,6 +29,7 @@ from ..library.link import elf_machine_of
 from ..licences.linked import without_folders
 from ..licences.sbom import SBOM, bill
 from ..licences.texts import Licence, licences_of, texts_for, write_texts
+from ..support.elf import MAGIC, is_elf
 from ..support.files import Malformed, draft_of, open_file, parse_json, read_file, replacing
 from ..support.files import sha256_of as sha256
 from ..text import clean
@@ -373,7 +374,7 @@ def _may_replace(path: Path) -> bool:
 
 def _is_elf(path: Path) -> bool:
     with open(path, "rb") as file:
-        return file.read(4) == b"\x7fELF"
+        return is_elf(file.read(len(MAGIC)))
 
 
 def _swap(draft: Path, folder: Path) -> None:

@@ -18,6 +18,7 @@ from ..hardware.targets import Target
 from ..latency import MEASURED, Latency
 from ..library.build import build
 from ..support.toolchain import TVM_VERSION
+from ..text import counted
 from ..tuning.records.store import RecordStore
 from ..workflow.contest import OURS, Contest, Entry
 from ..workflow.contest import OWN as OWN_LIBRARIES
@@ -84,7 +85,7 @@ def local_contest(
             except DeployError as exc:
                 entries[name] = replace(entries[name], failure=exc)
         contestants = {name: runners[name] for name in entries if entries[name].failure is None}
-        announce(f"timing {model}, {threads} thread{'s' if threads > 1 else ''}: {', '.join(contestants)}")
+        announce(f"timing {model}, {counted(threads, 'thread')}: {', '.join(contestants)}")
         _time(contestants, entries, effort)
     device = {"name": "local", "kind": MEASURED, "model_error_percent": None}
     return Contest(model, device, threads, handover.tolerance, tuple(entries.values()))

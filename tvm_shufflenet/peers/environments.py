@@ -17,6 +17,7 @@ from ..errors import ToolMissing
 from ..locks import lock
 from ..support import toolchain
 from ..support.cached_build import cached_build
+from ..text import last_lines
 
 Announce = Callable[[str], None]
 
@@ -97,5 +98,5 @@ def _run(command: list[str], what: str) -> None:
     except subprocess.TimeoutExpired as exc:
         raise ToolMissing(f"{what}: no end after {INSTALL_LIMIT_S} s", "a slow network", "run this again") from exc
     if done.returncode != 0:
-        last_lines = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-5:])
-        raise ToolMissing(f"{what}:\n{last_lines}", cause, "run this again with a network, or leave the peer out")
+        said = last_lines(done.stderr.strip() or done.stdout)
+        raise ToolMissing(f"{what}:\n{said}", cause, "run this again with a network, or leave the peer out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import queue
@@ -15,11 +14,10 @@ import time
 from pathlib import Path
 
 from ..errors import PeerFailed
+from ..support.processes import end_with_parent
 
-PR_SET_PDEATHSIG = 1
 LOAD_LIMIT_S = 600
 ANSWER_LIMIT_S = 600
-_libc = ctypes.CDLL(None)
 
 
 def last_words(text: str) -> str:
@@ -44,7 +42,7 @@ class Runner:
         self._stderr = tempfile.TemporaryFile()  # read when the process has failed
         self._process = subprocess.Popen(
             self._command, env=self._environment, cwd=self._folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=self._stderr, text=True, errors="replace", start_new_session=True, preexec_fn=_die_with_parent,
+            stderr=self._stderr, text=True, errors="replace", start_new_session=True, preexec_fn=end_with_parent,
         )  # fmt: skip
         threading.Thread(target=self._read, daemon=True).start()
         try:
@@ -111,7 +109,3 @@ class Runner:
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, number)
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -20,6 +20,7 @@ from pathlib import Path
 from ..errors import ToolMissing
 from ..locks import locked
 from ..support.cached_build import cached_build
+from ..text import last_lines
 from .environments import Announce, clean_environment, peers_folder
 
 # Debian's own mirrors, and the archive of what a later point release has taken off them.
@@ -92,8 +93,7 @@ def arm64_packages(name: str, pins: tuple[str, ...], finish: Callable[[Path], No
         command += ["--require-hashes", "--requirement", str(requirements)]
         done = subprocess.run(command, capture_output=True, text=True, env=clean_environment())
         if done.returncode != 0:
-            last_lines = "\n".join(done.stderr.strip().splitlines()[-5:])
-            what = f"the aarch64 wheels of {', '.join(pins)} could not be fetched:\n{last_lines}"
+            what = f"the aarch64 wheels of {', '.join(pins)} could not be fetched:\n{last_lines(done.stderr)}"
             cause = "no network, no pip in this environment, or a file that is not the one that was locked"
             raise ToolMissing(what, cause, "run this again with a network")
         for wheel in wheels.iterdir():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..packages.package import MANIFEST
+from ..text import counted
 from .grid import new_table
 from .tables import SCHEDULED
 
@@ -67,6 +68,6 @@ def _described(timing: Timing) -> str:
     median, kind = timing.latency_us.get("median"), timing.latency_us.get("kind", "kind not said")
     latency = f"{median / 1e3:.3f} ms" if isinstance(median, int | float) else "no median"
     bound = f", CPUs {timing.affinity}" if timing.affinity else ""
-    threads = f"{timing.threads} thread{'s' if timing.threads > 1 else ''}{bound}"
+    threads = f"{counted(timing.threads, 'thread')}{bound}"
     known = [f"{key} {timing.device[key]}" for key in ("model", "kernel", "governor") if timing.device.get(key)]
     return f"{latency} ({kind}) on {timing.device.get('name')}, {'; '.join([threads, *known])}"

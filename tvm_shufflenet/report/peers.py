@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..text import counted
 from ..workflow.contest import OURS, Contest, Entry, Mean
 from .grid import milliseconds, new_table, print_noise
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def print_contest(console: Console, contest: Contest) -> None:
     """One network: latencies of everyone, what they are made of where they are modelled, and why some have none."""
     modelled = contest.device["kind"] == "modelled"
-    threads = f"{contest.threads} thread{'s' if contest.threads > 1 else ''}"
+    threads = counted(contest.threads, "thread")
     console.print(f"{contest.model} on {contest.device['name']}, {threads}")
     columns = ("ms", "Mcycles", "L1, M", "L2, M") if modelled else ("median", "min", "p90")
     table = new_table(f"{contest.device['kind']}{'' if modelled else ', ms'}", "version", *columns, "x ours", left=2)
@@ -57,7 +58,7 @@ def print_means(console: Console, contests: Sequence[Contest], means: Sequence[M
         )
         note = f", {left_out} more had no ratio" if left_out else ""
         console.print(
-            f"{mean.device}, {mean.threads} thread{'s' if mean.threads > 1 else ''}: {mean.ratio:.2f} times as fast as "
+            f"{mean.device}, {counted(mean.threads, 'thread')}: {mean.ratio:.2f} times as fast as "
             f"the fastest peer, geometric mean of {len(mean.models)}{note}"
         )
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ..packages.operator_text import entry_text, layers_text
 from ..profiling.result import HOW
+from ..text import counted
 from .grid import print_noise, print_unmodelled
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ NAMED = 6  # operators that one line names
 
 
 def print_profile(console: Console, profile: Profile) -> None:
-    threads = f"{profile.threads} thread{'s' if profile.threads > 1 else ''}"
+    threads = counted(profile.threads, "thread")
     console.print(f"{profile.manifest.model} on {profile.device['name']}, {threads}")
     console.print(f"{profile.kind}: {HOW[profile.kind]}")
     console.print(_rows(profile, console.width))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..experiments.catalogue import size_name
 from ..experiments.findings import findings
+from ..text import counted
 from .grid import new_table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def print_reproduction(console: Console, results: Results) -> None:
     experiment, kind = results.experiment, results.device["kind"]
-    threads = f"{results.threads} thread{'s' if results.threads > 1 else ''}"
+    threads = counted(results.threads, "thread")
     console.print(f"{experiment.title}: {experiment.source}\non {results.device['name']}, {threads}, {kind}")
     for size in experiment.sizes:
         rows = [row for row in results.rows if row.case.size == size]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ..packages.operator_text import entry_text, layers_text
 from ..profiling.result import HOW
 from ..profiling.roofline import roofline
+from ..text import counted
 from . import plots
 from .plots import Bar
 
@@ -93,7 +94,7 @@ def latency(comparison: Comparison, command: str) -> Section:
         numbers = _numbers(entry.latency) if entry.latency else [None] * 4
         rows.append((entry.name, entry.version, *numbers, ratio, str(entry.failure or "")))
         bars.append(ranged_bar(entry.name, "peer", entry.latency, error))
-    threads = f"{comparison.threads} thread{'s' if comparison.threads > 1 else ''}"
+    threads = counted(comparison.threads, "thread")
     caption = f"Latency of one inference of {comparison.model} on {comparison.device['name']}, {threads}, {kind}"
     timed = [row for row in rows if row[2] is not None]
     words = f"{caption}. " + "; ".join(f"{row[0]} {row[2]:.3f} ms" for row in timed) + "."

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import ToolMissing
+from ..text import counted
 from .grid import milliseconds, new_table, print_noise, print_unmodelled
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ CODE = {"untuned": "TVM untuned", "shipped": "shipped", "tuned": "tuned"}
 
 
 def _print_own(console: Console, comparison: Comparison) -> None:
-    threads = f"{comparison.threads} thread{'s' if comparison.threads > 1 else ''}"
+    threads = counted(comparison.threads, "thread")
     console.print(f"{comparison.model} on {comparison.device['name']}, {threads}")
     table = new_table(f"{comparison.tuned.kind}, ms", "median", "min", "p90", "samples")
     for name, latency in comparison.latencies.items():
@@ -227,7 +228,7 @@ def print_deployed(console: Console, deployed: Deployed) -> None:
     )
     console.print(f"{deployed.to}, {deployed.folder}: {copied}; all hashes match there", markup=False)
     known = [f"{key} {device[key]}" for key in ("model", "kernel", "governor") if device.get(key)]
-    console.print(", ".join([*known, f"{timing.threads} thread{'s' if timing.threads > 1 else ''}"]), markup=False)
+    console.print(", ".join([*known, counted(timing.threads, "thread")]), markup=False)
     table = new_table("measured, ms", "median", "min", "p90", "p99", "samples")
     latency = timing.latency_us
     values = [f"{latency[key] / 1e3:.3f}" if key in latency else "" for key in ("median", "min", "p90", "p99")]

@@ -18,7 +18,8 @@ from ..licences.texts import FOLDER as LICENCES
 from ..licences.texts import texts_for_server, write_texts
 from ..support import toolchain
 from ..support.cached_build import cached_build
-from .build import HEADERS, LIBS, NATIVE, SERVER, SOURCES, compile_server, ffi_headers, last_lines, package_folder
+from ..text import last_lines
+from .build import HEADERS, LIBS, NATIVE, SERVER, SOURCES, compile_server, ffi_headers, package_folder
 
 NDK, SOURCE = "ANDROID_NDK_HOME", "TVM_HOME"
 API = 28  # of Android 9, the first with getrandom

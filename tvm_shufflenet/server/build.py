@@ -16,12 +16,15 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from ..errors import BadInput, LinkFailed, ToolMissing
+from ..errors import BadInput, ToolMissing
 from ..hardware.targets import host_machine
 from ..licences.texts import texts_for_server, write_texts
 from ..locks import lock, locked
 from ..support import toolchain
 from ..support.cached_build import cached_build
+from ..support.elf import HEADER_BYTES, machine_of
+from ..support.processes import run_compiler
+from ..text import last_lines
 
 NATIVE = Path(__file__).parent / "native"
 SERVER_SOURCE = "server.cc"
@@ -72,7 +75,7 @@ FLAGS = ("-std=c++17", "-O2", "-s", "-Wall", "-Wextra", "-Wl,-rpath,$ORIGIN")
 # The program defines tvm::ffi::Error for its own C++ library, as the FFI's headers ask it to. Exported, that definition
 # would replace the one inside TVM's libraries, which belongs to another C++ library, and every error would crash.
 FLAGS += ("-fvisibility=hidden", "-DTVM_FFI_DLL=", "-DTVM_FFI_DLL_EXPORT=")
-ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
+ARCHES = ("aarch64", "x86_64")
 HOST_ARCH = host_machine()
 
 
@@ -150,8 +153,8 @@ def runtime_libs(arch: str) -> Path:
     For this machine's own arch they come from the installed packages, for another one from that arch's wheels, or from
     the folder that TVM_SHUFFLENET_RUNTIME_AARCH64 (or ..._X86_64) names. Raises ToolMissing where they cannot be had.
     """
-    if arch not in ELF_MACHINES:
-        raise BadInput(f"there is no device server for '{arch}'", "", f"use one of {', '.join(sorted(ELF_MACHINES))}")
+    if arch not in ARCHES:
+        raise BadInput(f"there is no device server for '{arch}'", "", f"use one of {', '.join(ARCHES)}")
     variable = f"TVM_SHUFFLENET_RUNTIME_{arch.upper()}"
     if os.environ.get(variable):
         folder = Path(os.environ[variable])
@@ -231,23 +234,18 @@ def _check_machines(folder: Path, arch: str, next_step: str) -> None:
     for name in LIBS:
         try:
             with open(folder / name, "rb") as lib:
-                header = lib.read(20)
+                header = lib.read(HEADER_BYTES)
         except OSError as exc:
             raise ToolMissing(f"TVM's runtime for {arch} is incomplete: {exc}", "", next_step) from exc
-        if header[:4] != b"\x7fELF" or int.from_bytes(header[18:20], "little") != ELF_MACHINES[arch]:
+        if machine_of(header) != arch:
             what = f"{folder / name} is not a library for {arch}"
             raise ToolMissing(what, "it is damaged or of another machine", next_step)
 
 
 def _run_compiler(command: list[str], arch: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise LinkFailed(
-            f"the device server for {arch} did not build:\n{last_lines(done.stderr)}",
-            "the ziglang package is damaged or of an untested version",
-            f"{sys.executable} -m pip install --force-reinstall ziglang",
-        )
-
-
-def last_lines(text: str, count: int = 12) -> str:
-    return "\n".join(text.strip().splitlines()[-count:])
+    run_compiler(
+        command,
+        f"the device server for {arch} did not build:\n",
+        "the ziglang package is damaged or of an untested version",
+        f"{sys.executable} -m pip install --force-reinstall ziglang",
+    )

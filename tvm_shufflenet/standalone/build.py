@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,9 @@ from ..errors import ImportFailed, LinkFailed
 from ..hardware.targets import Target, features_of
 from ..library.link import CC_VARIABLE, elf_machine
 from ..library.symbols import undefined_symbols
+from ..support.processes import run_compiler
 from ..support.toolchain import find_llvm_objcopy, require, zig_program
+from ..text import ending
 from ..verification.answers import Answer
 from .kernels import compile_kernels
 from .program import Program, plan
@@ -199,10 +200,5 @@ def compile_c(target: Target, folder: Path, arguments: Sequence[str], output: Pa
 
 def _run(command: Sequence[str], folder: Path, output: Path) -> None:
     """A step towards ``output``. Raises LinkFailed."""
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    except OSError as exc:
-        raise LinkFailed(f"cannot run {command[0]}", str(exc), f"unset or correct {CC_VARIABLE}") from exc
-    if done.returncode != 0:
-        words = " ".join(done.stderr.strip().splitlines()[-3:])[-400:]
-        raise LinkFailed(f"{output.name} did not link: {words}", f"{command[0]} cannot make it", f"check {CC_VARIABLE}")
+    failure, cause = f"{output.name} did not link: ", f"{command[0]} cannot make it"
+    run_compiler(command, failure, cause, f"unset or correct {CC_VARIABLE}", folder, ending)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import LinkFailed
 from . import toolchain
 from .cached_build import cached_build
+from .processes import run_compiler
 
 FLAGS = ("-O3", "-s", "-shared", "-fPIC", "-Wall")
 
@@ -32,10 +31,8 @@ def _shared_library(source: Path, command: list[str], headers: Sequence[Path], i
     command = [*command, *FLAGS, *(word for folder in folders for word in ("-iquote", folder))]
 
     def build(library: Path) -> None:
-        done = subprocess.run([*command, "-o", str(library), str(source)], capture_output=True, text=True)
-        if done.returncode != 0:
-            last_lines = "\n".join(done.stderr.strip().splitlines()[-8:])
-            raise LinkFailed(f"{source.name} did not build:\n{last_lines}", "the C compiler is incomplete", install)
+        full = [*command, "-o", str(library), str(source)]
+        run_compiler(full, f"{source.name} did not build:\n", "the C compiler is incomplete", install)
 
     texts = [path.read_bytes() for path in (source, *headers)]
     return cached_build(f"{source.stem}.so", [*texts, *command], build)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import DeviceFailed
-from ..text import clean
+from ..text import clean, ending
 
 # What a device may say in one go: a benchmark's report takes 10 KB, the hashes of a package's files less.
 ANSWER_BYTES = 4 << 20
@@ -36,8 +36,7 @@ class Completed:
     @property
     def words(self) -> str:
         """What it last said of a failure, on one line that a terminal can show."""
-        said = clean((self.error.strip() or self.output.strip())[-2000:])
-        return "; ".join(said.splitlines()[-3:])[-300:]
+        return ending(clean((self.error.strip() or self.output.strip())[-2000:]))
 
 
 class Remote(ABC):

@@ -26,6 +26,7 @@ from ..library.build import build
 from ..library.scheduling import Scheduled
 from ..packages.package import NEVER_VERIFIED, Verification
 from ..support.activity import doing
+from ..text import counted
 from .answers import Answers
 from .first_use import Use, WrongUse, compare, first_uses
 from .probes import REFERENCE, probe
@@ -151,7 +152,7 @@ def _verify_library(library: Path, data: np.ndarray, answers: Answers, device: D
     if isinstance(device, LocalDevice):
         threads = device.other_threads
         with device.with_threads(threads) as other, Network(other, library) as network:
-            name = f"{library.name} ({threads} thread{'s' if threads > 1 else ''})"
+            name = f"{library.name} ({counted(threads, 'thread')})"
             error = max(error, check(network, data, reference.expected, reference.tolerance, name))
             check_again(network, data, answers, name)
     return error, count

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tvm.support.popen_pool import PopenWorker, kill_child_processes
 
+from ...support.files import is_free
 from .trial import Cause, Job, Outcome, prepare_worker, run_trial
 
 # TVM's compiler grows a little with every module; a worker starts anew long before that matters.
@@ -119,6 +120,5 @@ class Workers:
 def remove_abandoned() -> None:
     """Folders of tuning runs that were killed outright: nobody holds their lock any more."""
     for lock in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*/{LOCK}"):
-        with contextlib.suppress(OSError), open(lock) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if is_free(lock):
             shutil.rmtree(lock.parent, ignore_errors=True)

@@ -26,6 +26,7 @@ from ...latency import MEASURED, MODELLED
 from ...library.serial import record_json, same_target, target_hash, trace_hash, workload_hash
 from ...schedules.nearest import Neighbour
 from ...support.toolchain import TVM_VERSION
+from ...text import counted
 from ..measuring.trial import Cause
 from .choices import CHOICES, Choice, read_choices, write_choice
 from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
@@ -162,7 +163,7 @@ class RecordStore:
             return self._own.notes
         count = len(self._untried)
         note = (
-            f"{count} operator{'s' if count > 1 else ''} by shipped records: {self.folder} has fewer than {PROVEN} "
+            f"{counted(count, 'operator')} by shipped records: {self.folder} has fewer than {PROVEN} "
             "trials of each, and none of what is shipped; tune again to have them compared"
         )
         return [*self._own.notes, note]
