@@ -22,6 +22,7 @@ from tvm_shufflenet.errors import ImportFailed
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.lowering import PIPELINE
+from tvm_shufflenet.models import exporting
 
 JOINED = 16
 TOLERANCE = 2e-5
@@ -86,7 +87,7 @@ def _together(cases: list[Case], way: Callable) -> list[Outcome]:
 def _machine(module: nn.Module, shape: tuple[int, ...], way: Callable) -> relax.VirtualMachine:
     with torch.no_grad():
         module(torch.zeros(shape))  # constants are made at their first use
-    imported = way(frontend.to_relax(frontend.export(module, shape)), find_target("local")).module
+    imported = way(frontend.to_relax(exporting.export(module, shape)), find_target("local")).module
     return relax.VirtualMachine(relax.build(imported, UNOPTIMISED, tir_pipeline=PIPELINE), tvm.cpu())
 
 

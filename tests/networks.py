@@ -13,6 +13,7 @@ from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.bindings import operator
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library import lowering
+from tvm_shufflenet.models import exporting
 
 IN_PLACE = "relax.call_tir_inplace"
 
@@ -48,7 +49,7 @@ def check_import(module: nn.Module, shape: tuple[int, ...], pipelines=(pipeline.
     data = np.random.default_rng(1).standard_normal(shape, dtype=np.float32)
     with torch.no_grad():
         expected = module(torch.from_numpy(data)).numpy()
-    imported = frontend.to_relax(frontend.export(module, shape))
+    imported = frontend.to_relax(exporting.export(module, shape))
     frontend.check_single_tensor(imported)
     for passes in pipelines:
         output = run(passes(imported, find_target("local")).module, data)

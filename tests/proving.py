@@ -19,6 +19,7 @@ from tvm_shufflenet.hardware.machine import unknown
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library.lowering import executable
 from tvm_shufflenet.library.scheduling import schedule_tuned
+from tvm_shufflenet.models import exporting
 from tvm_shufflenet.schedules import rules
 
 MACHINES = (unknown(NEON), unknown(AVX2), unknown(AVX512))
@@ -43,7 +44,7 @@ def random_schedules(module: tvm.IRModule, target: Target, seed: int) -> ms.data
 def wrong(network: Generated, seed: int | None = None, count: int = 3) -> str | None:
     """What is wrong with the compiled network, None where it is right. With a ``seed`` its schedules are random."""
     target = find_target("local")
-    imported = frontend.to_relax(frontend.export(network, network.shape))
+    imported = frontend.to_relax(exporting.export(network, network.shape))
     database = ms.database.MemoryDatabase() if seed is None else random_schedules(imported, target, seed)
     scheduled = schedule_tuned(fuse(imported, target), database)
     built = executable(scheduled.planned, target.tvm())

@@ -25,6 +25,7 @@ from tvm_shufflenet.library.alternate import (
     walked_backwards,
 )
 from tvm_shufflenet.library.lowering import PIPELINE
+from tvm_shufflenet.models import exporting
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.operators.convolution import Convolution
 from tvm_shufflenet.operators.depthwise import Depthwise
@@ -119,7 +120,7 @@ def test_neighbours_walk_to_and_fro():
     """A unit's last operator and its first touch the largest tensor; each walks it the other way."""
     torch.manual_seed(0)
     units = nn.Sequential(*(ShuffleUnit(24, 24, 3, 1, 3) for _ in range(3))).eval()
-    imported = frontend.to_relax(frontend.export(units, (1, 24, 14, 14)))
+    imported = frontend.to_relax(exporting.export(units, (1, 24, 14, 14)))
     fused = pipeline.fuse(imported, HOST).module
     backwards = {variable.name_hint for variable in walked_backwards(Bindings(fused["main"]))}
     assert backwards == {"depthwise", "pointwise1", "pointwise2"}

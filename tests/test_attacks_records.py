@@ -23,7 +23,7 @@ from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices.checking import checking_device
 from tvm_shufflenet.errors import BadInput, DeviceFailed, RecordMismatch
 from tvm_shufflenet.graph import pipeline
-from tvm_shufflenet.graph.frontend import export, to_relax
+from tvm_shufflenet.graph.frontend import to_relax
 from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.graph.serialized import NotOperators, check_module, check_workload
 from tvm_shufflenet.graph.tasks import argument_shapes, operator_tasks
@@ -31,6 +31,7 @@ from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import find_target, is_cpu
 from tvm_shufflenet.library.scheduling import schedule_tuned
 from tvm_shufflenet.library.serial import json_trace_hash, record_of
+from tvm_shufflenet.models.exporting import export
 from tvm_shufflenet.operators.depthwise import Depthwise
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules

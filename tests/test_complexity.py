@@ -17,6 +17,7 @@ from tvm_shufflenet import models
 from tvm_shufflenet.errors import UnknownName
 from tvm_shufflenet.graph import frontend
 from tvm_shufflenet.graph.complexity import Complexity, count
+from tvm_shufflenet.models import exporting
 from tvm_shufflenet.models.zoo import ablation
 from tvm_shufflenet.models.zoo.papers import FIGURES
 from tvm_shufflenet.models.zoo.shufflenet_v1 import STAGE_CHANNELS, ShuffleUnit, bottleneck_channels
@@ -110,7 +111,7 @@ def test_the_figures_that_were_asked_for_hold_within_2_percent(zoo, name):
 
 def imported(module: nn.Module, shape: tuple[int, ...]) -> Complexity:
     models.randomise_batch_norms(module)
-    return count(frontend.to_relax(frontend.export(module.eval(), shape)))
+    return count(frontend.to_relax(exporting.export(module.eval(), shape)))
 
 
 @pytest.mark.parametrize("groups", STAGE_CHANNELS)
@@ -152,7 +153,7 @@ def test_the_xception_like_network_is_the_paper_s():
     """Section 4.2: 288 channels in stage 4 at 38 MFLOPs, no groups, and so no shuffle."""
     network = models.builder("ablation_xception_38m")()
     assert network.classifier.in_features == 288
-    program = frontend.export(network.eval(), models.IMAGENET_SHAPE)
+    program = exporting.export(network.eval(), models.IMAGENET_SHAPE)
     assert not any("transpose" in str(node.target) for node in program.graph.nodes)
     assert all(unit.compress.groups == unit.expand.groups == 1 for unit in network.units)
 

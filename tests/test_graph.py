@@ -16,7 +16,7 @@ from tvm_shufflenet.errors import ImportFailed
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.passes.fuse_operators import FuseOperators
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.models import find_model, randomise_batch_norms
+from tvm_shufflenet.models import exporting, find_model, randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import channel_shuffle
 
 TOLERANCE = 1e-5
@@ -98,7 +98,7 @@ def imported(conv: nn.Conv2d, body, side: int = 6) -> tuple[tvm.IRModule, np.nda
     module, data = Around(conv, body).eval(), draw(1, conv.in_channels, side, side)
     with torch.no_grad():
         expected = module(torch.from_numpy(data)).numpy()
-    return frontend.to_relax(frontend.export(module, data.shape)), data, expected
+    return frontend.to_relax(exporting.export(module, data.shape)), data, expected
 
 
 def check(conv: nn.Conv2d, body, expected_calls: dict[str, int]) -> None:
@@ -303,21 +303,21 @@ def test_a_batch_norm_without_a_convolution_before_it_is_computed():
     module, data = NormAlone().eval(), draw(1, 8, 6, 6)
     with torch.no_grad():
         expected = module(torch.from_numpy(data)).numpy()
-    imported = frontend.to_relax(frontend.export(module, data.shape))
+    imported = frontend.to_relax(exporting.export(module, data.shape))
     np.testing.assert_allclose(
         run(pipeline.fuse(imported, find_target("local")).module, data), expected, atol=TOLERANCE
     )
 
 
 def test_an_operator_that_the_importer_does_not_know_is_named():
-    program = frontend.export(Unimportable().eval(), (1, 3))
+    program = exporting.export(Unimportable().eval(), (1, 3))
     with pytest.raises(ImportFailed, match="bessel_j0"):
         frontend.to_relax(program)
 
 
 def test_control_flow_that_depends_on_data_is_refused():
     with pytest.raises(ImportFailed, match=r"torch\.export refused"):
-        frontend.export(ByValue().eval(), (1, 3))
+        exporting.export(ByValue().eval(), (1, 3))
 
 
 def test_two_inputs_are_refused():

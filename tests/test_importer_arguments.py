@@ -21,6 +21,7 @@ from tvm_shufflenet.graph.importing.accepted import ACCEPTED, UNUSED
 from tvm_shufflenet.graph.importing.arguments import away_from_default, bound, write_out
 from tvm_shufflenet.graph.importing.call import CONVERTERS
 from tvm_shufflenet.graph.importing.resizing import taps
+from tvm_shufflenet.models import exporting
 
 # Handled by the importer itself, not by a converter of one operator.
 STRUCTURE = {"getitem", "_assert_tensor_metadata.default"}
@@ -123,7 +124,7 @@ def test_common_operators_are_right_and_keep_nan():
 )
 def test_what_is_not_read_is_refused_by_operator_and_line(function, words):
     try:
-        frontend.to_relax(frontend.export(Applied(function).eval(), (1, 4, 6, 6)))
+        frontend.to_relax(exporting.export(Applied(function).eval(), (1, 4, 6, 6)))
     except ImportFailed as exc:
         assert all(word in str(exc) for word in (*words, "networks.py:")), exc
     else:
@@ -132,7 +133,7 @@ def test_what_is_not_read_is_refused_by_operator_and_line(function, words):
 
 def imported_with(monkeypatch, converter) -> None:
     monkeypatch.setitem(CONVERTERS, "tanh.default", converter)
-    frontend.to_relax(frontend.export(Applied(torch.tanh).eval(), (1, 3, 4, 5)))
+    frontend.to_relax(exporting.export(Applied(torch.tanh).eval(), (1, 3, 4, 5)))
 
 
 @pytest.mark.parametrize(
@@ -153,9 +154,9 @@ def test_a_converter_that_gives_another_shape_or_dtype_is_refused(monkeypatch, c
 def test_an_argument_that_tvm_ignores_is_refused_by_its_name(monkeypatch):
     monkeypatch.setitem(ACCEPTED, "leaky_relu.default", ())
     monkeypatch.delitem(CONVERTERS, "leaky_relu.default")
-    frontend.to_relax(frontend.export(nn.LeakyReLU().eval(), (1, 3, 4, 5)))
+    frontend.to_relax(exporting.export(nn.LeakyReLU().eval(), (1, 3, 4, 5)))
     with pytest.raises(ImportFailed, match=r"aten.leaky_relu.*its argument negative_slope is not deployed"):
-        frontend.to_relax(frontend.export(nn.LeakyReLU(0.2).eval(), (1, 3, 4, 5)))
+        frontend.to_relax(exporting.export(nn.LeakyReLU(0.2).eval(), (1, 3, 4, 5)))
 
 
 def node_of(target, *args, **kwargs) -> torch.fx.Node:
@@ -182,7 +183,7 @@ def test_constants_are_computed_by_pytorch():
     def function(x):
         return x + F.interpolate(torch.arange(12.0).reshape(1, 1, 3, 4), size=(6, 6), mode="bicubic", antialias=True)
 
-    module = frontend.to_relax(frontend.export(Applied(function).eval(), (1, 1, 6, 6)))
+    module = frontend.to_relax(exporting.export(Applied(function).eval(), (1, 1, 6, 6)))
     (binding,) = [each for block in module["main"].body.blocks for each in block.bindings][:1]
     expected = function(torch.zeros(1, 1, 6, 6)).numpy()
     np.testing.assert_array_equal(binding.value.args[1].value.numpy(), expected)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.hardware.targets import find_target
+from tvm_shufflenet.models import exporting
 
 SHAPE = (1, 3, 56, 56)
 LONG = {
@@ -31,7 +32,7 @@ def test_a_sum_of_thousands_is_as_exact_as_pytorch_s(name, way):
     data = np.random.default_rng(0).uniform(0, 1, (1, 3, 7, 7)).astype("float32").repeat(8, 2).repeat(8, 3)
     module = Applied(LONG[name]).eval()
     exact = module(torch.from_numpy(data).double()).numpy()
-    machine = machine_of(way(frontend.to_relax(frontend.export(module, SHAPE)), find_target("local")).module)
+    machine = machine_of(way(frontend.to_relax(exporting.export(module, SHAPE)), find_target("local")).module)
     found = answer(machine, tvm.runtime.tensor(data))
     assert found.shape == exact.shape
     np.testing.assert_allclose(found, exact, rtol=6 * np.finfo("float32").eps)
@@ -42,7 +43,9 @@ def test_maxima_begin_below_every_number():
         lambda x: torch.cat([x.amax((2, 3)), -x.neg().amin((2, 3)), F.max_pool2d(x, 56).flatten(1)])
     ).eval()
     data = np.full(SHAPE, -np.inf, "float32")
-    machine = machine_of(pipeline.stock(frontend.to_relax(frontend.export(module, SHAPE)), find_target("local")).module)
+    machine = machine_of(
+        pipeline.stock(frontend.to_relax(exporting.export(module, SHAPE)), find_target("local")).module
+    )
     np.testing.assert_array_equal(answer(machine, tvm.runtime.tensor(data)), module(torch.from_numpy(data)).numpy())
 
 

@@ -13,8 +13,7 @@ from torch import nn
 
 from tvm_shufflenet import models
 from tvm_shufflenet.errors import BadInput, ImportFailed, UnknownName
-from tvm_shufflenet.graph import frontend
-from tvm_shufflenet.models import find_model
+from tvm_shufflenet.models import exporting, find_model
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleNetV1, ShuffleUnit, channel_shuffle
 
 # Table 1 of the paper, written down once more.
@@ -342,10 +341,10 @@ def test_a_program_of_two_inputs_is_refused(tmp_path):
 
 def test_training_mode_is_refused():
     with pytest.raises(ImportFailed, match="training mode"):
-        frontend.export(Tiny().train(), (1, 3, 8, 8))
+        exporting.export(Tiny().train(), (1, 3, 8, 8))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 32, 32), (3, 32), (1, 3, 2, 2)])
 def test_an_input_shape_that_the_model_does_not_take_is_refused(shape):
     with pytest.raises(ImportFailed, match=r"torch\.export refused"):
-        frontend.export(Tiny().eval(), shape)
+        exporting.export(Tiny().eval(), shape)

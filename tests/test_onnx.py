@@ -20,6 +20,7 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import BadInput, ImportFailed
 from tvm_shufflenet.graph import pipeline
+from tvm_shufflenet.graph.frontend import relax_of
 from tvm_shufflenet.graph.pipeline import fuse, stock
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build
@@ -107,7 +108,7 @@ def test_an_onnx_file_becomes_what_the_torch_model_becomes(small, tmp_path, how)
     assert (model.name, model.input_shape, model.engine) == ("network", SHAPE, ENGINE)
     imported = import_model(model)
     np.testing.assert_allclose(imported.reference, small(imported.input), rtol=0, atol=ROUNDING)
-    expected = names(pipeline.fuse(small.to_relax(), LOCAL).module)
+    expected = names(pipeline.fuse(relax_of(small), LOCAL).module)
     assert names(pipeline.fuse(imported.module, LOCAL).module) == expected
 
 

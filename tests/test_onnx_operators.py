@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 
 from tvm_shufflenet.errors import BadInput, ImportFailed
+from tvm_shufflenet.graph.frontend import relax_of
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.models.sources.onnx_engines import EVALUATOR, engine_for
 from tvm_shufflenet.models.sources.onnx_forms import refuse_misread
@@ -173,7 +174,7 @@ def test_tvm_imports_what_the_reference_is(name, tmp_path):
 
     (operator, opset, operands, attributes), expected = VALUES[name]
     onnx.save(model(operator, opset, *operands, **attributes), tmp_path / "model.onnx")
-    module = find_model(str(tmp_path / "model.onnx")).to_relax()
+    module = relax_of(find_model(str(tmp_path / "model.onnx")))
     with tvm.target.Target("llvm"):
         built = relax.VirtualMachine(relax.build(module, "llvm"), tvm.cpu())
     found = built["main"](tvm.runtime.tensor(IMAGE))

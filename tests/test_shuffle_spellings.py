@@ -26,7 +26,7 @@ from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build
 from tvm_shufflenet.library.scheduling import schedule_tuned
-from tvm_shufflenet.models import Model, randomise_batch_norms
+from tvm_shufflenet.models import Model, exporting, randomise_batch_norms
 from tvm_shufflenet.tuning.records.store import RecordStore
 from tvm_shufflenet.verification.networks import check
 from tvm_shufflenet.workflow.imported import import_model
@@ -154,7 +154,7 @@ def draw(*shape: int) -> torch.Tensor:
 
 def imported(body, shape) -> tvm.IRModule:
     """``body`` between ReLUs as folded Relax."""
-    return frontend.to_relax(frontend.export(Between(body).eval(), shape))
+    return frontend.to_relax(exporting.export(Between(body).eval(), shape))
 
 
 @functools.cache
@@ -164,7 +164,7 @@ def canonical(shape, groups: int) -> tvm.IRModule:
 
 def raw(body, shape) -> tvm.IRModule:
     """The same before any pass."""
-    program = frontend.export(Between(body).eval(), shape).run_decompositions()
+    program = exporting.export(Between(body).eval(), shape).run_decompositions()
     return from_exported_program(program, keep_params_as_input=False)
 
 
@@ -196,7 +196,7 @@ class Shuffled(nn.Module):
 
 @functools.cache
 def shuffled(spelling) -> tvm.IRModule:
-    return frontend.to_relax(frontend.export(Shuffled(spelling).eval(), (1, 12, 4, 5)))
+    return frontend.to_relax(exporting.export(Shuffled(spelling).eval(), (1, 12, 4, 5)))
 
 
 @pytest.mark.parametrize("name", SPELLINGS)

@@ -42,7 +42,7 @@ from tvm_shufflenet.hardware.boards import BOARDS
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.scheduling import schedule_tuned, schedule_untuned
 from tvm_shufflenet.library.symbols import undefined_symbols
-from tvm_shufflenet.models import Model, randomise_batch_norms
+from tvm_shufflenet.models import Model, exporting, randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.models.zoo.shufflenet_v2 import ShuffleUnit as ShuffleUnitV2
 from tvm_shufflenet.packages.package import Package
@@ -795,7 +795,7 @@ def test_a_random_program_answers_as_the_vm(steps):
     net = Program([("pointwise", 0, 0), *steps]).eval()
     with torch.no_grad():
         assume(net(torch.zeros(1, 8, 4, 4)).shape[1] <= 64)
-    module = fuse(frontend.to_relax(frontend.export(net, (1, 8, 4, 4))), HOST)
+    module = fuse(frontend.to_relax(exporting.export(net, (1, 8, 4, 4))), HOST)
     data = np.random.default_rng(len(steps)).standard_normal((1, 8, 4, 4), dtype=np.float32)
     expected = answer(machine_of(module), tvm.runtime.tensor(data))
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from tvm import relax
 from tvm_shufflenet.graph import frontend, pipeline
 from tvm_shufflenet.graph.views import Memory, Storage, shuffled, view_of, whole_view
 from tvm_shufflenet.hardware.targets import find_target
+from tvm_shufflenet.models import exporting
 from tvm_shufflenet.models.zoo.shufflenet_v1 import channel_shuffle
 
 
@@ -43,7 +44,7 @@ def check(net: nn.Module, shape: tuple[int, ...]) -> list[str]:
     net = net.eval()
     with torch.no_grad():
         expected = net(data).numpy()
-    fused = pipeline.fuse(frontend.to_relax(frontend.export(net, shape)), find_target("local")).module
+    fused = pipeline.fuse(frontend.to_relax(exporting.export(net, shape)), find_target("local")).module
     machine, given = machine_of(fused), tvm.runtime.tensor(data.numpy())
     for _ in range(2):
         np.testing.assert_allclose(answer(machine, given), expected, rtol=1e-4, atol=1e-4)

@@ -16,7 +16,7 @@ def on_page_markdown(markdown: str, **_facts) -> str:
 def commands() -> str:
     os.environ["COLUMNS"] = "100"  # argparse wraps at the terminal's width
     os.environ["NO_COLOR"] = "1"
-    from tvm_shufflenet.cli.main import main
+    from tvm_shufflenet.cli import main
 
     return "\n\n".join(
         f"## {name}\n\n```text\n{parser.format_help().strip()}\n```" for name, parser in _commands(main.parser())

@@ -1,60 +1,31 @@
-"""A PyTorch module becomes a Relax module in inference form: batch norms folded, constants folded."""
+"""A model becomes a Relax module in inference form: batch norms folded, constants folded."""
 
 from __future__ import annotations
 
-import io
-import logging
-import sys
 import warnings
-from contextlib import redirect_stderr
 
 import torch
 import tvm
-from torch import nn
 from tvm import relax
 from tvm.relax import transform
 
 from ..errors import ImportFailed, lines_of
+from ..models.model import Model
 from ..models.sources.examine import examine, refused_operator, unknown_operators
-from ..support.tracebacks import raised_at
-from ..text import clean
+from ..models.sources.onnx_files import OnnxModel
 from .importing.importer import Importer
 from .passes.canonicalize_shuffles import CanonicalizeShuffles
 from .passes.fold_batch_norm import FoldBatchNorm
 from .passes.fold_empty import FoldEmpty
 
 
-def export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
-    """``torch.export`` of a module in eval mode for one NCHW float32 input. Raises ImportFailed."""
-    if module.training:
-        raise ImportFailed(
-            "the model is in training mode", "batch norms would use batch statistics", "call model.eval()"
-        )
-    try:
-        return trace(module, input_shape)
-    except Exception as exc:
-        reason, place = lines_of(exc)[0], raised_at(exc)
-        by_data = "data-dependent" in reason
-        raise ImportFailed(
-            f"torch.export refused the model{f' at {place}' if place else ''}: {reason[:300]}",
-            "its control flow depends on data" if by_data else f"the model does not run on input {tuple(input_shape)}",
-            "compute both ways and choose with torch.where"
-            if by_data
-            else "run it in PyTorch on a tensor of that shape, or give another --input-shape",
-        ) from exc
+def relax_of(model: Model) -> tvm.IRModule:
+    """A model as folded Relax, weights as constants. Raises ImportFailed."""
+    if isinstance(model, OnnxModel):
+        from .importing.onnx import import_onnx  # imports the package onnx, which not everybody has
 
-
-def trace(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:
-    """``torch.export`` for one float32 input, whatever it raises, without what torch prints before it raises."""
-    said, disabled = io.StringIO(), logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with torch.no_grad(), redirect_stderr(said):
-            program = torch.export.export(module, (torch.zeros(input_shape),))
-    finally:
-        logging.disable(disabled)
-    sys.stderr.write(clean(said.getvalue()))
-    return program
+        return fold(import_onnx(model))
+    return to_relax(model.exported())
 
 
 def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    import tvm
     from torch import nn
 
 
@@ -27,15 +26,10 @@ class Model:
     engine = "PyTorch"  # whose answers are the reference
 
     def exported(self) -> torch.export.ExportedProgram:
-        from ..graph.frontend import export
+        """Raises ImportFailed."""
+        from .exporting import export
 
         return self.program or export(self.module, self.input_shape)
-
-    def to_relax(self) -> tvm.IRModule:
-        """The model as folded Relax. Raises ImportFailed."""
-        from ..graph.frontend import to_relax
-
-        return to_relax(self.exported())
 
     def weights(self) -> dict[str, np.ndarray]:
         """The weights of each layer, (outputs, inputs, ...), by the layer's name in the model."""

@@ -58,10 +58,10 @@ class Imported:
 @doing("importing the model")
 def import_model(model: Model) -> Imported:
     """Relax module and reference of a model. Raises ImportFailed, BadInput for weights that are no numbers."""
-    from ..graph.frontend import check_single_tensor  # imports PyTorch, with which a package has nothing to do
+    from ..graph.frontend import check_single_tensor, relax_of  # they import PyTorch
 
     with redirect_stdout(sys.stderr):  # where a forward() that prints belongs: standard output may be JSON
-        module = model.to_relax()
+        module = relax_of(model)
         check_single_tensor(module)
         reference = model(reference_input(model.input_shape, REFERENCE_SEED))
     if not np.isfinite(reference).all():

@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from ...errors import BadInput, ImportFailed, lines_of
+from ..exporting import trace
 from .exported_archive import clean_archive, written_by
 from .exported_schema import Refused
 
@@ -192,8 +193,6 @@ def _fixed(program: ExportedProgram, path: Path, shape: tuple, wanted: tuple[int
             "",
             "give an --input-shape among those, or export it again",
         )
-    from ...graph.frontend import trace
-
     try:
         return trace(program.module(), wanted)
     except Exception as exc:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +15,6 @@ from ..model import Model
 
 if TYPE_CHECKING:
     import onnx
-    import tvm
 
     from .onnx_engines import Engine
 
@@ -52,7 +48,7 @@ class OnnxModel(Model):
             return self._engine.evaluate(self.proto, data, [output])[output]
         except Exception as exc:
             raise ImportFailed(
-                f"{self.engine} cannot compute {self.name}: {_reason(exc)}",
+                f"{self.engine} cannot compute {self.name}: {reason_of(exc)}",
                 "an operator that it does not know in this form, and so there is nothing to verify a library by",
                 "pip install onnxruntime" if self.engine != "onnxruntime" else "export the model with another opset",
             ) from exc
@@ -79,28 +75,6 @@ class OnnxModel(Model):
             return None
         return output if output.dtype == np.float64 else None
 
-    def to_relax(self) -> tvm.IRModule:
-        """Folded Relax, weights as constants. Raises ImportFailed."""
-        from tvm.relax.frontend.onnx import from_onnx
-
-        from ...graph.frontend import fold
-        from .onnx_forms import refuse_misread
-
-        refuse_misread(self.proto, self.name)
-        said = io.StringIO()
-        try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(said):  # it prints what it raises anyway
-                warnings.simplefilter("ignore")
-                module = from_onnx(self.proto, keep_params_in_input=False)
-        except Exception as exc:
-            operator = said.getvalue().partition(", with inputs")[0].rpartition(" ")[2]
-            raise ImportFailed(
-                f"TVM cannot import {self.name}: {f'{operator}: ' if operator else ''}{_reason(exc)}",
-                "an operator that TVM's importer does not know in this form",
-                "replace that operator in the model, or export it with another opset",
-            ) from exc
-        return fold(module)
-
 
 def load_onnx(path: Path, input_shape: tuple[int, ...] | None) -> OnnxModel:
     """The model of an ONNX file, its dynamic dimensions fixed to ``input_shape``.
@@ -118,7 +92,7 @@ def load_onnx(path: Path, input_shape: tuple[int, ...] | None) -> OnnxModel:
         proto = onnx.load(path)
     except Exception as exc:
         raise ImportFailed(
-            f"cannot load {path}: {_reason(exc)}",
+            f"cannot load {path}: {reason_of(exc)}",
             "no ONNX model, a damaged one, or its weights' file is not beside it",
             "export it again",
         ) from exc
@@ -128,7 +102,7 @@ def load_onnx(path: Path, input_shape: tuple[int, ...] | None) -> OnnxModel:
     return OnnxModel(path.stem, shape, proto=proto)
 
 
-def _reason(exc: Exception) -> str:
+def reason_of(exc: Exception) -> str:
     return lines_of(exc)[0].rstrip()[:300]
 
 
@@ -232,7 +206,7 @@ def fold_shapes(proto: onnx.ModelProto, input_shape: tuple[int, ...]) -> None:
         values = engine_for(proto).evaluate(proto, np.zeros(input_shape, np.float32), folded)
     except Exception as exc:
         raise ImportFailed(
-            f"the model does not run on input {input_shape}: {_reason(exc)}", "", "give another --input-shape"
+            f"the model does not run on input {input_shape}: {reason_of(exc)}", "", "give another --input-shape"
         ) from exc
     graph.initializer.extend(numpy_helper.from_array(values[name], name) for name in folded)
     del graph.node[:]
