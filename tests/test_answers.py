@@ -14,10 +14,11 @@ from torch import nn
 from tvm_shufflenet.devices.network import largest_error
 from tvm_shufflenet.devices.operands import digest
 from tvm_shufflenet.models import Model
-from tvm_shufflenet.packages.package import Verification, reference_input
+from tvm_shufflenet.packages.package import reference_input
 from tvm_shufflenet.verification import answers
 from tvm_shufflenet.verification.answers import AMPLIFIES, FACTOR, TELLING, UNITS, Answer, Answers, answers_of
 from tvm_shufflenet.verification.networks import verification
+from tvm_shufflenet.verification.outcome import Verification
 from tvm_shufflenet.verification.probes import INFINITE, NAN, OTHER, PROBES, REFERENCE, probe
 
 SHAPE = (1, 3, 12, 12)

@@ -46,6 +46,7 @@ from tvm_shufflenet.tuning.records.store import RecordStore, Trial, record_json,
 from tvm_shufflenet.tuning.search.driver import load_intrinsics
 from tvm_shufflenet.verification import reproducer
 from tvm_shufflenet.verification.operators import reference
+from tvm_shufflenet.workflow.replay import replay
 
 LOGS = Path(__file__).parents[1] / "tuning_logs"
 TARGET = find_target("local")
@@ -508,13 +509,13 @@ def test_a_hostile_operator_is_not_replayed(attack, kept, tmp_path):
     MODULE_ATTACKS[attack](module)
     (kept / "scheduled.json").write_text(json.dumps(module))
     with pytest.raises(BadInput, match="no operator of ours"):
-        reproducer.replay(kept, None)
+        replay(kept, None)
 
 
 def test_what_an_operator_should_compute_is_not_run_here(kept):
     (kept / "workload.json").write_text("evil")
     with checking_device(TARGET) as device:
-        assert reproducer.replay(kept, device) is None
+        assert replay(kept, device) is None
 
 
 @pytest.mark.parametrize(
@@ -553,7 +554,7 @@ def test_a_schedule_that_unrolls_without_end_is_not_replayed(kept):
     record_of(unrolled(5000), ms.database.Workload(MOD)).trace.apply_to_schedule(schedule, remove_postproc=False)
     (kept / "scheduled.json").write_text(str(tvm.ir.save_json(schedule.mod)))
     with checking_device(TARGET) as device, pytest.raises((BadInput, DeviceFailed), match="unroll"):
-        reproducer.replay(kept, device)
+        replay(kept, device)
 
 
 # What is ours passes

@@ -43,7 +43,8 @@ from tvm_shufflenet.tuning.records.folder import JOURNAL, RECORDS, WORKLOADS, Re
 from tvm_shufflenet.tuning.records.journal import Damaged, parse
 from tvm_shufflenet.tuning.records.lines import LOCK, append_line, replace_lines
 from tvm_shufflenet.tuning.records.shipped import BEST
-from tvm_shufflenet.verification.reproducer import read_finding, replay
+from tvm_shufflenet.verification.reproducer import read_finding
+from tvm_shufflenet.workflow.replay import replay
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)
 DEEP = b"[" * 100_000 + b"]" * 100_000

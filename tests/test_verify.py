@@ -31,7 +31,7 @@ from tvm_shufflenet.library.build import build
 from tvm_shufflenet.library.scheduling import Scheduled
 from tvm_shufflenet.models import Model, find_model
 from tvm_shufflenet.operators.pointwise import Pointwise
-from tvm_shufflenet.packages.package import NEVER_VERIFIED, Package
+from tvm_shufflenet.packages.package import Package
 from tvm_shufflenet.schedules.admitted import INSTRUCTIONS
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.support.toolchain import TVM_VERSION
@@ -39,16 +39,19 @@ from tvm_shufflenet.tuning.records.store import RecordStore, Trial, trace_hash, 
 from tvm_shufflenet.verification import first_use, reproducer
 from tvm_shufflenet.verification import networks as verify
 from tvm_shufflenet.verification.operators import Reference
+from tvm_shufflenet.verification.outcome import NEVER_VERIFIED
 from tvm_shufflenet.verification.probes import INFINITE, NAN
 from tvm_shufflenet.workflow.bench import bench_package
 from tvm_shufflenet.workflow.compile import compile_package
 from tvm_shufflenet.workflow.imported import import_model
+from tvm_shufflenet.workflow.replay import replay
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
 LOCAL, ARM64 = find_target("local"), find_target("arm64")
 FACTORY = """
 from torch import nn
+from tvm_shufflenet.workflow.replay import replay
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 
 def make():
@@ -162,9 +165,9 @@ def test_a_wrong_record_makes_no_package_and_leaves_a_reproducer(
     assert len(finding.expected) == len(finding.found) > 2 and finding.versions["apache-tvm"] == TVM_VERSION
     assert "float16" in (folder / "scheduled.py").read_text()
     assert "float16" not in (folder / "workload.py").read_text()
-    assert "differs from the unscheduled" in reproducer.replay(folder, device)
+    assert "differs from the unscheduled" in replay(folder, device)
     (folder / "scheduled.json").write_text((folder / "workload.json").read_text())  # as if it had been mended
-    assert reproducer.replay(folder, device) is None
+    assert replay(folder, device) is None
 
 
 def test_the_command_compiles_refuses_and_replays(wrong_store, reproducers, capfd, tmp_path, monkeypatch):
@@ -198,9 +201,9 @@ def test_a_network_that_is_wrong_makes_no_package_and_an_older_one_stays(importe
         assert (older.folder / "manifest.json").read_bytes() == before
         (folder,) = reproducers.iterdir()
         assert reproducer.read_finding(folder).kind == "network"
-        assert reproducer.replay(folder, device).startswith("off by 0.01")
+        assert replay(folder, device).startswith("off by 0.01")
         np.save(folder / "expected.npy", imported.reference)
-        assert reproducer.replay(folder, device) is None
+        assert replay(folder, device) is None
 
 
 def test_where_nothing_executes_the_code_the_package_says_so_until_bench_has_run_it(
@@ -293,7 +296,7 @@ def test_a_folder_that_is_no_reproducer_is_refused(reproducers, damage, tmp_path
         changed = {"garbage": "[", "newer": facts | {"schema": 9}, "another kind": facts | {"kind": "planet"}}[damage]
         path.write_text(changed if damage == "garbage" else json.dumps(changed))
     with checking_device(LOCAL) if damage == "cut" else contextlib.nullcontext() as device, pytest.raises(BadInput):
-        reproducer.replay(folder, device)
+        replay(folder, device)
 
 
 # A library that does not do again what it did at first
@@ -366,7 +369,7 @@ def test_a_library_that_is_right_once_makes_no_package(adds_one, module, words, 
                 candidate = verify.Candidate(scheduled, library, None, (), adds_one.input, adds_one.answers)
                 verify.verify(candidate, device)
             (folder,) = reproducers.iterdir()
-            assert re.search(words, reproducer.replay(folder, device))
+            assert re.search(words, replay(folder, device))
 
 
 def test_a_library_that_is_right_for_one_input_makes_no_package(adds_one, tmp_path):

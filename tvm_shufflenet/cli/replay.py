@@ -18,7 +18,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options) -> None:
     from ..devices.checking import checking_device
-    from ..verification.reproducer import read_finding, replay, target_of
+    from ..verification.reproducer import read_finding, target_of
+    from ..workflow.replay import replay
 
     finding, console = read_finding(options.folder), console_of(options)
     console.print(f"{finding.kind} {finding.name} for {finding.target}, found on {finding.device}", markup=False)

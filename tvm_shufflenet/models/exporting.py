@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ..errors import ImportFailed, lines_of
-from ..support.text import clean
 from ..support.tracebacks import raised_at
+from ..text import clean
 
 
 def export(module: nn.Module, input_shape: tuple[int, ...]) -> torch.export.ExportedProgram:

@@ -24,11 +24,11 @@ from ..devices.network import Network, largest_error, second_run
 from ..errors import DeployError, DeviceFailed, WrongResult
 from ..library.build import build
 from ..library.scheduling import Scheduled
-from ..packages.package import NEVER_VERIFIED, Verification
 from ..support.activity import doing
 from ..text import counted
 from .answers import Answers
 from .first_use import Use, WrongUse, compare, first_uses
+from .outcome import NEVER_VERIFIED, Verification
 from .probes import REFERENCE, probe
 from .reproducer import keep_network, keep_operator
 

@@ -1,0 +1,84 @@
+"""``replay``: what a reproducer was kept of, done again."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from ..devices.base import Device
+from ..devices.network import Network, largest_error, second_run
+from ..devices.operands import SUMS
+from ..errors import BadInput, DeviceFailed
+from ..graph.serialized import NotOperators, check_module
+from ..library.link import trial_command
+from ..support.files import open_file, read_file
+from ..tuning.measuring.trial import Cause, Job, run_trial
+from ..verification.operators import Reference
+from ..verification.reproducer import Digests, Finding, read_finding, target_of
+
+REPLAY_SECONDS = 120.0
+
+
+def replay(folder: Path, device: Device) -> str | None:
+    """Do again what a finding was found by, on a started device: what is wrong, None where nothing is any more.
+
+    Raises BadInput, DeviceFailed.
+    """
+    folder, finding = Path(folder), read_finding(folder)
+    try:
+        return (_replay_operator if finding.kind == "operator" else _replay_network)(folder, finding, device)
+    except (OSError, ValueError, MemoryError) as exc:
+        raise BadInput(f"{folder} is not whole", str(exc), "copy it again") from exc
+
+
+def _replay_operator(folder: Path, finding: Finding, device: Device) -> str | None:
+    job = Job(
+        _operator(folder / "scheduled.json"), finding.target_config, tuple(trial_command(target_of(finding))),
+        finding.machine, device.endpoint(), 1, 1, 0, REPLAY_SECONDS, _expected(finding),
+    )  # fmt: skip
+    outcome = run_trial(job)
+    if outcome.cause not in (None, Cause.WRONG):
+        raise DeviceFailed(f"{finding.name} cannot be run again: {outcome.error}")
+    return outcome.error or None
+
+
+def _array(path: Path) -> np.ndarray:
+    with open_file(path) as file:  # numpy.load would also open archives
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _operator(path: Path) -> str:
+    """The JSON of a scheduled operator. Raises BadInput where it is more than that."""
+    text = read_file(path).decode()
+    try:
+        check_module(text)
+    except NotOperators as exc:
+        raise BadInput(f"{path} is no operator of ours: {exc}", "it was edited, or made by another", "") from exc
+    return text
+
+
+def _expected(finding: Finding) -> Reference:
+    """What the unscheduled operator computed when the finding was made; it is not run again, where it would run here.
+
+    Raises BadInput.
+    """
+    parts = (finding.expected, finding.allowed, finding.again)
+    whole = all(len(each) == SUMS for part in parts for each in part)
+    if not finding.expected or len({len(part) for part in parts}) > 1 or not whole:
+        raise BadInput(f"{finding.name}'s finding does not say what was expected", "it was edited", "copy it again")
+
+    def numbers(digests: Digests) -> tuple[tuple[float, ...], ...]:
+        return tuple(tuple(math.nan if each is None else each for each in sums) for sums in digests)
+
+    return Reference(*map(numbers, parts))
+
+
+def _replay_network(folder: Path, finding: Finding, device: Device) -> str | None:
+    data, expected = (_array(folder / f"{name}.npy") for name in ("input", "expected"))
+    open_file(folder / "library.so").close()  # a FIFO in its place would be waited for
+    with Network(device, folder / "library.so") as network:
+        error = largest_error(network.run(data), expected)
+        fault, _ = second_run(network, data)
+    return fault if error <= finding.tolerance else f"off by {error:.3g}, {finding.tolerance:.3g} is allowed"
