@@ -38,7 +38,8 @@ from ...verification.reproducer import keep_operator
 from ..measuring.measurer import TRIAL_SECONDS, Attempt, GivenUp, Measurer, start_workers
 from ..measuring.trial import Cause, Outcome
 from ..measuring.workers import Workers
-from ..records.store import Recalled, RecordStore, Trial, trace_hash, workload_hash
+from ..records.earlier import Recalled
+from ..records.store import RecordStore, Trial, trace_hash, workload_hash
 
 BATCH = 8
 # Spaces of a template hold some hundred points, and to replay and score one takes some 10 ms: a small population of
@@ -233,8 +234,7 @@ class Tuner:
         operators = list(operators)
         store.meet(operator.mod for operator in operators)
         self.search = self._identity(operators)
-        if self._finished(operators) < trials:
-            store.hide(self.search)
+        self.earlier = store.hide(self.search if self._finished(operators) < trials else None)
         self.database = store.database_of(device.clock, threads)
         self.neighbours = store.neighbours(threads)
         # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
@@ -374,7 +374,7 @@ class Tuner:
 
     def _tries(self, task: Task, candidates: list[ms.MeasureCandidate], planned: int) -> list[Try]:
         """Those that the earlier run made are recalled, the others sent to the device."""
-        recalled = [self.store.recall(task.workload, trace_hash(each.sch.trace)) for each in candidates]
+        recalled = [self.earlier.recall(task.workload, trace_hash(each.sch.trace)) for each in candidates]
         pairs = list(zip(candidates, recalled, strict=True))
         if None in recalled and self._take_as_knowledge():
             room = self._left() - planned - sum(known is not None for known in recalled)
@@ -392,7 +392,7 @@ class Tuner:
     def _take_as_knowledge(self) -> bool:
         """Learn at once from what an earlier run of this search recorded and this one does not come to; whether there
         was any."""
-        left = self.store.reveal()
+        left = self.earlier.reveal()
         tasks = {task.workload: task for task in self.tasks}
         for trial, record in left:
             task = tasks[trial.workload]
@@ -520,7 +520,7 @@ class Tuner:
         outcome = Outcome(recalled.seconds, cause, recalled.trial.error or "")
         if outcome.seconds:
             self._commit(task, candidate, outcome)
-        self.store.show(recalled.trial)
+        self.earlier.show(recalled.trial)
         self.reused += 1
         task.trials += 1
         return outcome
