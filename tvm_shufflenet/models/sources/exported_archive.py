@@ -17,17 +17,8 @@ import msgspec
 import torch
 
 from ...support.files import open_file
-from .exported_schema import (
-    DTYPE_BYTES,
-    LARGEST_JSON,
-    ExportedProgram,
-    Payload,
-    PayloadConfig,
-    Refused,
-    SchemaVersion,
-    check_operators,
-    read_json,
-)
+from .exported_checks import LARGEST_JSON, Refused, check_operators, read_json
+from .exported_schema import DTYPE_BYTES, ExportedProgram, Payload, PayloadConfig, SchemaVersion
 
 LARGEST_BYTES = 4 * 2**30
 MOST_FILES = 50_000

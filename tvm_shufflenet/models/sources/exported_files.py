@@ -17,7 +17,7 @@ from torch.export.graph_signature import InputKind
 from ...errors import BadInput, ImportFailed, lines_of
 from ..exporting import trace
 from .exported_archive import clean_archive, written_by
-from .exported_schema import Refused
+from .exported_checks import Refused
 
 # Without a path or an archive's first folder, what each kind of archive holds.
 TORCHSCRIPT, CHECKPOINT, AOTINDUCTOR = "constants.pkl", "data.pkl", "data/aotinductor/"
