@@ -1,7 +1,7 @@
 """The archive that torch.export.save writes, checked before torch reads any of it.
 
 torch loads what it finds in such an archive: pickles, script objects, libraries that AOTInductor compiled. Here only
-what a network needs is taken out of it, checked (exported_schema.py), and put into a new archive, which torch reads.
+what a network needs is taken out of it, checked (exported_checks.py), and put into a new archive, which torch reads.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tvm.s_tir import meta_schedule as ms
 
-from .folder import Entry, RecordFolder
+from .folder import RecordFolder
 from .journal import Trial
 
 
