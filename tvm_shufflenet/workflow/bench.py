@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from ..clock.cycles import Cost
 from ..devices.base import Device
 from ..devices.network import Network, undisturbed
@@ -33,23 +35,6 @@ class Bench:
         """Weights and planned activations, the memory that inference needs beside the code."""
         return self.package.manifest.weight_bytes + self.package.manifest.activation_bytes
 
-    def to_json(self) -> dict:
-        return {
-            "schema": 1,
-            "model": self.package.manifest.model,
-            "target": self.package.manifest.target,
-            "device": self.device,
-            "threads": self.threads,
-            "latency_us": self.latency.to_json(),
-            "noise": self.latency.noise,
-            "cold_us": self.cold_us,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "max_abs_err": self.max_abs_err,
-            "tolerance": self.package.manifest.tolerance,
-            "blind": self.blind,
-            "unmodelled": self.cost and self.cost.unmodelled(),
-        }
-
 
 @doing("measuring")
 def bench_package(package: Package, device: Device, threads: int, warmup: int, repeats: int) -> Bench:
@@ -65,5 +50,5 @@ def bench_package(package: Package, device: Device, threads: int, warmup: int, r
         cost = network.cost() if device.kind == "modelled" else None
     result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost, answers.blind)
     verified = verification(device.name, error, answers, inputs)
-    package.add_timing(Timing(result.device, threads, latency.to_json()), verified)
+    package.add_timing(Timing(result.device, threads, msgspec.to_builtins(latency.summary)), verified)
     return result
