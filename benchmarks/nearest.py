@@ -32,7 +32,7 @@ from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.nearest import Neighbour, near_trace
 from tvm_shufflenet.tuning.records.shipped import BEST, Best
-from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.tuning.search.intrinsics import load_intrinsics
 
 
 class LeftOut(NamedTuple):

@@ -50,7 +50,7 @@ from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.tuning.records.store import workload_hash
-from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.tuning.search.intrinsics import load_intrinsics
 from tvm_shufflenet.workflow.imported import import_model
 
 V1, V2 = "shufflenet_v1_g3_x1_0", "shufflenet_v2_x1_0"

@@ -35,7 +35,8 @@ from tvm_shufflenet.tuning.measuring.measurer import start_workers
 from tvm_shufflenet.tuning.measuring.workers import Workers
 from tvm_shufflenet.tuning.records.shipped import write_best
 from tvm_shufflenet.tuning.records.store import RecordStore, workload_hash
-from tvm_shufflenet.tuning.search.driver import Progress, Tuner
+from tvm_shufflenet.tuning.search.driver import Tuner
+from tvm_shufflenet.tuning.search.progress import Progress
 from tvm_shufflenet.workflow.imported import import_model
 
 PUBLISHED = re.compile(r"shufflenet_v1_g\d_x\d_\d+|shufflenet_v2_x\d_\d+")

@@ -29,7 +29,7 @@ from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.link import trial_command
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.measuring.trial import Job, build, measure
-from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.tuning.search.intrinsics import load_intrinsics
 from tvm_shufflenet.verification.operators import reference
 
 # Both pointwise convolutions and the depthwise one of the third stage, where the network spends most of its time.

@@ -27,7 +27,8 @@ from tvm_shufflenet.licences.linked import linked_by, without_folders
 from tvm_shufflenet.licences.sbom import SBOM
 from tvm_shufflenet.licences.texts import FOLDER, WEIGHTS, licences_of, texts_for
 from tvm_shufflenet.packages.archive import pack, safe_name
-from tvm_shufflenet.packages.package import MANIFEST, REFERENCE, SCHEMA, Manifest, Package, Timing, write_package
+from tvm_shufflenet.packages.manifest import MANIFEST, SCHEMA, Manifest, Timing
+from tvm_shufflenet.packages.package import REFERENCE, Package, write_package
 from tvm_shufflenet.support import toolchain
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)  # the header of an arm64 library

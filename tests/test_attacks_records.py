@@ -43,7 +43,7 @@ from tvm_shufflenet.tuning.records import upkeep
 from tvm_shufflenet.tuning.records.folder import RECORDS, WORKLOADS, RecordFolder
 from tvm_shufflenet.tuning.records.shipped import BEST, Best, read_best, write_best
 from tvm_shufflenet.tuning.records.store import RecordStore, Trial, record_json, workload_hash
-from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.tuning.search.intrinsics import load_intrinsics
 from tvm_shufflenet.verification import reproducer
 from tvm_shufflenet.verification.operators import reference
 from tvm_shufflenet.workflow.replay import replay

@@ -35,7 +35,8 @@ from tvm_shufflenet.hardware.targets import find_target, host_machine
 from tvm_shufflenet.library.scheduling import schedule_untuned
 from tvm_shufflenet.licences.sbom import SBOM
 from tvm_shufflenet.models import Model
-from tvm_shufflenet.packages.package import MANIFEST, Package, write_package
+from tvm_shufflenet.packages.manifest import MANIFEST
+from tvm_shufflenet.packages.package import Package, write_package
 from tvm_shufflenet.standalone.build import build_standalone
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.transport import adb, find_remote

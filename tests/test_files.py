@@ -22,7 +22,8 @@ from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid
 from tvm_shufflenet.packages.inputs import read_input, write_array
 from tvm_shufflenet.packages.labels import read_labels
-from tvm_shufflenet.packages.package import MANIFEST, REFERENCE, Package, Timing
+from tvm_shufflenet.packages.manifest import MANIFEST, Timing
+from tvm_shufflenet.packages.package import REFERENCE, Package
 from tvm_shufflenet.report.baseline import read_baseline
 from tvm_shufflenet.support.files import (
     JSON_DEPTH,

@@ -35,7 +35,7 @@ from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.support.containers import plain
 from tvm_shufflenet.tuning.records.shipped import BEST, write_best
 from tvm_shufflenet.tuning.records.store import RecordStore, workload_hash
-from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.tuning.search.intrinsics import load_intrinsics
 from tvm_shufflenet.workflow.compile import compile_package
 from tvm_shufflenet.workflow.imported import import_model
 

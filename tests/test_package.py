@@ -31,16 +31,8 @@ from tvm_shufflenet.licences.texts import FOLDER
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.packages import package as packages
-from tvm_shufflenet.packages.package import (
-    ANSWERS,
-    MANIFEST,
-    REFERENCE,
-    Manifest,
-    Package,
-    Timing,
-    reference_input,
-    write_package,
-)
+from tvm_shufflenet.packages.manifest import MANIFEST, Manifest, Timing
+from tvm_shufflenet.packages.package import ANSWERS, REFERENCE, Package, reference_input, write_package
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.store import RecordStore
 from tvm_shufflenet.workflow.bench import bench_package

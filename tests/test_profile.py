@@ -29,7 +29,8 @@ from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.library.symbols import LibraryCode, read_code
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
-from tvm_shufflenet.packages.package import MANIFEST, Argument, OperatorEntry, Package
+from tvm_shufflenet.packages.manifest import MANIFEST, Argument, OperatorEntry
+from tvm_shufflenet.packages.package import Package
 from tvm_shufflenet.profiling.attribution import Attributed, attribute, load_address
 from tvm_shufflenet.profiling.counted import Counted, assembly
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work

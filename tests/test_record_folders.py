@@ -526,13 +526,13 @@ def test_without_locks_a_killed_run_is_named_not_overrun(tmp_path, no_locks, mon
 def test_a_record_that_nobody_can_read_is_no_knowledge(tmp_path, monkeypatch):
     put(RecordStore(tmp_path, TARGET), workload(8), search="this one")
     store = RecordStore(tmp_path, TARGET)
-    store.hide("this one")
+    earlier = store.hide("this one")
 
     def unreadable(*_arguments):
         raise ValueError("not what TVM wrote")
 
     monkeypatch.setattr(RecordFolder, "record", unreadable)
-    ((trial, record),) = store.reveal()
+    ((trial, record),) = earlier.reveal()
     assert trial.seconds == 0.5 and record is None
     assert "not what TVM wrote" in str(store.skipped)
 

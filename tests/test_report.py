@@ -32,7 +32,7 @@ from tvm_shufflenet.hardware.boards import find_board
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.models import find_model
-from tvm_shufflenet.packages.package import Argument, Manifest, OperatorEntry
+from tvm_shufflenet.packages.manifest import Argument, Manifest, OperatorEntry
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
 from tvm_shufflenet.profiling.roofline import limit_us, modelled_board, roofline, roofs_of, tensor_bytes
 from tvm_shufflenet.report import plots, sections

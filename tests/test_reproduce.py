@@ -25,7 +25,7 @@ from tvm_shufflenet.experiments.run import run
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.models import Model, names
-from tvm_shufflenet.packages.package import Manifest, OperatorEntry
+from tvm_shufflenet.packages.manifest import Manifest, OperatorEntry
 from tvm_shufflenet.report.reproduction import print_reproduction
 from tvm_shufflenet.report.reproduction_page import reproduction_page
 from tvm_shufflenet.tuning.records.store import JOURNAL

@@ -17,7 +17,7 @@ from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.mutate import MutateChoice
 from tvm_shufflenet.schedules.space import divisors
-from tvm_shufflenet.tuning.search.driver import load_intrinsics
+from tvm_shufflenet.tuning.search.intrinsics import load_intrinsics
 
 MACHINES = sorted({machine_for(target) for target in targets().values()} | {unknown(AVX512)}, key=repr)
 WORKLOADS = {

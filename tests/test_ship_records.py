@@ -76,7 +76,7 @@ def test_a_second_run_goes_on_where_the_first_ended(script, network, tmp_path, m
         assert len((tmp_path / "out" / BEST).read_text().splitlines()) == 1
     assert f"{BEST}: 1 of " in capsys.readouterr().out
     store = RecordStore(tmp_path / "out", A72.tvm())
-    (wanted,) = [each for each in script.collect([network], A72, 1) if each.workload in store._best]
+    (wanted,) = [each for each in script.collect([network], A72, 1) if each.workload in store._shipped.lines]
     store.meet([wanted.task.mod])
     assert len(store.database()) == 1
 

@@ -16,7 +16,7 @@ from test_reproduce import A72, manifest
 from tvm_shufflenet.hardware.targets import targets
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.report import inspection, peers, profile, records, tables
-from tvm_shufflenet.tuning.search.driver import TuneResult
+from tvm_shufflenet.tuning.search.progress import TuneResult
 from tvm_shufflenet.workflow.bench import Bench
 from tvm_shufflenet.workflow.compare import Comparison
 from tvm_shufflenet.workflow.contest import OURS, Contest, Entry, Mean

@@ -49,7 +49,8 @@ from tvm_shufflenet.tuning.measuring.trial import Cause, Job, Outcome, run_trial
 from tvm_shufflenet.tuning.measuring.workers import PROGRAM, Workers
 from tvm_shufflenet.tuning.records.shipped import write_best
 from tvm_shufflenet.tuning.records.store import JOURNAL, RECORDS, RecordStore, trace_hash, workload_hash
-from tvm_shufflenet.tuning.search.driver import PARENTS, Tuner
+from tvm_shufflenet.tuning.search.driver import Tuner
+from tvm_shufflenet.tuning.search.task import PARENTS
 from tvm_shufflenet.workflow.imported import import_model
 from tvm_shufflenet.workflow.tune import tune_network
 

@@ -10,7 +10,7 @@ from test_reproduce import A72, manifest
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.report.progress import TuningProgress
 from tvm_shufflenet.report.summary import print_summary
-from tvm_shufflenet.tuning.search.driver import Progress, TuneResult
+from tvm_shufflenet.tuning.search.progress import Progress, TuneResult
 from tvm_shufflenet.workflow.compare import Comparison
 
 CAUSES = {"wrong": 11, "build": 100, "crash": 12, "device": 13, "run": 14, "timeout": 15}

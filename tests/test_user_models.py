@@ -24,7 +24,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from tvm_shufflenet.models import randomise_batch_norms
-from tvm_shufflenet.models import shufflenet_v1 as v1, shufflenet_v2 as v2
+from tvm_shufflenet.models.zoo import shufflenet_v1 as v1, shufflenet_v2 as v2
 
 class Mixed(nn.Module):
     \"\"\"Units of both versions among layers that neither has.\"\"\"

@@ -26,7 +26,8 @@ import numpy as np
 from rich.console import Console
 
 from tvm_shufflenet.errors import BadInput, DeployError, PackageInvalid
-from tvm_shufflenet.packages.package import MANIFEST, Manifest, Package, write_package
+from tvm_shufflenet.packages.manifest import MANIFEST, Manifest
+from tvm_shufflenet.packages.package import Package, write_package
 from tvm_shufflenet.report.inspection import facts_of, print_inspection
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)  # the header of an arm64 library

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from ..errors import DeviceFailed, WrongResult
-from ..packages.package import OperatorTime, Package
+from ..packages.manifest import OperatorTime
+from ..packages.package import Package
 from ..support.files import JSON_DEPTH, nests_deeper
 from ..text import clean, shortened
 from ..transport.remote import Remote

@@ -22,7 +22,8 @@ import msgspec
 
 from ..errors import BadInput, DeviceFailed, PackageInvalid
 from ..latency import disagreement
-from ..packages.package import MANIFEST, Package, Timing
+from ..packages.manifest import MANIFEST, Timing
+from ..packages.package import Package
 from ..support.files import sha256_of
 from ..text import clean, shortened
 from ..transport.remote import FULL, ConnectionLost, Remote, disk_full, number

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import DeployError
 from ..latency import Latency
-from ..packages.package import Manifest
+from ..packages.manifest import Manifest
 from .catalogue import Case, Experiment
 from .findings import findings, verdict
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from ..graph.layers import kind_of
-from .package import OperatorEntry
+from .manifest import OperatorEntry
 
 Shapes = Sequence[Sequence[int]]
 INDICES = re.compile(r"\d+")

@@ -14,7 +14,6 @@ of it in one ``.tar.zst`` is a package too (archive.py). docs/package.md describ
 from __future__ import annotations
 
 import functools
-import math
 import os
 import shutil
 import tempfile
@@ -28,134 +27,18 @@ from ..errors import PackageInvalid
 from ..library.link import elf_machine_of
 from ..licences.linked import without_folders
 from ..licences.sbom import SBOM, bill
-from ..licences.texts import Licence, licences_of, texts_for, write_texts
+from ..licences.texts import licences_of, texts_for, write_texts
 from ..support.elf import MAGIC, is_elf
-from ..support.files import Malformed, draft_of, open_file, parse_json, read_file, replacing
+from ..support.files import draft_of, open_file
 from ..support.files import sha256_of as sha256
-from ..text import clean
 from ..verification.answers import Answer, Answers
-from ..verification.outcome import NEVER_VERIFIED, Verification
+from ..verification.outcome import Verification
 from ..verification.probes import PROBES
 from ..verification.probes import REFERENCE as REFERENCE_INPUT
-from .archive import HEAD_BYTES, LARGEST_BYTES, MANIFEST_BYTES, is_archive, pack, safe_name, survey, unpack
+from .archive import HEAD_BYTES, LARGEST_BYTES, is_archive, pack, safe_name, survey, unpack
+from .manifest import MANIFEST, Manifest, Timing, decode_manifest, no_package, read_manifest, write_manifest
 
-MANIFEST = "manifest.json"
 REFERENCE, ANSWERS = "reference.npy", "answers.npy"
-SCHEMA = 3
-READABLE = (1, 2, 3)  # 1 lacks what an operator takes and multiplies, 2 the licences
-MOST_ELEMENTS, MOST_DIMENSIONS = 1 << 30, 16  # of a tensor that is drawn to check a library with
-
-
-class Argument(msgspec.Struct, frozen=True):
-    """A tensor that an operator reads or writes."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One distinct operator: ``schedule`` is ``record``, ``near record`` (of a workload nearly the same), ``template``
-    (its default) or ``none`` (TVM's plain loops).
-
-    A record was ``tuned_for`` a CPU, perhaps another than the target's: a shipped record of one like it.
-    ``multiply_adds`` and ``arguments`` are those of one call, None in packages of schema 1. ``layers`` are the names of
-    the model's layers whose weights it holds, where they are known.
-    """
-
-    name: str
-    occurrences: int
-    schedule: str
-    record_us: float | None = None
-    tuned_for: str | None = None
-    multiply_adds: int | None = None
-    arguments: tuple[Argument, ...] | None = None
-    layers: tuple[str, ...] = ()
-
-
-class Standalone(msgspec.Struct, frozen=True):
-    """A library that needs no runtime: the version of its C ``interface``, its ``files``, and the memory of an instance
-    beside the weights: ``arena_bytes``, and ``workspace_bytes`` for each thread."""
-
-    interface: int
-    library: str
-    bench: str
-    files: tuple[str, ...]
-    arena_bytes: int
-    workspace_bytes: int
-
-
-class OperatorTime(msgspec.Struct, frozen=True):
-    """An operator's median latency, in microseconds."""
-
-    name: str
-    median_us: float
-
-
-class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Latencies of the package on one device, each with its kind of clock.
-
-    One that was deployed to says which CPUs the threads were bound to (``affinity``), what the first inference took and
-    what the process needed, and has its model, kernel, governor and cores in ``device``.
-    """
-
-    device: dict
-    threads: int
-    latency_us: dict
-    affinity: str | None = None
-    cold_us: float | None = None
-    peak_memory_bytes: int | None = None
-    operators: tuple[OperatorTime, ...] = ()
-
-    @property
-    def setting(self) -> tuple:
-        return self.device, self.threads, self.affinity
-
-
-class Probe(msgspec.Struct, frozen=True):
-    """An input (probes.py) that PyTorch's answer is in the package for, and how far a library may be off it."""
-
-    name: str
-    tolerance: float
-
-
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
-    """What a package says of itself. Sizes in bytes, shapes NCHW, hashes SHA-256 by file name.
-
-    ``probes`` are those beside the reference input. ``rounding`` is how far PyTorch's float32 is from its float64, and
-    ``sensitivity`` how far its answers to two inputs are apart; packages of before have none of the three.
-    """
-
-    schema: int
-    plan: str
-    model: str
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
-    seed: int
-    target: str
-    target_config: dict
-    machine: str
-    tuned: bool
-    records: str | None
-    tvm: str
-    ffi: str
-    linker: tuple[str, ...]
-    library: str
-    operators: tuple[OperatorEntry, ...]
-    activation_bytes: int
-    weight_bytes: int
-    tolerance: float
-    hashes: dict[str, str]
-    timings: tuple[Timing, ...] = ()
-    standalone: Standalone | None = None
-    licences: tuple[Licence, ...] = ()
-    verified: Verification = NEVER_VERIFIED
-    probes: tuple[Probe, ...] = ()
-    rounding: float | None = None
-    sensitivity: float | None = None
-
-    @property
-    def operators_without_record(self) -> list[str]:
-        return [operator.name for operator in self.operators if operator.schedule != "record"]
 
 
 class Package:
@@ -175,7 +58,7 @@ class Package:
 
     def _open_folder(self) -> None:
         self.folder = self.path
-        self.manifest = _read_manifest(self.folder)
+        self.manifest = read_manifest(self.folder)
         inside, left_bytes = self.folder.resolve(), LARGEST_BYTES
 
         @functools.cache
@@ -199,8 +82,8 @@ class Package:
     def _open_archive(self) -> None:
         text, members = survey(self.path, MANIFEST)
         if text is None:
-            raise _no_package(self.path)
-        self.manifest = _decode(self.path / MANIFEST, text)
+            raise no_package(self.path)
+        self.manifest = decode_manifest(self.path / MANIFEST, text)
         strangers = members.keys() - self.manifest.hashes.keys() - {MANIFEST}
         if strangers:
             what = f"{self.path} holds {min(strangers)}, which its manifest does not name"
@@ -274,7 +157,7 @@ class Package:
         if self.manifest.verified.ran or verified is None:
             verified = self.manifest.verified
         self.manifest = msgspec.structs.replace(self.manifest, timings=(*kept, timing), verified=verified)
-        _write_manifest(self.folder, self.manifest)
+        write_manifest(self.folder, self.manifest)
         if self._unpacked is not None:
             pack(self.folder, (MANIFEST, *sorted(self.manifest.hashes)), self.path)
 
@@ -309,7 +192,7 @@ def write_package(
         (draft / SBOM).write_bytes(bill(manifest.model, hashes, licences, manifest.tvm, manifest.ffi, manifest.linker))
         hashes[SBOM] = sha256(draft / SBOM)
         anywhere = {"linker": without_folders(manifest.linker), "hashes": hashes, "licences": licences}
-        _write_manifest(draft, msgspec.structs.replace(manifest, **anywhere))
+        write_manifest(draft, msgspec.structs.replace(manifest, **anywhere))
         os.chmod(draft, 0o755)
         if is_archive(path):
             pack(draft, (MANIFEST, *sorted(hashes)), path)
@@ -366,64 +249,3 @@ def _check_files(path: Path, manifest: Manifest, look: Callable[[str], tuple[str
             "the library was replaced",
             "compile it again",
         )
-
-
-def _no_package(path: Path) -> PackageInvalid:
-    return PackageInvalid(f"{path} is not a package", f"no {MANIFEST} in it", "tvm-shufflenet compile ... -o PACKAGE")
-
-
-def _read_manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST
-    try:
-        text = read_file(path, MANIFEST_BYTES)
-    except (FileNotFoundError, NotADirectoryError) as exc:
-        raise _no_package(folder) from exc
-    except OSError as exc:
-        raise PackageInvalid(f"{path} cannot be read: {exc}", "", "copy or compile the package again") from exc
-    return _decode(path, text)
-
-
-def _decode(path: Path, text: bytes) -> Manifest:
-    """The manifest in ``text``, which was read from ``path``. Raises PackageInvalid for anything else."""
-    try:
-        facts = _cleaned(parse_json(text))
-        schema = facts.get("schema")
-        if schema not in READABLE:
-            newer = isinstance(schema, int) and schema > SCHEMA
-            raise PackageInvalid(
-                f"{path} has schema {schema}, this version reads {', '.join(map(str, READABLE))}",
-                "a newer version compiled it" if newer else "",
-                "use that version, or compile it again with this one",
-            )
-        manifest = msgspec.convert(facts, Manifest)
-        _check_values(manifest)
-        return manifest
-    except (Malformed, msgspec.ValidationError, AttributeError, ValueError) as exc:
-        raise PackageInvalid(f"{path} cannot be read: {exc}", "it is damaged", "compile the package again") from exc
-
-
-def _cleaned(value: object) -> object:
-    """A JSON value whose texts can be printed. Names of files are not made others: safe_name refuses those."""
-    if isinstance(value, str):
-        return clean(value)
-    if isinstance(value, list):
-        return [_cleaned(each) for each in value]
-    if isinstance(value, dict):
-        return {name: _cleaned(each) for name, each in value.items()}
-    return value
-
-
-def _check_values(manifest: Manifest) -> None:
-    """What types do not say. Raises ValueError."""
-    for name, shape in (("input_shape", manifest.input_shape), ("output_shape", manifest.output_shape)):
-        if len(shape) > MOST_DIMENSIONS or min(shape, default=0) < 0 or math.prod(shape) > MOST_ELEMENTS:
-            raise ValueError(f"{name} is of no tensor that fits in memory")
-    if not 0 <= manifest.seed < 1 << 64:
-        raise ValueError("seed is none of a random generator")
-    if not safe_name(manifest.model) or "/" in manifest.model:  # it names files, here and on devices
-        raise ValueError("model is no name of a file")
-
-
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    with replacing(folder / MANIFEST) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2))

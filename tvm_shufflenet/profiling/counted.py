@@ -14,7 +14,7 @@ from ..clock.instructions import is_fp32_multiply_add
 from ..errors import DeviceFailed
 from ..hardware.boards import Board
 from ..library.symbols import LibraryCode
-from ..packages.package import OperatorEntry
+from ..packages.manifest import OperatorEntry
 from ..support import toolchain
 from .attribution import Attributed, Portion, load_address
 from .result import AssemblyBlock, HotLoop, OperatorCost, Work

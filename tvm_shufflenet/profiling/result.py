@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 from ..clock.cycles import Cost
 from ..latency import Kind, Latency
+from ..packages.manifest import Manifest, OperatorEntry
 from ..packages.operator_text import entry_text
-from ..packages.package import Manifest, OperatorEntry
 
 HOW = {
     "measured": "each operator by itself, its data in cache",

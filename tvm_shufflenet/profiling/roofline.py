@@ -15,7 +15,7 @@ import numpy as np
 
 from ..hardware.boards import BOARDS, Board
 from ..latency import MODELLED
-from ..packages.package import OperatorEntry
+from ..packages.manifest import OperatorEntry
 from .result import OperatorCost, Profile
 
 

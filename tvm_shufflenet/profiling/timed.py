@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from ..devices.base import Device
 from ..devices.kernels import Kernels
-from ..packages.package import OperatorEntry, Package
+from ..packages.manifest import OperatorEntry
+from ..packages.package import Package
 from .result import OperatorCost
 
 REPEATS = 5  # samples of 20 ms: the median of an operator is steady by then

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..packages.package import MANIFEST
+from ..packages.manifest import MANIFEST
 from ..text import counted
 from .grid import new_table
 from .tables import SCHEDULED
@@ -14,7 +14,8 @@ from .tables import SCHEDULED
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..packages.package import Package, Timing
+    from ..packages.manifest import Timing
+    from ..packages.package import Package
 
 
 def facts_of(package: Package) -> dict:

@@ -11,7 +11,7 @@ from ..support.activity import drawing
 if TYPE_CHECKING:
     from rich.console import Console, Group, RenderableType
 
-    from ..tuning.search.driver import Progress, TuneResult
+    from ..tuning.search.progress import Progress, TuneResult
 
 TICKS_PER_SECOND = 2
 

@@ -11,7 +11,7 @@ from .progress import failures
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..tuning.search.driver import TuneResult
+    from ..tuning.search.progress import TuneResult
     from ..workflow.compare import Comparison
 
 WIDTH, INDENT = 80, 14

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..latency import Latency
     from ..packages.package import Package
     from ..tuning.records.store import RecordStore
-    from ..tuning.search.driver import TuneResult
+    from ..tuning.search.progress import TuneResult
     from ..workflow.bench import Bench
     from ..workflow.cleaning import Remnant
     from ..workflow.compare import Comparison

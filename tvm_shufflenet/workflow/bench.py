@@ -8,7 +8,8 @@ from ..clock.cycles import Cost
 from ..devices.base import Device
 from ..devices.network import Network, undisturbed
 from ..latency import Latency
-from ..packages.package import Package, Timing
+from ..packages.manifest import Timing
+from ..packages.package import Package
 from ..support.activity import doing
 from ..verification.networks import check, check_rest, verification
 

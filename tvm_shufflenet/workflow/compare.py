@@ -17,7 +17,8 @@ from ..hardware.targets import Target
 from ..latency import Latency
 from ..library.build import build
 from ..library.scheduling import Scheduled, schedule_untuned
-from ..packages.package import Manifest, OperatorEntry, Package
+from ..packages.manifest import Manifest, OperatorEntry
+from ..packages.package import Package
 from ..support.activity import doing
 from ..support.host import host_facts
 from ..tuning.records.store import RecordStore

@@ -20,18 +20,8 @@ from ..library.build import build
 from ..library.link import linker_command
 from ..library.scheduling import Operator, Scheduled, schedule_untuned
 from ..models import Model
-from ..packages.package import (
-    ANSWERS,
-    SCHEMA,
-    Argument,
-    Manifest,
-    OperatorEntry,
-    Package,
-    Probe,
-    Standalone,
-    Verification,
-    write_package,
-)
+from ..packages.manifest import SCHEMA, Argument, Manifest, OperatorEntry, Probe, Standalone
+from ..packages.package import ANSWERS, Package, Verification, write_package
 from ..support.activity import doing
 from ..support.toolchain import FFI_VERSION, TVM_VERSION
 from ..tuning.records.store import RecordStore

@@ -9,7 +9,8 @@ from ..graph.pipeline import Fused
 from ..support.activity import doing
 from ..tuning.measuring.measurer import TRIAL_SECONDS
 from ..tuning.records.store import RecordStore
-from ..tuning.search.driver import Progress, Tuner, TuneResult
+from ..tuning.search.driver import Tuner
+from ..tuning.search.progress import Progress, TuneResult
 
 
 @doing("tuning")

@@ -11,7 +11,18 @@ from torch.fx import Node
 from tvm import relax
 from tvm.relax.frontend.torch.exported_program_translator import ExportedProgramImporter
 
-from . import elementwise, indexing, linear, reductions, resizing, windows  # noqa: F401  they register their converters
+from . import (  # noqa: F401  they register their converters
+    activations,
+    arithmetic,
+    filling,
+    functions,
+    indexing,
+    linear,
+    logic,
+    reductions,
+    resizing,
+    windows,
+)
 from .accepted import ACCEPTED, NUMBERS_ALONE, UNUSED
 from .arguments import away_from_default, bound, schema_of, write_out
 from .call import CONVERTERS, Call, Unsupported, dtype_name

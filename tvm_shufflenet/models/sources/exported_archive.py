@@ -1,7 +1,7 @@
 """The archive that torch.export.save writes, checked before torch reads any of it.
 
 torch loads what it finds in such an archive: pickles, script objects, libraries that AOTInductor compiled. Here only
-what a network needs is taken out of it, checked (exported_schema.py), and put into a new archive, which torch reads.
+what a network needs is taken out of it, checked (exported_checks.py), and put into a new archive, which torch reads.
 """
 
 from __future__ import annotations
@@ -17,17 +17,8 @@ import msgspec
 import torch
 
 from ...support.files import open_file
-from .exported_schema import (
-    DTYPE_BYTES,
-    LARGEST_JSON,
-    ExportedProgram,
-    Payload,
-    PayloadConfig,
-    Refused,
-    SchemaVersion,
-    check_operators,
-    read_json,
-)
+from .exported_checks import LARGEST_JSON, Refused, check_operators, read_json
+from .exported_schema import DTYPE_BYTES, ExportedProgram, Payload, PayloadConfig, SchemaVersion
 
 LARGEST_BYTES = 4 * 2**30
 MOST_FILES = 50_000

@@ -16,7 +16,7 @@ from ...errors import BadInput, ImportFailed, lines_of
 from ...signature import TensorSpec, refuse_no_images, refuse_undeployable, refuse_unfixable, shape_text
 from ..exporting import dim_range, signature_of, trace
 from .exported_archive import clean_archive, written_by
-from .exported_schema import Refused
+from .exported_checks import Refused
 
 # Without a path or an archive's first folder, what each kind of archive holds.
 TORCHSCRIPT, CHECKPOINT, AOTINDUCTOR = "constants.pkl", "data.pkl", "data/aotinductor/"

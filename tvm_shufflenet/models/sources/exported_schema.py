@@ -7,25 +7,20 @@ out.
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from ...support.tracebacks import recorded_at
 from .exported_expressions import check_expression, check_guard, check_symbol
+from .exported_trees import check_tree
 
-LARGEST_JSON = 64 * 2**20
 LARGEST_TENSOR = 4 * 2**30
 MOST_NODES = 50_000
 MOST_DIMS = 16
-SIZE_BITS, LONGEST_SIZE_BITS = 64, 4096  # of a size, and of what is computed from sizes
 LONGEST_TRACE = 20_000
-DEEPEST_TREE = 20
 # Symbolic arithmetic, as torch writes the functions of its _SYM_OPS; without powers and shifts, which grow too fast.
 SYMBOLIC = {
     *(f"_operator.{name}" for name in (
@@ -38,8 +33,6 @@ SYMBOLIC = {
 # What export makes of ``with torch.no_grad():`` and ``with torch.autocast(...):`` in a model.
 WRAPPERS = {f"torch.ops.higher_order.wrap_with_{name}" for name in ("autocast", "set_grad_enabled")}
 ATEN = re.compile(r"torch\.ops\.aten\.([A-Za-z_]\w{0,99})\.([A-Za-z_]\w{0,99})\Z")
-CONTAINERS = {"builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
-KEY = re.compile(r"[\w.\-/: ]{1,200}\Z")
 LINE = re.compile(r'(?:  )?File "(?P<file>[^"]{1,1000})", line \d{1,9}, in ')
 
 Name = Annotated[str, Meta(pattern=r"^[^\W\d]\w{0,499}\Z")]
@@ -50,10 +43,6 @@ Float = float | Literal["Infinity", "-Infinity", "NaN"]
 Text = Annotated[str, Meta(max_length=2000)]
 DTYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 2, 7: 4, 8: 8, 12: 1, 13: 2}
 Dtype = Literal[1, 2, 3, 4, 5, 6, 7, 8, 12, 13]
-
-
-class Refused(ValueError):
-    """Something in a file that an exported program of a network does not need; the text says what."""
 
 
 class Union(Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -392,108 +381,6 @@ class Payload(Struct):
 
 class PayloadConfig(Struct):
     config: dict[Path, Payload]
-
-
-def read_json(kind: type, what: str, content: bytes):
-    """``content`` as ``kind``. Raises Refused, by ``what`` it is and where in it."""
-    if len(content) > LARGEST_JSON:
-        raise Refused(f"{what} is {len(content) >> 20} MB of JSON")
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except msgspec.ValidationError as exc:
-        raise Refused(f"{what}: {_readable(exc)}") from exc
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise Refused(f"{what} is no JSON, perhaps cut short") from exc
-    except (RecursionError, MemoryError) as exc:
-        raise Refused(f"{what} is nested too deeply") from exc
-
-
-def _readable(exc: msgspec.ValidationError) -> str:
-    text = str(exc).split("\n")[0]
-    if "`as_custom_obj`" in text or "`custom_obj`" in text:
-        return "it holds an object of a class, which torch would unpickle"
-    if "use_pickle" in text:
-        return "it holds pickled objects beside its tensors, which could run code"
-    return ascii(text)[1:-1][:300]
-
-
-def check_operators(program: ExportedProgram, known: Callable[[str, str], bool]) -> None:
-    """Every operator of ATen is one that ``known(name, overload)`` knows. Raises Refused, with those at fault."""
-    nodes = [node for graph in program.graph_module.graph.graphs() for node in graph.nodes]
-    if len(nodes) > MOST_NODES:
-        raise Refused(f"it has {len(nodes)} operators")
-    wanted: dict[tuple[str, str], Node] = {}
-    for node in nodes:
-        if found := ATEN.match(node.target):
-            wanted.setdefault(found.groups(), node)
-        if any(each.arg.as_graph is not UNSET for each in node.inputs) and node.target not in WRAPPERS:
-            raise Refused(f"{node.target!a} takes a graph")
-    _check_lengths(nodes)
-    unknown = [_shown(node) for (name, overload), node in wanted.items() if not known(name, overload)]
-    if unknown:
-        more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-        raise Refused(f"it uses {', '.join(unknown[:8])}{more}, which PyTorch does not reduce to its core operators")
-
-
-def _check_lengths(nodes: list[Node]) -> None:
-    """No product of sizes is longer than sizes are: squared forty times, a number fills the memory. Raises Refused."""
-    bits: dict[str, int] = {}
-    for node in nodes:
-        if node.target not in SYMBOLIC:
-            continue
-        values = [each.arg.value for each in node.inputs]
-        names = [value.as_name for value in values if isinstance(value, SymIntArgument)]
-        lengths = [SIZE_BITS if name is UNSET else bits.get(name, SIZE_BITS) for name in names] or [SIZE_BITS]
-        length = sum(lengths) if node.target == "_operator.mul" and len(lengths) > 1 else max(lengths) + 1
-        if length > LONGEST_SIZE_BITS:
-            raise Refused(f"{node.target} makes a size of {length} bits")
-        bits.update((each.value.as_name, length) for each in node.outputs if each.kind == "as_sym_int")
-
-
-def _shown(node: Node) -> str:
-    """``aten.lgamma (net.py:7)``."""
-    place = recorded_at(node.metadata.get("stack_trace"))
-    name = node.target.removeprefix("torch.ops.").removesuffix(".default")
-    return f"{name} ({place})" if place else name
-
-
-def check_tree(text: str) -> None:
-    """How arguments or results are nested: tuples, lists and dictionaries by plain names. Raises ValueError."""
-    try:
-        version, tree = json.loads(text)
-    except (ValueError, TypeError, RecursionError) as exc:
-        raise ValueError("its arguments are nested in an unknown way") from exc
-    if version != 1:
-        raise ValueError(f"version {ascii(version)[:20]} of nested arguments")
-    _check_tree(tree, 0)
-
-
-def _check_tree(tree: object, depth: int) -> None:
-    if not isinstance(tree, dict) or tree.keys() != {"type", "context", "children_spec"} or depth > DEEPEST_TREE:
-        raise ValueError("its arguments are nested in an unknown way")
-    kind, context, children = tree["type"], tree["context"], tree["children_spec"]
-    if not isinstance(children, list):
-        raise ValueError("its arguments are nested in an unknown way")
-    if kind is None:
-        plain = context is None and not children
-    elif kind in ("builtins.tuple", "builtins.list"):
-        plain = context == "null"
-    else:
-        plain = isinstance(kind, str) and kind in CONTAINERS and _are_names(context, len(children))
-    if not plain:
-        raise ValueError(f"it takes or returns a {ascii(kind)[:80]}, no tuple, list or dictionary of plain names")
-    for child in children:
-        _check_tree(child, depth + 1)
-
-
-def _are_names(context: object, count: int) -> bool:
-    try:
-        names = json.loads(context)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    if not isinstance(names, list) or not len(names) == count == len(set(map(str, names))):
-        return False
-    return all(type(name) is int or (isinstance(name, str) and KEY.match(name)) for name in names)
 
 
 def _printable_trace(text: str) -> str:

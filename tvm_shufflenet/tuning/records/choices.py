@@ -14,8 +14,11 @@ from typing import Annotated
 
 import msgspec
 
+from ...support.toolchain import TVM_VERSION
+from .folder import Skipped
 from .journal import Damaged, Setting, checksum, parse
 from .lines import Stream, append_line
+from .matching import same_version
 
 CHOICES = "choices.jsonl"
 SCHEMA = 1
@@ -49,6 +52,29 @@ class Choice(msgspec.Struct, frozen=True):
 def network_hash(operators: Iterable[tuple[str, int]]) -> str:
     """Of the workloads of a network and how often each occurs, in any order."""
     return hashlib.sha256(json.dumps(sorted(operators)).encode()).hexdigest()[:16]
+
+
+class Choices:
+    """The decisions of one folder for one target, made with this TVM; ``skipped`` are lines that could not be used."""
+
+    def __init__(self, folder: Path, target: str):
+        self._folder, self._target = folder, target
+        self._found: dict[tuple[str, Setting], Choice] = {}
+        self.skipped: list[Skipped] = []
+        for number, choice in read_choices(folder):
+            if isinstance(choice, str):
+                self.skipped.append(Skipped(CHOICES, number, choice))
+            elif choice.target == target and same_version(choice.tvm):
+                self._found[choice.network, choice.setting] = choice
+
+    def of(self, network: str, setting: Setting) -> Choice | None:
+        return self._found.get((network, setting))
+
+    def write(self, choice: Choice) -> None:
+        """Under the folder's lock; on disk when this returns. Raises BadInput."""
+        choice = msgspec.structs.replace(choice, target=self._target, tvm=TVM_VERSION)
+        write_choice(self._folder, choice)
+        self._found[choice.network, choice.setting] = choice
 
 
 def write_choice(folder: Path, choice: Choice) -> None:

@@ -18,9 +18,12 @@ is killed between two leaves a trial without its record, which does not count an
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
+import os
 import statistics
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -244,6 +247,14 @@ class RecordFolder:
                 self.notes.append(NO_LOCKS_NOTE.format(self.path))
             self.read()
             yield
+
+    def prepare(self) -> None:
+        """Make sure that it can be written to. Raises BadInput."""
+        with self.ours(), writing(self.path):
+            tempfile.TemporaryFile(dir=self.path).close()
+            for path in self.files():
+                if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     def write(self, trial: Trial, body: list | None, mod: tvm.IRModule | None) -> Trial:
         """While the folder is ``ours``: one trial, and its record if it has one; on disk when this returns.

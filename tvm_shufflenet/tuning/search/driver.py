@@ -10,84 +10,36 @@ from __future__ import annotations
 import contextlib
 import gc
 import hashlib
-import importlib
-import inspect
 import json
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from unittest import mock
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
-from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
 
 from ...devices.base import Device
 from ...errors import NothingMeasured
-from ...graph.tasks import OperatorTask, argument_shapes
+from ...graph.tasks import OperatorTask
 from ...hardware.machine import machine_for
 from ...hardware.targets import Target
 from ...schedules import rules
-from ...schedules.nearest import near_trace
 from ...support.memory import release_freed
 from ...support.toolchain import TVM_VERSION
-from ...verification.operators import Reference, known_reference
+from ...verification.operators import known_reference
 from ...verification.reproducer import keep_operator
 from ..measuring.measurer import TRIAL_SECONDS, Attempt, GivenUp, Measurer, start_workers
 from ..measuring.trial import Cause, Outcome
 from ..measuring.workers import Workers
-from ..records.store import Recalled, RecordStore, Trial, trace_hash, workload_hash
-
-BATCH = 8
-# Spaces of a template hold some hundred points, and to replay and score one takes some 10 ms: a small population of
-# few generations covers them.
-POPULATION = {"template": 24, "generated": 128}
-GENERATIONS = {"template": 2, "generated": 3}
-MEASURED_RATIO = 0.2  # of a population, the best that were measured: its parents
-PARENTS = {space: int(MEASURED_RATIO * size) for space, size in POPULATION.items()}
-# Strategy that a trial counts for: both search the generated space of an operator without a template.
-LABELS = {"template": "template", "generated": "ansor"}
-
-
-@dataclass
-class Task:
-    """One distinct operator of the network and the state of its search."""
-
-    name: str
-    weight: int
-    mod: tvm.IRModule
-    flops: float
-    space: str
-    workload: str
-    context: ms.TuneContext
-    record_workload: ms.database.Workload
-    seen: set[str] = field(default_factory=set)
-    waiting: list[ms.MeasureCandidate] = field(default_factory=list)
-    best_seconds: float = float("inf")
-    trials: int = 0
-    rounds: int = 0
-    idle_rounds: int = 0
-    guessed: bool = False
-    searched: bool = False
-    exhausted: bool = False
-    searching: bool = False
-    reference: Reference | None = None
-
-    @property
-    def arguments(self) -> list[tuple[tuple[int, ...], str]]:
-        """Shape and dtype of each tensor that a call takes, the result's last."""
-        return argument_shapes(self.mod)
-
-    @property
-    def cost_seconds(self) -> float:
-        """What the operator costs in one inference, all its occurrences together."""
-        return self.weight * self.best_seconds
-
-    def promise(self) -> float:
-        """Seconds that another round may save: large for a heavy operator, falling as rounds bring nothing."""
-        return self.cost_seconds / (1 + self.rounds + 2 * self.idle_rounds)
+from ..records.earlier import Recalled
+from ..records.journal import Setting
+from ..records.store import RecordStore, Trial, trace_hash, workload_hash
+from .intrinsics import load_intrinsics
+from .progress import Progress, TuneResult
+from .proposals import Proposals
+from .task import BATCH, GENERATIONS, LABELS, MEASURED_RATIO, PARENTS, POPULATION, Task, made_for
 
 
 @dataclass(frozen=True)
@@ -106,83 +58,9 @@ class Batch:
     tries: list[Try]
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a tuning run stands; handed to the caller's ``on_progress`` after every batch.
-
-    ``network_us`` is the sum of the best times of all operators, None before each has one; ``timed`` of ``operators``
-    have. ``causes`` counts failures by cause.
-    """
-
-    measured: int
-    failed: int
-    requested: int
-    reused: int
-    network_us: float | None
-    task: str
-    elapsed_s: float
-    timed: int = 0
-    operators: int = 0
-    causes: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def done(self) -> int:
-        return self.measured + self.failed
-
-    @property
-    def trials_per_minute(self) -> float:
-        return 60 * self.done / self.elapsed_s if self.elapsed_s else 0.0
-
-    @property
-    def left_s(self) -> float | None:
-        left = self.requested - self.reused - self.done
-        return left * self.elapsed_s / self.done if self.done else None
-
-
-@dataclass(frozen=True)
-class TuneResult:
-    """What a run did. ``reused`` trials came from earlier runs; ``causes`` counts failures by cause.
-
-    ``noisy`` trials' samples did not agree, however often they were taken; ``drift`` is how much slower than at its
-    best the device was at worst. ``repeated`` counts attempts that a fault ended and that were made again.
-    """
-
-    requested: int
-    measured: int
-    failed: int
-    reused: int
-    wall_s: float
-    causes: dict[str, int]
-    first_error: str | None
-    rule_kind: str | None
-    tasks: tuple[Task, ...]
-    noisy: int = 0
-    drift: float = 1.0
-    repeated: int = 0
-
-    @property
-    def trials_per_minute(self) -> float:
-        return 60 * (self.measured + self.failed) / self.wall_s if self.wall_s else 0.0
-
-
 def _mean_seconds(record: ms.database.TuningRecord) -> float:
     """What a database orders its records by."""
     return float(np.mean([float(each) for each in record.run_secs]))
-
-
-def _made_for(space: str, trials: Iterable[Trial]) -> int:
-    """How many of the trials count for the strategy that searches ``space``."""
-    return sum(trial.strategy == LABELS[space] for trial in trials)
-
-
-def load_intrinsics() -> None:
-    """Import the intrinsics that every TuneContext needs, in two seconds instead of twenty.
-
-    TVM's script parser asks ``inspect`` for the whole call stack at each of some 500 intrinsics, and ``inspect`` then
-    searches all loaded modules for the import system's own frames, in vain.
-    """
-    with mock.patch.object(inspect, "getmodule", lambda *_: None):
-        importlib.import_module("tvm.s_tir.tensor_intrin")
 
 
 @contextlib.contextmanager
@@ -233,13 +111,12 @@ class Tuner:
         operators = list(operators)
         store.meet(operator.mod for operator in operators)
         self.search = self._identity(operators)
-        if self._finished(operators) < trials:
-            store.hide(self.search)
+        self.earlier = store.hide(self.search if self._finished(operators) < trials else None)
         self.database = store.database_of(device.clock, threads)
-        self.neighbours = store.neighbours(threads)
         # One thread: several wait for each other in loops that other processes' work makes long, seconds a training.
         config = ms.cost_model.xgb_model.XGBConfig(seed=seed, nthread=1)
         self.cost_model = ms.cost_model.XGBModel(config=config, num_warmup_samples=64, early_stopping_rounds=20)
+        self.proposals = Proposals(store, Setting(device.clock, threads), self.machine, self.database, self.cost_model)
         self.measurer = Measurer(target, device, trial_seconds)
         self.measured = self.failed = 0
         self.causes: Counter[str] = Counter()
@@ -257,7 +134,7 @@ class Tuner:
     def _finished(self, operators: list[OperatorTask]) -> int:
         """How many of the trials asked for are done."""
         return sum(
-            _made_for(self._space(operator.mod), self._known(workload_hash(operator.mod))) for operator in operators
+            made_for(self._space(operator.mod), self._known(workload_hash(operator.mod))) for operator in operators
         )
 
     def _known(self, workload: str) -> list[Trial]:
@@ -297,7 +174,7 @@ class Tuner:
         )
         earlier = self._known(shash)
         task.seen = {trial.trace for trial in earlier}
-        task.trials = _made_for(space, earlier)
+        task.trials = made_for(space, earlier)
         task.best_seconds = min((t.seconds for t in earlier if t.seconds), default=float("inf"))
         task.rounds = -(-task.trials // BATCH)
         return task
@@ -374,7 +251,7 @@ class Tuner:
 
     def _tries(self, task: Task, candidates: list[ms.MeasureCandidate], planned: int) -> list[Try]:
         """Those that the earlier run made are recalled, the others sent to the device."""
-        recalled = [self.store.recall(task.workload, trace_hash(each.sch.trace)) for each in candidates]
+        recalled = [self.earlier.recall(task.workload, trace_hash(each.sch.trace)) for each in candidates]
         pairs = list(zip(candidates, recalled, strict=True))
         if None in recalled and self._take_as_knowledge():
             room = self._left() - planned - sum(known is not None for known in recalled)
@@ -392,7 +269,7 @@ class Tuner:
     def _take_as_knowledge(self) -> bool:
         """Learn at once from what an earlier run of this search recorded and this one does not come to; whether there
         was any."""
-        left = self.store.reveal()
+        left = self.earlier.reveal()
         tasks = {task.workload: task for task in self.tasks}
         for trial, record in left:
             task = tasks[trial.workload]
@@ -420,58 +297,9 @@ class Tuner:
         fresh = sum(not each.rounds and not each.exhausted and not each.searching for each in self.tasks)
         share = left if task.rounds or left >= BATCH * fresh else max(1, left // fresh)
         if not task.waiting:
-            task.waiting = self._proposed(task, share)
+            task.waiting = self.proposals.schedules(task, share)
         chosen, task.waiting = task.waiting[:share], task.waiting[share:]
         return chosen
-
-    def _proposed(self, task: Task, share: int) -> list[ms.MeasureCandidate]:
-        """Schedules that have had no trial: guesses first, and a search, which takes longer, where they do not do."""
-        guesses = [] if task.guessed else self._unseen(task, self._guesses(task))
-        task.guessed = True
-        return guesses if len(guesses) >= share else guesses + self._unseen(task, self._found(task))
-
-    def _guesses(self, task: Task) -> list[ms.MeasureCandidate]:
-        """What is known to be good, or likely; first what compilation takes without records of this device."""
-        shipped = self._shipped_candidate(task)
-        if task.space != "template":
-            return shipped
-        return [*(shipped or self._near_candidate(task)), rules.default_candidate(task.mod, self.machine)]
-
-    def _found(self, task: Task) -> list[ms.MeasureCandidate]:
-        """What the search proposes."""
-        if not task.searched:
-            task.searched = True
-            task.context.pre_tuning(
-                max_trials=10**6, num_trials_per_iter=BATCH, database=self.database, cost_model=self.cost_model
-            )
-        return task.context.generate_measure_candidates() or []
-
-    def _unseen(self, task: Task, candidates: Iterable[ms.MeasureCandidate]) -> list[ms.MeasureCandidate]:
-        """Those that nobody has tried or is about to, each once."""
-        self.store.catch_up()  # another run may be writing to the same folder
-        task.seen |= {trial.trace for trial in self._known(task.workload)}
-        new = {}
-        for candidate in candidates:
-            key = trace_hash(candidate.sch.trace)
-            if key not in task.seen:
-                new.setdefault(key, candidate)
-        task.seen |= set(new)
-        return list(new.values())
-
-    def _shipped_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
-        """What is shipped for a CPU like this one: tuning must not end with less, and no time but this device's tells
-        whether it does."""
-        record = self.store.stand_in(task.mod, self.device.clock, self.threads)
-        if record is None:
-            return []
-        schedule = Schedule(task.mod)
-        record.trace.apply_to_schedule(schedule, remove_postproc=False)
-        return [ms.MeasureCandidate(schedule, record.args_info)]
-
-    def _near_candidate(self, task: Task) -> list[ms.MeasureCandidate]:
-        """What compilation takes where nothing is shipped: with a record, it must not be worse."""
-        near = near_trace(task.mod, argument_shapes(task.mod), self.machine, self.neighbours)
-        return [] if near is None else [rules.candidate(task.mod, near[0])]
 
     def _collect(self, task: Task, tried: Try) -> Outcome:
         """The outcome of a trial, on disk when this returns."""
@@ -520,7 +348,7 @@ class Tuner:
         outcome = Outcome(recalled.seconds, cause, recalled.trial.error or "")
         if outcome.seconds:
             self._commit(task, candidate, outcome)
-        self.store.show(recalled.trial)
+        self.earlier.show(recalled.trial)
         self.reused += 1
         task.trials += 1
         return outcome

@@ -1,0 +1,193 @@
+"""The manifest of a package: what is in it, and how it is read, whoever wrote it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import msgspec
+
+from ..errors import PackageInvalid
+from ..licences.texts import Licence
+from ..support.files import Malformed, parse_json, read_file, replacing
+from ..text import clean
+from ..verification.outcome import NEVER_VERIFIED, Verification
+from .archive import MANIFEST_BYTES, safe_name
+
+MANIFEST = "manifest.json"
+SCHEMA = 3
+READABLE = (1, 2, 3)  # 1 lacks what an operator takes and multiplies, 2 the licences
+MOST_ELEMENTS, MOST_DIMENSIONS = 1 << 30, 16  # of a tensor that is drawn to check a library with
+
+
+class Argument(msgspec.Struct, frozen=True):
+    """A tensor that an operator reads or writes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One distinct operator: ``schedule`` is ``record``, ``near record`` (of a workload nearly the same), ``template``
+    (its default) or ``none`` (TVM's plain loops).
+
+    A record was ``tuned_for`` a CPU, perhaps another than the target's: a shipped record of one like it.
+    ``multiply_adds`` and ``arguments`` are those of one call, None in packages of schema 1. ``layers`` are the names of
+    the model's layers whose weights it holds, where they are known.
+    """
+
+    name: str
+    occurrences: int
+    schedule: str
+    record_us: float | None = None
+    tuned_for: str | None = None
+    multiply_adds: int | None = None
+    arguments: tuple[Argument, ...] | None = None
+    layers: tuple[str, ...] = ()
+
+
+class Standalone(msgspec.Struct, frozen=True):
+    """A library that needs no runtime: the version of its C ``interface``, its ``files``, and the memory of an instance
+    beside the weights: ``arena_bytes``, and ``workspace_bytes`` for each thread."""
+
+    interface: int
+    library: str
+    bench: str
+    files: tuple[str, ...]
+    arena_bytes: int
+    workspace_bytes: int
+
+
+class OperatorTime(msgspec.Struct, frozen=True):
+    """An operator's median latency, in microseconds."""
+
+    name: str
+    median_us: float
+
+
+class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Latencies of the package on one device, each with its kind of clock.
+
+    One that was deployed to says which CPUs the threads were bound to (``affinity``), what the first inference took and
+    what the process needed, and has its model, kernel, governor and cores in ``device``.
+    """
+
+    device: dict
+    threads: int
+    latency_us: dict
+    affinity: str | None = None
+    cold_us: float | None = None
+    peak_memory_bytes: int | None = None
+    operators: tuple[OperatorTime, ...] = ()
+
+    @property
+    def setting(self) -> tuple:
+        return self.device, self.threads, self.affinity
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """An input (probes.py) that PyTorch's answer is in the package for, and how far a library may be off it."""
+
+    name: str
+    tolerance: float
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
+    """What a package says of itself. Sizes in bytes, shapes NCHW, hashes SHA-256 by file name.
+
+    ``probes`` are those beside the reference input. ``rounding`` is how far PyTorch's float32 is from its float64, and
+    ``sensitivity`` how far its answers to two inputs are apart; packages of before have none of the three.
+    """
+
+    schema: int
+    plan: str
+    model: str
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    seed: int
+    target: str
+    target_config: dict
+    machine: str
+    tuned: bool
+    records: str | None
+    tvm: str
+    ffi: str
+    linker: tuple[str, ...]
+    library: str
+    operators: tuple[OperatorEntry, ...]
+    activation_bytes: int
+    weight_bytes: int
+    tolerance: float
+    hashes: dict[str, str]
+    timings: tuple[Timing, ...] = ()
+    standalone: Standalone | None = None
+    licences: tuple[Licence, ...] = ()
+    verified: Verification = NEVER_VERIFIED
+    probes: tuple[Probe, ...] = ()
+    rounding: float | None = None
+    sensitivity: float | None = None
+
+    @property
+    def operators_without_record(self) -> list[str]:
+        return [operator.name for operator in self.operators if operator.schedule != "record"]
+
+
+def no_package(path: Path) -> PackageInvalid:
+    return PackageInvalid(f"{path} is not a package", f"no {MANIFEST} in it", "tvm-shufflenet compile ... -o PACKAGE")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST
+    try:
+        text = read_file(path, MANIFEST_BYTES)
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise no_package(folder) from exc
+    except OSError as exc:
+        raise PackageInvalid(f"{path} cannot be read: {exc}", "", "copy or compile the package again") from exc
+    return decode_manifest(path, text)
+
+
+def decode_manifest(path: Path, text: bytes) -> Manifest:
+    """The manifest in ``text``, which was read from ``path``. Raises PackageInvalid for anything else."""
+    try:
+        facts = _cleaned(parse_json(text))
+        schema = facts.get("schema")
+        if schema not in READABLE:
+            newer = isinstance(schema, int) and schema > SCHEMA
+            raise PackageInvalid(
+                f"{path} has schema {schema}, this version reads {', '.join(map(str, READABLE))}",
+                "a newer version compiled it" if newer else "",
+                "use that version, or compile it again with this one",
+            )
+        manifest = msgspec.convert(facts, Manifest)
+        _check_values(manifest)
+        return manifest
+    except (Malformed, msgspec.ValidationError, AttributeError, ValueError) as exc:
+        raise PackageInvalid(f"{path} cannot be read: {exc}", "it is damaged", "compile the package again") from exc
+
+
+def _cleaned(value: object) -> object:
+    """A JSON value whose texts can be printed. Names of files are not made others: safe_name refuses those."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [_cleaned(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _cleaned(each) for name, each in value.items()}
+    return value
+
+
+def _check_values(manifest: Manifest) -> None:
+    """What types do not say. Raises ValueError."""
+    for name, shape in (("input_shape", manifest.input_shape), ("output_shape", manifest.output_shape)):
+        if len(shape) > MOST_DIMENSIONS or min(shape, default=0) < 0 or math.prod(shape) > MOST_ELEMENTS:
+            raise ValueError(f"{name} is of no tensor that fits in memory")
+    if not 0 <= manifest.seed < 1 << 64:
+        raise ValueError("seed is none of a random generator")
+    if not safe_name(manifest.model) or "/" in manifest.model:  # it names files, here and on devices
+        raise ValueError("model is no name of a file")
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    with replacing(folder / MANIFEST) as file:
+        file.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
