@@ -50,7 +50,6 @@ def check_import(module: nn.Module, shape: tuple[int, ...], pipelines=(pipeline.
     with torch.no_grad():
         expected = module(torch.from_numpy(data)).numpy()
     imported = frontend.to_relax(exporting.export(module, shape))
-    frontend.check_single_tensor(imported)
     for passes in pipelines:
         output = run(passes(imported, find_target("local")).module, data)
         np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))

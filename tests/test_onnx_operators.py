@@ -276,7 +276,7 @@ def unknown_extents(value: int, opset: int = 13) -> onnx.ModelProto:
 def test_extents_below_one_are_fixed_by_the_input_shape(value, tmp_path):
     onnx.save(unknown_extents(value), tmp_path / "model.onnx")
     path = str(tmp_path / "model.onnx")
-    with pytest.raises(ImportFailed, match=r"dynamic shape: \(\?, 3, \?, \?\); next: give --input-shape"):
+    with pytest.raises(ImportFailed, match=r"dynamic shape: \(\?, 3, \?, \?\); .*next: give --input-shape"):
         find_model(path)
     with pytest.raises(BadInput, match=r"takes an input of shape \(\?, 3, \?, \?\), not \(1, 4, 9, 9\)"):
         find_model(path, input_shape=(1, 4, 9, 9))

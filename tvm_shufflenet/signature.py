@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
 from .errors import ImportFailed
 
 IMAGES = "NCHW"
-DEPLOYED_DTYPES = ("float32",)
+DEPLOYED = ("float32",)
 
 
 class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One tensor. A dimension that is not known yet is a text that says what it may be; ``layout`` names the axes where
-    they have a meaning here, a letter each."""
+    """One tensor. A dimension that is not fixed yet is a text which says what it may be; ``layout`` names the axes, a
+    letter each, where they have a meaning here."""
 
     name: str
     shape: tuple[int | str, ...]
@@ -22,61 +23,70 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     layout: str | None = None
 
     @property
-    def elements(self) -> int:
-        return math.prod(self.shape)
+    def is_dynamic(self) -> bool:
+        return any(isinstance(dim, str) for dim in self.shape)
 
     @property
-    def dynamic(self) -> bool:
-        return any(not isinstance(dim, int) for dim in self.shape)
+    def elements(self) -> int:
+        """Of a tensor whose dimensions are all fixed."""
+        return math.prod(self.shape)
 
     def __str__(self) -> str:
         return f"{'x'.join(map(str, self.shape))} {self.dtype}"
 
 
 class Signature(msgspec.Struct, frozen=True):
-    """The tensors of a network in the order of its parameters and results."""
+    """The tensors of a network, in the order of its parameters and of its results."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def check_deployable(self, what: str) -> None:
-        """Whether ``what``, as a message names the network, is one that can be deployed: one image batch in, one tensor
-        out, all shapes known. Raises ImportFailed."""
-        for verb, specs in (("takes", self.inputs), ("returns", self.outputs)):
-            _check_one(what, verb, specs)
-        (data,) = self.inputs
-        if len(data.shape) != len(IMAGES) or any(isinstance(dim, int) and dim < 1 for dim in data.shape):
+
+def refuse_undeployable(signature: Signature, what: str) -> None:
+    """Let pass what can be deployed today: one tensor in, one tensor out, both float32 and of a fixed shape.
+
+    ``what`` is the network in messages. Raises ImportFailed for anything else.
+    """
+    refuse_unfixable(signature, what)
+    for verb, spec in (("takes", signature.inputs[0]), ("returns", signature.outputs[0])):
+        if spec.is_dynamic:
             raise ImportFailed(
-                f"{what} takes a tensor of shape {_tuple(data)}", "", "export it for a batch of images, N,C,H,W"
-            )
-        if data.dynamic:
-            raise ImportFailed(
-                f"{what} takes a tensor of dynamic shape {_tuple(data)}", "", "give --input-shape N,C,H,W"
-            )
-        if self.outputs[0].dynamic:
-            raise ImportFailed(
-                f"{what} returns a tensor of dynamic shape {_tuple(self.outputs[0])}",
-                "",
-                "make the output's shape follow from the input's",
+                f"{what} {verb} a tensor of dynamic shape: {shape_text(spec)}",
+                "it was exported with dynamic dimensions, or the shape depends on the data",
+                "give --input-shape N,C,H,W" if verb == "takes" else "make the shape follow from the input's",
             )
 
 
-def _check_one(what: str, verb: str, specs: tuple[TensorSpec, ...]) -> None:
-    kind = "input" if verb == "takes" else "output"
-    if len(specs) != 1:
-        names = ", ".join(spec.name for spec in specs)
+def refuse_unfixable(signature: Signature, what: str) -> None:
+    """The same, but for dimensions that are fixed later. Raises ImportFailed."""
+    for verb, kind, specs in (("takes", "input", signature.inputs), ("returns", "output", signature.outputs)):
+        refuse_several([spec.name for spec in specs], what, verb, kind)
+        if specs[0].dtype not in DEPLOYED:
+            raise ImportFailed(
+                f"{what} {verb} {specs[0].dtype}, only {' and '.join(DEPLOYED)} is deployed here",
+                "an index, a mask or another precision",
+                "wrap it in a module that casts, or leave its last step to the application",
+            )
+
+
+def refuse_several(names: Sequence[str], what: str, verb: str = "takes", kind: str = "input") -> None:
+    """Raises ImportFailed for more than one tensor, or none."""
+    if len(names) != 1:
         raise ImportFailed(
-            f"{what} {verb} {len(specs)} {kind}s{f': {names}' if names else ''}",
-            f"only networks of one {kind} are deployed here",
-            f"wrap the model in a module that {verb} one tensor",
+            f"{what} {verb} {len(names)} {kind}s: {', '.join(names) or 'none'}",
+            f"only networks with one {kind} are deployed here",
+            f"wrap it in a module with one {kind}",
         )
-    if specs[0].dtype not in DEPLOYED_DTYPES:
+
+
+def refuse_no_images(spec: TensorSpec, what: str) -> None:
+    """Raises ImportFailed for an input that is no batch of images."""
+    if len(spec.shape) != len(IMAGES) or any(isinstance(dim, int) and dim < 1 for dim in spec.shape):
         raise ImportFailed(
-            f"{what} {verb} {specs[0].dtype}",
-            f"only {' and '.join(DEPLOYED_DTYPES)} tensors are deployed here",
-            f"convert the {kind} inside the model",
+            f"{what} takes a tensor of shape {shape_text(spec)}", "", "export it for a batch of images, N,C,H,W"
         )
 
 
-def _tuple(spec: TensorSpec) -> str:
+def shape_text(spec: TensorSpec) -> str:
+    """As Python writes a tuple, without quotes: ``(n, 3, 224, 224)``."""
     return f"({', '.join(map(str, spec.shape))})"

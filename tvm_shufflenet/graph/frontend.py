@@ -9,10 +9,11 @@ import tvm
 from tvm import relax
 from tvm.relax import transform
 
-from ..errors import ImportFailed, lines_of
+from ..errors import lines_of
 from ..models.model import Model
 from ..models.sources.examine import examine, refused_operator, unknown_operators
 from ..models.sources.onnx_files import OnnxModel
+from ..signature import IMAGES, Signature, TensorSpec
 from .importing.importer import Importer
 from .passes.canonicalize_shuffles import CanonicalizeShuffles
 from .passes.fold_batch_norm import FoldBatchNorm
@@ -59,20 +60,20 @@ def fold(module: tvm.IRModule) -> tvm.IRModule:
         return tvm.transform.Sequential(passes)(module)
 
 
-def check_single_tensor(module: tvm.IRModule) -> None:
-    """One float32 tensor in, one tensor or tuple of one out, all shapes known. Raises ImportFailed."""
+def signature_of(module: tvm.IRModule) -> Signature:
+    """What ``main`` takes and returns. Its results have the names ``output``, or ``output0`` and so on."""
     main = module["main"]
-    if len(main.params) != 1:
-        raise ImportFailed(f"the model takes {len(main.params)} inputs", "only single-input networks are deployed here")
-    _check_tensor(main.params[0].ty, "takes", "give --input-shape")
     outputs = main.ret_ty.fields if isinstance(main.ret_ty, tvm.ir.TupleType) else [main.ret_ty]
-    if len(outputs) != 1:
-        raise ImportFailed(f"the model answers {len(outputs)} outputs", "only single-output networks are deployed here")
-    _check_tensor(outputs[0], "answers", "make the output's shape follow from the input's")
+    names = ["output"] if len(outputs) == 1 else [f"output{index}" for index in range(len(outputs))]
+    return Signature(
+        tuple(_spec(str(param.name), param.ty) for param in main.params),
+        tuple(_spec(name, each) for name, each in zip(names, outputs, strict=True)),
+    )
 
 
-def _check_tensor(found: tvm.ir.Type, verb: str, next_step: str) -> None:
-    if not isinstance(found, relax.TensorType) or str(found.dtype) != "float32":
-        raise ImportFailed(f"the model {verb} {found}", "only float32 tensors are deployed here")
-    if found.shape is None or not all(hasattr(dim, "value") for dim in found.shape):
-        raise ImportFailed(f"the model {verb} a tensor of dynamic shape {found}", "", next_step)
+def _spec(name: str, found: tvm.ir.Type) -> TensorSpec:
+    if not isinstance(found, relax.TensorType):
+        return TensorSpec(name, (), str(found))
+    dims = ("?",) if found.shape is None else found.shape
+    shape = tuple(int(dim.value) if hasattr(dim, "value") else str(dim) for dim in dims)
+    return TensorSpec(name, shape, str(found.dtype), IMAGES if len(shape) == len(IMAGES) else None)

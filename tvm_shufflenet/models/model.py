@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..signature import refuse_several
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -43,7 +45,7 @@ class Model:
 
         with torch.no_grad():
             output = self._runnable()(torch.tensor(data))  # a copy: a model may compute in place
-        return _only_tensor(output).numpy()
+        return only_tensor(output, self.name).numpy()
 
     def in_float64(self, data) -> np.ndarray | None:
         """The same in float64, with each operator off by float32's rounding (float64.py); None where the network is
@@ -51,7 +53,7 @@ class Model:
         from .float64 import run_in_float64
 
         try:
-            output = _only_tensor(run_in_float64(self._runnable(), data)).numpy()
+            output = only_tensor(run_in_float64(self._runnable(), data), self.name).numpy()
         except Exception:  # whatever its own code raises
             return None
         return output if output.dtype == "float64" else None
@@ -60,8 +62,10 @@ class Model:
         return self.module if self.module is not None else self.program.module()
 
 
-def _only_tensor(output) -> torch.Tensor:
-    """The first tensor that a network returns, bare or in a container."""
-    while isinstance(output, (tuple, list, dict)):
-        output = next(iter(output.values() if isinstance(output, dict) else output))
-    return output
+def only_tensor(output, name: str) -> torch.Tensor:
+    """The tensor that a network returns, bare or in containers. Raises ImportFailed for several."""
+    import torch.utils._pytree as pytree
+
+    found = pytree.tree_leaves(output)
+    refuse_several([f"output{index}" for index in range(len(found))], name, "returns", "output")
+    return found[0]

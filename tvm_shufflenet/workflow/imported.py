@@ -15,6 +15,7 @@ from ..graph.pipeline import Fused, fuse
 from ..hardware.targets import Target
 from ..models import Model
 from ..packages.package import reference_input
+from ..signature import Signature, refuse_undeployable
 from ..support.activity import doing
 from ..verification.answers import Answers, answers_of
 
@@ -27,6 +28,7 @@ class Imported:
 
     model: Model
     module: tvm.IRModule
+    signature: Signature
     reference: np.ndarray
 
     @property
@@ -58,11 +60,12 @@ class Imported:
 @doing("importing the model")
 def import_model(model: Model) -> Imported:
     """Relax module and reference of a model. Raises ImportFailed, BadInput for weights that are no numbers."""
-    from ..graph.frontend import check_single_tensor, relax_of  # they import PyTorch
+    from ..graph.frontend import relax_of, signature_of  # they import PyTorch
 
     with redirect_stdout(sys.stderr):  # where a forward() that prints belongs: standard output may be JSON
         module = relax_of(model)
-        check_single_tensor(module)
+        signature = signature_of(module)
+        refuse_undeployable(signature, "the model")
         reference = model(reference_input(model.input_shape, REFERENCE_SEED))
     if not np.isfinite(reference).all():
         raise BadInput(
@@ -70,4 +73,4 @@ def import_model(model: Model) -> Imported:
             "its weights overflow, or a batch norm's variance is negative",
             "check the checkpoint",
         )
-    return Imported(model, module, reference)
+    return Imported(model, module, signature, reference)

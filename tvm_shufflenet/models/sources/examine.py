@@ -7,11 +7,13 @@ from collections.abc import Iterable
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec, OutputKind, TensorArgument
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from torch.fx import Node
 
 from ...errors import BadInput, ImportFailed
+from ...signature import refuse_undeployable
 from ...support.tracebacks import recorded_at
+from ..exporting import signature_of
 
 LINES_PER_OPERATOR = 3
 NAMES_PER_KIND = 8
@@ -24,7 +26,7 @@ def examine(program: ExportedProgram) -> ExportedProgram:
     Raises ImportFailed for training mode, dynamic shapes, other inputs or outputs, state that an inference changes
     and random numbers; BadInput for weights that are no numbers.
     """
-    _check_interface(program)
+    refuse_undeployable(signature_of(program), "the model")
     _check_inference(program)
     _check_weights(program)
     program = decomposed(program)
@@ -49,44 +51,6 @@ def _decompositions() -> dict:
         if "upsample" in operator.name():
             del table[operator]
     return table
-
-
-def _check_interface(program: ExportedProgram) -> None:
-    inputs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
-    if len(inputs) != 1:
-        raise ImportFailed(
-            f"the model takes {len(inputs)} inputs: {', '.join(spec.arg.name for spec in inputs)}",
-            "only networks of one image tensor are deployed here",
-            "wrap it in a module that takes one tensor",
-        )
-    _check_tensor(program, inputs[0].arg, "takes")
-    outputs = [spec for spec in program.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
-    if len(outputs) != 1:
-        raise ImportFailed(
-            f"the model answers {len(outputs)} outputs",
-            "only networks of one output tensor are deployed here",
-            "wrap it in a module that returns one of them",
-        )
-    _check_tensor(program, outputs[0].arg, "answers")
-
-
-def _check_tensor(program: ExportedProgram, argument: object, verb: str) -> None:
-    """The tensor that goes in or comes out is float32 of one known shape. Raises ImportFailed."""
-    tensor = next((n.meta.get("val") for n in program.graph.nodes if n.name == argument.name), None)
-    if not isinstance(argument, TensorArgument) or not isinstance(tensor, torch.Tensor):
-        raise ImportFailed(f"the model {verb} a {type(argument).__name__}, no tensor", "", "make it one float32 tensor")
-    if tensor.dtype != torch.float32:
-        raise ImportFailed(
-            f"the model {verb} {str(tensor.dtype).removeprefix('torch.')}, only float32 is deployed here",
-            "an index, a mask or another precision",
-            "wrap it in a module that casts, or leave its last step to the application",
-        )
-    if not all(isinstance(dim, int) for dim in tensor.shape):
-        raise ImportFailed(
-            f"the model {verb} a tensor of dynamic shape ({', '.join(map(str, tensor.shape))})",
-            "it was exported with dynamic dimensions, or the shape depends on the data",
-            "give --input-shape, or make the shape follow from the input's",
-        )
 
 
 def _check_inference(program: ExportedProgram) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import zipfile
 from collections.abc import Iterator
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import torch
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 
 from ...errors import BadInput, ImportFailed, lines_of
-from ..exporting import trace
+from ...signature import TensorSpec, refuse_no_images, refuse_undeployable, refuse_unfixable, shape_text
+from ..exporting import dim_range, signature_of, trace
 from .exported_archive import clean_archive, written_by
 from .exported_checks import Refused
 
@@ -34,16 +33,14 @@ def load_program(path: Path, input_shape: tuple[int, ...] | None) -> tuple[Expor
     if not path.is_file():
         raise BadInput(f"there is no file {path}", "", "write --model FILE.pt2")
     program = _load(path)
-    shape = _shape(program, path)
-    dynamic = [index for index, dim in enumerate(shape) if not isinstance(dim, int)]
-    if dynamic and input_shape is None:
-        raise ImportFailed(
-            f"{path} has an input of dynamic shape: {_ranges(program, shape)}",
-            "exported with dynamic_shapes",
-            "give --input-shape N,C,H,W",
-        )
-    if dynamic:
-        return _fixed(program, path, shape, input_shape), input_shape
+    signature = signature_of(program)
+    refuse_unfixable(signature, str(path))
+    refuse_no_images(signature.inputs[0], str(path))
+    if input_shape is None:
+        refuse_undeployable(signature, str(path))
+    elif signature.inputs[0].is_dynamic:
+        return _fixed(program, path, signature.inputs[0], input_shape), input_shape
+    shape = signature.inputs[0].shape
     if input_shape is not None and input_shape != shape:
         raise BadInput(
             f"{path} was exported for input {shape}, not {input_shape}",
@@ -145,51 +142,15 @@ def _version(archive: zipfile.ZipFile, exc: Exception) -> str:
     )
 
 
-def _shape(program: ExportedProgram, path: Path) -> tuple:
-    """The shape of the only input, with a torch.SymInt for each dynamic dimension. Raises ImportFailed."""
-    specs = [spec for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-    if len(specs) != 1:
-        raise ImportFailed(
-            f"{path} takes {len(specs)} inputs",
-            "only single-input networks are deployed here",
-            "export a wrapper of it",
-        )
-    tensor = values.get(specs[0].arg.name)
-    shape = tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else None
-    if shape is None or len(shape) != 4 or any(isinstance(dim, int) and dim < 1 for dim in shape):
-        found = "no tensor" if shape is None else f"a tensor of shape ({', '.join(map(str, shape))})"
-        raise ImportFailed(f"{path} takes {found}", "", "export it for a batch of images, N,C,H,W")
-    return shape
-
-
-def _range(program: ExportedProgram, dim: object) -> tuple[int, float]:
-    """Smallest and largest value of a dimension of the input."""
-    if isinstance(dim, int):
-        return dim, dim
-    found = program.range_constraints.get(dim.node.expr)
-    if found is None:
-        return 1, math.inf
-    low, high = float(found.lower), float(found.upper)  # torch's own infinity has no other way out
-    return max(1, int(low)), high if math.isinf(high) else int(high)
-
-
-def _ranges(program: ExportedProgram, shape: tuple) -> str:
-    """``1 or more, 3, 4 to 64, 4 or more``."""
-    texts = []
-    for low, high in (_range(program, dim) for dim in shape):
-        texts.append(str(low) if low == high else f"{low} or more" if high == math.inf else f"{low} to {high}")
-    return ", ".join(texts)
-
-
-def _fixed(program: ExportedProgram, path: Path, shape: tuple, wanted: tuple[int, ...]) -> ExportedProgram:
+def _fixed(program: ExportedProgram, path: Path, spec: TensorSpec, wanted: tuple[int, ...]) -> ExportedProgram:
     """``program`` exported anew for the shape ``wanted``. Raises BadInput where it is none of the allowed ones."""
-    allowed = [_range(program, dim) for dim in shape]
-    if len(wanted) != len(shape) or any(
+    given = next(node.meta["val"] for node in program.graph.nodes if node.name == spec.name)
+    allowed = [dim_range(program, dim) for dim in given.shape]
+    if len(wanted) != len(allowed) or any(
         not low <= dim <= high for dim, (low, high) in zip(wanted, allowed, strict=True)
     ):
         raise BadInput(
-            f"{path} takes inputs of {_ranges(program, shape)}, not {wanted}",
+            f"{path} takes inputs of shape {shape_text(spec)}, not {wanted}",
             "",
             "give an --input-shape among those, or export it again",
         )

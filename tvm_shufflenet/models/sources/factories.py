@@ -14,6 +14,7 @@ from types import ModuleType
 from torch import nn
 
 from ...errors import BadInput, ImportFailed
+from ...signature import refuse_several
 from ...support.tracebacks import own_trace, refused_layer
 
 
@@ -107,13 +108,10 @@ def _check_inputs(module: nn.Module, path: Path, factory: str) -> None:
     """forward() takes one tensor. Raises ImportFailed."""
     try:
         signature = inspect.signature(module.forward)
+    except ValueError:
+        return  # not Python
+    names = [each.name for each in signature.parameters.values() if each.default is each.empty]
+    try:
         signature.bind(None)
     except TypeError:
-        names = [p.name for p in signature.parameters.values() if p.default is p.empty]
-        raise ImportFailed(
-            f"forward() of {path}:{factory} takes {len(names)} inputs: {', '.join(names) or 'none'}",
-            "only networks of one image tensor are deployed here",
-            "wrap it in a module that takes one tensor",
-        ) from None
-    except ValueError:
-        pass  # not Python
+        refuse_several(names, f"forward() of {path}:{factory}")

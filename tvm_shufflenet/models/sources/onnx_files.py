@@ -11,6 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import BadInput, ImportFailed, ToolMissing, lines_of
+from ...signature import (
+    IMAGES,
+    Signature,
+    TensorSpec,
+    refuse_no_images,
+    refuse_undeployable,
+    refuse_unfixable,
+    shape_text,
+)
 from ..model import Model
 
 if TYPE_CHECKING:
@@ -113,15 +122,10 @@ def _inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
 
 
 def _check_inference(proto: onnx.ModelProto, path: Path) -> None:
-    """One output, and nothing that trains. Raises ImportFailed."""
+    """Nothing that trains. Raises ImportFailed."""
     training = [node.op_type for node in proto.graph.node if _trains(node)]
     if training:
         raise ImportFailed(f"{path} is in training mode: {training[0]}", "", "export it after model.eval()")
-    if len(proto.graph.output) != 1:
-        names = ", ".join(value.name for value in proto.graph.output)
-        raise ImportFailed(
-            f"{path} has {len(proto.graph.output)} outputs: {names}", "", "export the model with one of them"
-        )
 
 
 def _trains(node: onnx.NodeProto) -> bool:
@@ -129,31 +133,33 @@ def _trains(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
 
 
-def _fix_input(proto: onnx.ModelProto, path: Path, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Write ``wanted`` into the only input's dynamic dimensions: unknown, named, or below 1. Returns its shape.
+def signature_of(proto: onnx.ModelProto) -> Signature:
+    """What a model takes and returns; a dynamic dimension (unknown, named, or below 1) as its name."""
+    return Signature(tuple(map(_spec, _inputs(proto.graph))), tuple(map(_spec, proto.graph.output)))
 
-    Raises BadInput, ImportFailed.
-    """
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     from onnx import TensorProto
 
-    inputs = _inputs(proto.graph)
-    if len(inputs) != 1:
-        names = ", ".join(value.name for value in inputs)
-        raise ImportFailed(
-            f"{path} takes {len(inputs)} inputs: {names}", "only single-input networks are deployed here"
-        )
-    tensor = inputs[0].type.tensor_type
-    if tensor.elem_type != TensorProto.FLOAT:
-        found = TensorProto.DataType.Name(tensor.elem_type).lower()
-        raise ImportFailed(f"{path} takes {found}, only float32 is deployed here", "", "export it with a float32 input")
-    dims = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim]
-    text = f"({', '.join(map(str, dims))})"
-    if len(dims) != 4:
-        raise ImportFailed(f"{path} takes a tensor of shape {text}", "", "export it for a batch of images, N,C,H,W")
-    if wanted is None and not all(isinstance(dim, int) for dim in dims):
-        raise ImportFailed(f"{path} has an input of dynamic shape: {text}", "", "give --input-shape N,C,H,W")
+    tensor = value.type.tensor_type
+    shape = tuple(dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in tensor.shape.dim)
+    dtype = "float32" if tensor.elem_type == TensorProto.FLOAT else TensorProto.DataType.Name(tensor.elem_type).lower()
+    return TensorSpec(value.name, shape, dtype, IMAGES if len(shape) == 4 else None)
+
+
+def _fix_input(proto: onnx.ModelProto, path: Path, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Write ``wanted`` into the only input's dynamic dimensions. Returns its shape. Raises BadInput, ImportFailed."""
+    signature = signature_of(proto)
+    refuse_unfixable(signature, str(path))
+    refuse_no_images(signature.inputs[0], str(path))
+    (spec,), (value,) = signature.inputs, _inputs(proto.graph)
+    if wanted is None and spec.is_dynamic:
+        refuse_undeployable(signature, str(path))
+    dims, tensor = spec.shape, value.type.tensor_type
     if wanted is not None and any(isinstance(dim, int) and dim != size for dim, size in zip(dims, wanted, strict=True)):
-        raise BadInput(f"{path} takes an input of shape {text}, not {wanted}", "", "give another --input-shape")
+        raise BadInput(
+            f"{path} takes an input of shape {shape_text(spec)}, not {wanted}", "", "give another --input-shape"
+        )
     shape = tuple(wanted or dims)
     for dim, size in zip(tensor.shape.dim, shape, strict=True):
         dim.dim_value = size
