@@ -115,7 +115,7 @@ def link_callable(target: Target, model: str, threads: int, folder: Path) -> Pat
     return output
 
 
-def driver_us(target: Target, model: str, threads: int, built: standalone.Standalone, folder: Path) -> float:
+def driver_us(target: Target, model: str, threads: int, built: standalone.StandaloneLibrary, folder: Path) -> float:
     """Latency of the network when its kernels do nothing: the driver, and the pool where there are threads."""
     kernels: dict[str, Kernel] = {step.kernel.name: step.kernel for step in built.program.steps}
     names = [phase.symbol for kernel in kernels.values() for phase in kernel.phases]

@@ -9,10 +9,10 @@ import pytest
 
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.errors import BadInput, Slower
-from tvm_shufflenet.report.baseline import Setting, Verdict, read_baseline, refuse_unlike
+from tvm_shufflenet.report.baseline import Conditions, Verdict, read_baseline, refuse_unlike
 from tvm_shufflenet.report.documents import VerdictDocument
 
-SETTING = Setting("net", (1, 3, 32, 32), "local", "measured", 1, ("a CPU", 2))
+CONDITIONS = Conditions("net", (1, 3, 32, 32), "local", "measured", 1, ("a CPU", 2))
 FACTS = {
     "schema": 1,
     "model": "net",
@@ -33,7 +33,7 @@ def write(folder: Path, **changes) -> Path:
 class TestRefusals:
     def test_its_own_setting_passes(self, tmp_path):
         path = write(tmp_path)
-        refuse_unlike(read_baseline(path), SETTING, path)
+        refuse_unlike(read_baseline(path), CONDITIONS, path)
 
     @pytest.mark.parametrize(
         ("changes", "text"),
@@ -51,7 +51,7 @@ class TestRefusals:
     def test_anything_else_that_differs_is_named(self, tmp_path, changes, text):
         path = write(tmp_path, **changes)
         with pytest.raises(BadInput, match=text):
-            refuse_unlike(read_baseline(path), SETTING, path)
+            refuse_unlike(read_baseline(path), CONDITIONS, path)
 
     @pytest.mark.parametrize(
         "changes",

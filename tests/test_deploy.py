@@ -286,7 +286,7 @@ class TestSsh:
     def test_a_disk_that_fills_up_meanwhile(self, package, to, mounted, monkeypatch):
         """As on a device whose ``df`` is wrong, or beside another program that writes."""
         folder = mounted("size=4m")
-        monkeypatch.setattr(deployment.Copy, "_check_room", lambda *_: None)
+        monkeypatch.setattr(deployment.Upload, "_check_room", lambda *_: None)
         with pytest.raises(DeviceFailed, match=r"the disk of .* is full"):
             deploy(package, to(folder / "tiny"), Settings())
         assert not [path for path in folder.rglob("*") if path.suffix == ".part"]
@@ -391,7 +391,7 @@ class TestAdb:
     @pytest.mark.parametrize("shell_v2", [True, False], ids=["newer phone", "older phone"])
     def test_failures_are_told(self, make_package, phone, mounted, monkeypatch, shell_v2):
         monkeypatch.setattr(adb, "HOME", str(mounted("size=1m,noexec")))
-        monkeypatch.setattr(deployment.Copy, "_check_room", lambda *_: None)
+        monkeypatch.setattr(deployment.Upload, "_check_room", lambda *_: None)
         with AdbServer(shell_v2) as server:
             with pytest.raises(DeviceFailed, match=r"the disk of adb:.* is full"):
                 deploy(make_package(), phone(server), Settings())

@@ -44,7 +44,7 @@ from tvm_shufflenet.tuning.records.folder import JOURNAL, RECORDS, WORKLOADS, Re
 from tvm_shufflenet.tuning.records.journal import Damaged, parse
 from tvm_shufflenet.tuning.records.lines import LOCK, append_line, replace_lines
 from tvm_shufflenet.tuning.records.shipped import BEST
-from tvm_shufflenet.verification.reproducer import read_finding
+from tvm_shufflenet.verification.reproducer import read_reproducer
 from tvm_shufflenet.workflow.replay import replay
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)
@@ -144,7 +144,7 @@ def test_every_reader_of_json_says_what_is_wrong(tmp_path, package, content):
         read_labels(bad(tmp_path / "labels.json"), 3)
     with pytest.raises(BadInput, match="is no reproducer"):
         bad(tmp_path / "finding.json")
-        read_finding(tmp_path)
+        read_reproducer(tmp_path)
     bad(package.folder / MANIFEST)
     with pytest.raises(PackageInvalid, match="cannot be read"):
         Package(package.folder)
@@ -489,5 +489,5 @@ def test_a_fifo_in_place_of_a_reproducer_s_file_does_not_hold_replay(tmp_path, k
 
 def test_a_reproducer_shows_nothing_that_a_terminal_obeys(tmp_path):
     (tmp_path / "finding.json").write_bytes(finding("network", "\x1b[2Jconv\x07"))
-    found = read_finding(tmp_path)
+    found = read_reproducer(tmp_path)
     assert (found.name, found.what) == ("conv?", "conv?")

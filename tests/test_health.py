@@ -29,7 +29,7 @@ from tvm_shufflenet.tuning.measuring.measurer import Measurer
 from tvm_shufflenet.tuning.measuring.trial import Cause, Outcome, _cause, _plausible
 from tvm_shufflenet.tuning.records.store import RecordStore
 from tvm_shufflenet.verification.operators import reference
-from tvm_shufflenet.verification.reproducer import read_finding
+from tvm_shufflenet.verification.reproducer import read_reproducer
 from tvm_shufflenet.workflow.imported import import_model
 
 LOCAL = find_target("local")
@@ -212,7 +212,7 @@ def test_a_device_that_computes_wrongly_is_told_from_a_wrong_schedule(unit, tmp_
                 result = tuner.run(workers)
                 assert (result.measured, result.causes) == (2, {"wrong": 2})
                 folder = Path(result.first_error.rpartition("reproducer: ")[2])
-                assert "differs from the unscheduled operator's" in read_finding(folder).what
+                assert "differs from the unscheduled operator's" in read_reproducer(folder).what
                 assert {"scheduled.json", "workload.py", "trace.json"} <= {path.name for path in folder.iterdir()}
                 continue
             right = reference(probe())

@@ -348,7 +348,7 @@ class Interrupted(BaseException):
     pass
 
 
-@pytest.mark.parametrize("step", ["sha256", "_write_manifest"])
+@pytest.mark.parametrize("step", ["sha256", "write_manifest"])
 @pytest.mark.parametrize("older", [False, True])
 def test_an_interrupted_write_leaves_what_was_there(compiled, tmp_path, monkeypatch, step, older):
     if older:

@@ -227,7 +227,7 @@ def test_a_flipped_bit_is_never_a_record(tmp_path, no_sync):
                 folder = RecordFolder(tmp_path / "flipped")
                 found = [entry.trial for entry in folder.entries.values()]
                 assert set(found) <= genuine
-                assert all(checksum(entry.place.body()) == entry.trial.record for entry in folder.entries.values())
+                assert all(checksum(entry.line.body()) == entry.trial.record for entry in folder.entries.values())
                 flips += len(found) < 2
     assert flips > 100
 

@@ -375,7 +375,7 @@ class TestDoctor:
 
     def test_everything_missing_is_one_command(self):
         missing = [
-            doctor.Finding(name, "", None, BadInput("missing"), True, packages)
+            doctor.Requirement(name, "", None, BadInput("missing"), True, packages)
             for name, packages in {
                 "qemu-aarch64": ("qemu-user",),
                 "llvm-mc": ("llvm-22",),

@@ -201,7 +201,7 @@ def test_a_search_tries_what_is_shipped_for_a_cpu_like_it(unit, folder, tmp_path
     tuner = Tuner(tasks, ARM64, find_device("emulated", ARM64), store, trials=8)
     assert tuner.reused == 0
     (task,) = [task for task in tuner.tasks if task.workload == shipped.trial.workload]
-    assert shipped.trial.trace in [trace_hash(each.sch.trace) for each in tuner._proposed(task, 2)]
+    assert shipped.trial.trace in [trace_hash(each.sch.trace) for each in tuner.proposals.schedules(task, 2)]
     assert not task.searched  # two guesses are two trials
 
 

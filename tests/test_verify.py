@@ -160,7 +160,7 @@ def test_a_wrong_record_makes_no_package_and_leaves_a_reproducer(
     assert caught.value.exit_code == 5 and not (tmp_path / "package").exists()
     (folder,) = reproducers.iterdir()
     assert str(folder) in str(caught.value)
-    finding = reproducer.read_finding(folder)
+    finding = reproducer.read_reproducer(folder)
     assert (finding.kind, finding.target, finding.device) == ("operator", device.target.name, device.name)
     assert len(finding.expected) == len(finding.found) > 2 and finding.versions["apache-tvm"] == TVM_VERSION
     assert "float16" in (folder / "scheduled.py").read_text()
@@ -200,7 +200,7 @@ def test_a_network_that_is_wrong_makes_no_package_and_an_older_one_stays(importe
             compiled(device, LOCAL, imported=other)
         assert (older.folder / "manifest.json").read_bytes() == before
         (folder,) = reproducers.iterdir()
-        assert reproducer.read_finding(folder).kind == "network"
+        assert reproducer.read_reproducer(folder).kind == "network"
         assert replay(folder, device).startswith("off by 0.01")
         np.save(folder / "expected.npy", imported.reference)
         assert replay(folder, device) is None
@@ -274,7 +274,7 @@ def test_so_many_are_kept_and_the_same_once(reproducers, monkeypatch):
     said = [keep(number) for number in (0, 1, 2, 2, 3)]
     names = sorted(path.name.split("-")[1] for path in reproducers.iterdir())
     assert names == ["op1", "op2", "op3"] and said[2] == said[3]
-    assert reproducer.read_finding(next(reproducers.iterdir())).found == ((None,),)
+    assert reproducer.read_reproducer(next(reproducers.iterdir())).found == ((None,),)
 
 
 def test_a_disk_that_is_full_does_not_hide_the_finding(monkeypatch, reproducers, tmp_path):

@@ -130,13 +130,13 @@ def _baseline(options, device, model):
         if options.fail_slower is not None:
             raise BadInput("--fail-slower goes with --baseline", "", "give both, or --baseline alone")
         return None
-    from ..report.baseline import Setting, read_baseline, refuse_unlike
+    from ..report.baseline import Conditions, read_baseline, refuse_unlike
     from ..support.host import host_facts
 
     baseline, host = read_baseline(options.baseline), host_facts()
     machine = (host["cpu"], host["cpus"]) if device.name == "local" else None
-    setting = Setting(model.name, model.input_shape, device.name, device.kind, options.threads, machine)
-    refuse_unlike(baseline, setting, options.baseline)
+    conditions = Conditions(model.name, model.input_shape, device.name, device.kind, options.threads, machine)
+    refuse_unlike(baseline, conditions, options.baseline)
     return baseline
 
 

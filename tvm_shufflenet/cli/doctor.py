@@ -17,18 +17,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options) -> None:
     from ..report.host_documents import DoctorDocument
-    from ..report.tables import print_abilities, print_findings
+    from ..report.tables import print_abilities, print_requirements
     from ..workflow.doctor import abilities, examine, install_commands
 
-    findings = examine(options.device, options.target)
-    able, commands = abilities(findings), install_commands(findings)
+    requirements = examine(options.device, options.target)
+    able, commands = abilities(requirements), install_commands(requirements)
 
     def show(console) -> None:
-        print_findings(console, findings)
+        print_requirements(console, requirements)
         print_abilities(console, able, commands)
 
-    report(options, DoctorDocument.of(findings, able, commands), show)
-    missing = [finding for finding in findings if finding.required and not finding.ok]
+    report(options, DoctorDocument.of(requirements, able, commands), show)
+    missing = [requirement for requirement in requirements if requirement.required and not requirement.ok]
     if missing:
         raise missing[0].error
 

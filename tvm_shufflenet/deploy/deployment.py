@@ -87,15 +87,15 @@ def deploy(
         bare = Path(folder) / MANIFEST
         bare.write_bytes(_without_timings(package))
         files = {name: package.folder / name for name in sorted(package.manifest.hashes)} | {MANIFEST: bare}
-        copy = Copy(remote, files, package.manifest.hashes | {MANIFEST: sha256_of(bare)}, say)
-        copy.prepare(package)
-        copied = copy.run()
+        upload = Upload(remote, files, package.manifest.hashes | {MANIFEST: sha256_of(bare)}, say)
+        upload.prepare(package)
+        copied = upload.run()
     say(f"measuring on {remote.name}")
     report = _measure(remote, bench, settings, package)
     timing = _timing(remote, report, settings)
     package.add_timing(timing)
     unchanged = tuple(name for name in files if name not in copied)
-    return Deployed(package, remote.name, remote.folder, copied, copy.sent_bytes, unchanged, timing, report.output)
+    return Deployed(package, remote.name, remote.folder, copied, upload.sent_bytes, unchanged, timing, report.output)
 
 
 def _without_timings(package: Package) -> bytes:
@@ -103,7 +103,7 @@ def _without_timings(package: Package) -> bytes:
     return json.dumps(facts, indent=2).encode()
 
 
-class Copy:
+class Upload:
     """``files`` by their names on the device, with their ``hashes``."""
 
     def __init__(self, remote: Remote, files: dict[str, Path], hashes: dict[str, str], say: Callable[[str], None]):
@@ -128,7 +128,7 @@ class Copy:
             )
 
     def run(self) -> tuple[str, ...]:
-        """Copy what differs, the manifest last; the names of what was copied."""
+        """Upload what differs, the manifest last; the names of what was copied."""
         there = self._hashes_there()
         different = [name for name in self.files if there.get(name) != self.hashes[name]]
         self._arrived = self._parts_there()

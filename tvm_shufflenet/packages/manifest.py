@@ -46,7 +46,7 @@ class OperatorEntry(msgspec.Struct, frozen=True, omit_defaults=True):
     layers: tuple[str, ...] = ()
 
 
-class Standalone(msgspec.Struct, frozen=True):
+class StandaloneEntry(msgspec.Struct, frozen=True):
     """A library that needs no runtime: the version of its C ``interface``, its ``files``, and the memory of an instance
     beside the weights: ``arena_bytes``, and ``workspace_bytes`` for each thread."""
 
@@ -120,7 +120,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     tolerance: float
     hashes: dict[str, str]
     timings: tuple[Timing, ...] = ()
-    standalone: Standalone | None = None
+    standalone: StandaloneEntry | None = None
     licences: tuple[Licence, ...] = ()
     verified: Verification = NEVER_VERIFIED
     probes: tuple[Probe, ...] = ()

@@ -46,7 +46,7 @@ class Baseline(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Setting:
+class Conditions:
     """What a latency depends on beside the code. ``host`` is the CPU of a local device and how many it has."""
 
     model: str
@@ -109,19 +109,19 @@ def read_baseline(path: Path) -> Baseline:
 _WRITE_ONE = "write one with tvm-shufflenet compare ... --json FILE"
 
 
-def refuse_unlike(baseline: Baseline, setting: Setting, path: Path) -> None:
+def refuse_unlike(baseline: Baseline, conditions: Conditions, path: Path) -> None:
     """Raises BadInput where anything but the code differs: such latencies say nothing about each other."""
     tuned = baseline.latency_us["tuned"]
     differing = ", ".join(
         f"{what} {before} there, {now} here"
         for what, before, now in (
-            ("model", baseline.model, setting.model),
-            ("input", _shape(baseline.input_shape), _shape(setting.input_shape)),
-            ("device", baseline.device.name, setting.device),
-            ("clock", baseline.device.kind, setting.kind),
-            ("latency", tuned.kind, setting.kind),
-            ("threads", baseline.threads, setting.threads),
-            ("CPU", baseline.host and (baseline.host.cpu, baseline.host.cpus), setting.host),
+            ("model", baseline.model, conditions.model),
+            ("input", _shape(baseline.input_shape), _shape(conditions.input_shape)),
+            ("device", baseline.device.name, conditions.device),
+            ("clock", baseline.device.kind, conditions.kind),
+            ("latency", tuned.kind, conditions.kind),
+            ("threads", baseline.threads, conditions.threads),
+            ("CPU", baseline.host and (baseline.host.cpu, baseline.host.cpus), conditions.host),
         )
         if before is not None and before != now
     )

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from ..hardware.boards import Board
     from ..hardware.targets import Target
     from ..workflow.cleaning import Remnant
-    from ..workflow.doctor import Ability, Finding
+    from ..workflow.doctor import Ability, Requirement
 
 SCHEMA = 1
 
 
-class FindingDocument(Struct, frozen=True):
+class RequirementDocument(Struct, frozen=True):
     """``install`` and ``problem`` where it is not ``ok``."""
 
     name: str
@@ -29,9 +29,9 @@ class FindingDocument(Struct, frozen=True):
     problem: str | UnsetType = UNSET
 
     @classmethod
-    def of(cls, finding: Finding) -> FindingDocument:
-        facts = finding.name, finding.purpose, finding.found, finding.ok, finding.required
-        return cls(*facts) if finding.ok else cls(*facts, finding.error.next_step, finding.error.what)
+    def of(cls, requirement: Requirement) -> RequirementDocument:
+        facts = requirement.name, requirement.purpose, requirement.found, requirement.ok, requirement.required
+        return cls(*facts) if requirement.ok else cls(*facts, requirement.error.next_step, requirement.error.what)
 
 
 class AbilityDocument(Struct, frozen=True):
@@ -42,14 +42,14 @@ class AbilityDocument(Struct, frozen=True):
 
 class DoctorDocument(Struct, frozen=True):
     schema: int
-    findings: list[FindingDocument]
+    findings: list[RequirementDocument]
     abilities: list[AbilityDocument]
     install: list[str]
 
     @classmethod
-    def of(cls, findings: list[Finding], abilities: list[Ability], install: list[str]) -> DoctorDocument:
+    def of(cls, requirements: list[Requirement], abilities: list[Ability], install: list[str]) -> DoctorDocument:
         able = [AbilityDocument(each.what, not each.missing, each.missing) for each in abilities]
-        return cls(SCHEMA, [FindingDocument.of(each) for each in findings], able, install)
+        return cls(SCHEMA, [RequirementDocument.of(each) for each in requirements], able, install)
 
 
 class RemnantDocument(Struct, frozen=True):

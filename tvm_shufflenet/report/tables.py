@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ..workflow.bench import Bench
     from ..workflow.cleaning import Remnant
     from ..workflow.compare import Comparison
-    from ..workflow.doctor import Ability, Finding
+    from ..workflow.doctor import Ability, Requirement
     from .baseline import Verdict
 
 
@@ -45,16 +45,18 @@ def print_targets(console: Console, targets: Iterable[Target]) -> None:
     console.print(table)
 
 
-def print_findings(console: Console, findings: list[Finding]) -> None:
-    for finding in findings:
-        if finding.ok:
-            console.print(f"ok       {finding.name}: {finding.found}", markup=False)
-        elif not isinstance(finding.error, ToolMissing):
-            console.print(f"failed   {finding.name}: {finding.error.what}; {finding.error.cause}", markup=False)
+def print_requirements(console: Console, requirements: list[Requirement]) -> None:
+    for requirement in requirements:
+        if requirement.ok:
+            console.print(f"ok       {requirement.name}: {requirement.found}", markup=False)
+        elif not isinstance(requirement.error, ToolMissing):
+            console.print(
+                f"failed   {requirement.name}: {requirement.error.what}; {requirement.error.cause}", markup=False
+            )
         else:
-            word = "missing " if finding.required else "optional"
-            install = finding.error.next_step
-            console.print(f"{word} {finding.name} ({finding.purpose}); install: {install}", markup=False)
+            word = "missing " if requirement.required else "optional"
+            install = requirement.error.next_step
+            console.print(f"{word} {requirement.name} ({requirement.purpose}); install: {install}", markup=False)
 
 
 def print_abilities(console: Console, abilities: list[Ability], commands: list[str]) -> None:

@@ -50,7 +50,7 @@ SHIPPED = {
 
 
 @dataclass(frozen=True)
-class Standalone:
+class StandaloneLibrary:
     """What was built: ``files`` by their names in the package."""
 
     interface = 1  # TVMSN_INTERFACE of native/interface.h
@@ -70,7 +70,7 @@ def build_standalone(
     folder: Path,
     static: bool = False,
     probes: Sequence[Answer] = (),
-) -> Standalone:
+) -> StandaloneLibrary:
     """Build everything that a package holds of a standalone model, in ``folder``; a static library only if asked to.
 
     ``module`` has scheduled operators; ``data`` are inputs to time it with, and ``answers`` PyTorch's outputs for them,
@@ -94,7 +94,7 @@ def build_standalone(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render(template, model, program, target=target.name))
         files[str(path.relative_to(folder))] = path
-    return Standalone(library, bench, files, program)
+    return StandaloneLibrary(library, bench, files, program)
 
 
 def write_sources(program: Program, target: Target, model: str, folder: Path) -> None:

@@ -1,8 +1,8 @@
 """The static plan of a network: which kernels run in which order on which tensors, and where each tensor lies.
 
-A Relax function that calls nothing but kernels is a straight list of calls. Its values become storages: an input or
+A Relax function that calls nothing but kernels is a straight list of calls. Its values become allocations: an input or
 output of the caller's, a constant among the weights, or a range of the one arena that an instance allocates. What
-Relax writes in place, or only looks at in another shape, stays in the same storage.
+Relax writes in place, or only looks at in another shape, stays in the same allocation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Place:
+class Address:
     """An address: ``offset`` bytes into the ``arena`` or the ``weights``, or number ``offset`` of the caller's
     ``inputs`` or ``outputs``."""
 
@@ -49,18 +49,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Step:
-    """One call of a kernel. ``shared`` are places for what the kernel's phases hand to each other."""
+    """One call of a kernel. ``shared`` are addresses of what the kernel's phases hand to each other."""
 
     kernel: Kernel
-    arguments: tuple[Place, ...]
-    shared: tuple[Place, ...] = ()
+    arguments: tuple[Address, ...]
+    shared: tuple[Address, ...] = ()
 
 
 @dataclass(frozen=True)
-class Copy:
+class OutputCopy:
     """An output that is computed elsewhere: an input, a constant, or a tensor that is answered twice."""
 
-    source: Place
+    source: Address
     output: int
     bytes: int
 
@@ -73,18 +73,18 @@ class Program:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     steps: tuple[Step, ...]
-    copies: tuple[Copy, ...]
+    copies: tuple[OutputCopy, ...]
     weights: bytes
     arena_bytes: int
     workspace_bytes: int
 
 
 @dataclass(eq=False)
-class Storage:
+class Allocation:
     """Memory that values of the network share; ``first`` and ``last`` are the steps that use it."""
 
     bytes: int
-    place: Place | None = None
+    address: Address | None = None
     first: int | None = None
     last: int | None = None
 
@@ -114,8 +114,8 @@ class _Weights:
 @dataclass
 class _Call:
     kernel: Kernel
-    storages: list[Storage]
-    shared: list[Storage]
+    allocations: list[Allocation]
+    shared: list[Allocation]
 
 
 class Planner:
@@ -124,14 +124,14 @@ class Planner:
     def __init__(self, kernels: Mapping[str, Kernel]):
         self.kernels = kernels
         self.calls: list[_Call] = []
-        self.storages: list[Storage] = []  # of the arena
+        self.allocations: list[Allocation] = []  # of the arena
         self.weights = _Weights()
-        self.values: dict[relax.Var, Storage | tuple] = {}
+        self.values: dict[relax.Var, Allocation | tuple] = {}
 
     def run(self, function: relax.Function) -> Program:
         for index, param in enumerate(function.params):
             tensor = _tensor(param.name, param.ty)
-            self.values[param] = Storage(tensor.bytes, Place("inputs", index))
+            self.values[param] = Allocation(tensor.bytes, Address("inputs", index))
         for block in function.body.blocks:
             for binding in block.bindings:
                 self.values[binding.var] = self._value(binding.value, binding.var.ty)
@@ -144,7 +144,7 @@ class Planner:
             inputs=tuple(_tensor(param.name, param.ty) for param in function.params),
             outputs=outputs,
             steps=tuple(self._step(call) for call in self.calls),
-            copies=tuple(replace(copy, source=source.place) for copy, source in copies),
+            copies=tuple(replace(copy, source=source.address) for copy, source in copies),
             weights=b"".join(self.weights.blocks),
             arena_bytes=arena_bytes,
             workspace_bytes=max((kernel.private_bytes for kernel in self.kernels.values()), default=0),
@@ -152,7 +152,7 @@ class Planner:
 
     # Values
 
-    def _value(self, expr: relax.Expr, of_type: ir.Type) -> Storage | tuple:
+    def _value(self, expr: relax.Expr, of_type: ir.Type) -> Allocation | tuple:
         if isinstance(expr, relax.Var):
             return self.values[expr]
         if isinstance(expr, relax.Tuple):
@@ -161,7 +161,7 @@ class Planner:
             return self._value(expr.tuple_value, expr.tuple_value.ty)[int(expr.index)]
         if isinstance(expr, ir.GenericConst) and hasattr(expr.value, "numpy"):
             value = expr.value.numpy()
-            return Storage(value.nbytes, Place("weights", self.weights.offset(value)))
+            return Allocation(value.nbytes, Address("weights", self.weights.offset(value)))
         if operator(expr) in CALLS:
             return self._call(expr, of_type)
         if operator(expr) in VIEWS:
@@ -171,7 +171,7 @@ class Planner:
             f"the network calls {name}, which TVM's runtime computes", "it is no kernel", "compile it with --format vm"
         )
 
-    def _call(self, call: relax.Call, of_type: ir.Type) -> Storage | tuple:
+    def _call(self, call: relax.Call, of_type: ir.Type) -> Allocation | tuple:
         kernel, step = self.kernels[call.args[0].name_hint], len(self.calls)
         if len(call.args) > 2:
             raise ImportFailed("an operator of the network has a dynamic shape", "", "compile it with --format vm")
@@ -182,48 +182,49 @@ class Planner:
             None if index >= 0 else self._fresh(each) for index, each in zip(indices, _fields(of_type), strict=True)
         ]
         results = tuple(
-            arguments[index] if storage is None else storage for index, storage in zip(indices, fresh, strict=True)
+            arguments[index] if allocation is None else allocation
+            for index, allocation in zip(indices, fresh, strict=True)
         )
-        if any(result.place is not None for result in results):
+        if any(result.address is not None for result in results):
             raise ImportFailed("an operator writes to an input or a constant of the network")
-        storages = [*arguments, *(each for each in fresh if each is not None)]
-        shared = [self._storage(size) for size in kernel.shared]
-        self.calls.append(_Call(kernel, storages, shared))
-        for storage in (*storages, *shared):
-            storage.used_by(step)
+        allocations = [*arguments, *(each for each in fresh if each is not None)]
+        shared = [self._allocate(size) for size in kernel.shared]
+        self.calls.append(_Call(kernel, allocations, shared))
+        for allocation in (*allocations, *shared):
+            allocation.used_by(step)
         return results if isinstance(of_type, ir.TupleType) else results[0]
 
-    def _fresh(self, of_type: ir.Type) -> Storage:
-        return self._storage(_tensor("", of_type).bytes)
+    def _fresh(self, of_type: ir.Type) -> Allocation:
+        return self._allocate(_tensor("", of_type).bytes)
 
-    def _storage(self, size: int) -> Storage:
-        self.storages.append(Storage(size))
-        return self.storages[-1]
+    def _allocate(self, size: int) -> Allocation:
+        self.allocations.append(Allocation(size))
+        return self.allocations[-1]
 
     # Places
 
-    def _answer(self, answers: Sequence[Storage], outputs: Sequence[Tensor]) -> list[tuple[Copy, Storage]]:
+    def _answer(self, answers: Sequence[Allocation], outputs: Sequence[Tensor]) -> list[tuple[OutputCopy, Allocation]]:
         """Results are computed where the caller wants them; only what cannot be is copied at the end."""
         copies = []
-        for index, (storage, tensor) in enumerate(zip(answers, outputs, strict=True)):
-            if storage.place is None and storage.bytes == tensor.bytes:
-                storage.place = Place("outputs", index)
+        for index, (allocation, tensor) in enumerate(zip(answers, outputs, strict=True)):
+            if allocation.address is None and allocation.bytes == tensor.bytes:
+                allocation.address = Address("outputs", index)
             else:
-                copies.append((Copy(None, index, tensor.bytes), storage))
+                copies.append((OutputCopy(None, index, tensor.bytes), allocation))
         return copies
 
-    def _place(self, answers: Sequence[Storage]) -> int:
-        homeless = [storage for storage in self.storages if storage.place is None]
-        for storage in answers:
-            storage.used_by(len(self.calls))  # copied after the last call
+    def _place(self, answers: Sequence[Allocation]) -> int:
+        homeless = [allocation for allocation in self.allocations if allocation.address is None]
+        for allocation in answers:
+            allocation.used_by(len(self.calls))  # copied after the last call
         offsets, total = place([Range(each.bytes, each.first, each.last) for each in homeless])
-        for storage, offset in zip(homeless, offsets, strict=True):
-            storage.place = Place("arena", offset)
+        for allocation, offset in zip(homeless, offsets, strict=True):
+            allocation.address = Address("arena", offset)
         return total
 
     def _step(self, call: _Call) -> Step:
-        places = tuple(storage.place for storage in call.storages)
-        return Step(call.kernel, places, tuple(storage.place for storage in call.shared))
+        addresses = tuple(allocation.address for allocation in call.allocations)
+        return Step(call.kernel, addresses, tuple(allocation.address for allocation in call.shared))
 
 
 def plan(module: tvm.IRModule, kernels: Mapping[str, Kernel]) -> Program:
@@ -243,7 +244,7 @@ def _fields(of_type: ir.Type) -> list[ir.Type]:
     return [of_type]
 
 
-def _flat(value: Storage | tuple) -> list[Storage]:
+def _flat(value: Allocation | tuple) -> list[Allocation]:
     return [leaf for each in value for leaf in _flat(each)] if isinstance(value, tuple) else [value]
 
 

@@ -7,7 +7,7 @@ import keyword
 import re
 from pathlib import Path
 
-from .program import Copy, Place, Program, Step
+from .program import Address, OutputCopy, Program, Step
 
 HERE = Path(__file__).parent
 TEMPLATES, NATIVE = HERE / "templates", HERE / "native"
@@ -83,22 +83,22 @@ def _declarations(program: Program) -> list[dict]:
 
 def _calls(step: Step) -> list[dict]:
     """One call for each phase of the kernel."""
-    places = [_address(place) for place in (*step.arguments, *step.shared)]
+    addresses = [_address(each) for each in (*step.arguments, *step.shared)]
     return [
         {
             "name": step.kernel.name,
             "symbol": phase.symbol,
             "extent": phase.extent,
-            "addresses": [*places, *(f"WORKSPACE({offset})" for offset in phase.private_offsets)],
+            "addresses": [*addresses, *(f"WORKSPACE({offset})" for offset in phase.private_offsets)],
         }
         for phase in step.kernel.phases
     ]
 
 
-def _copy(copy: Copy) -> dict:
+def _copy(copy: OutputCopy) -> dict:
     return {"source": _address(copy.source), "output": copy.output, "bytes": copy.bytes}
 
 
-def _address(place: Place) -> str:
-    region = {"arena": "ARENA", "weights": "WEIGHTS", "inputs": "INPUT", "outputs": "OUTPUT"}[place.region]
-    return f"{region}({place.offset})"
+def _address(address: Address) -> str:
+    region = {"arena": "ARENA", "weights": "WEIGHTS", "inputs": "INPUT", "outputs": "OUTPUT"}[address.region]
+    return f"{region}({address.offset})"

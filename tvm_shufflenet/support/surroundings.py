@@ -30,7 +30,7 @@ class Unusable(BadInput):
 
 
 @dataclass(frozen=True)
-class Place:
+class OwnFolder:
     """A folder that this program writes to, and the environment's ``variable`` that names another one."""
 
     what: str
@@ -45,18 +45,18 @@ def cache_path() -> Path:
     return Path(os.environ.get(CACHE) or user_cache_path("tvm-shufflenet"))
 
 
-def places() -> list[Place]:
+def own_folders() -> list[OwnFolder]:
     """None of them needs to exist. The most particular come first: one may lie in another."""
     from platformdirs import user_data_path
 
     kept = os.environ.get("TVM_SHUFFLENET_REPRODUCERS")
     found = [
-        Place("the cache", cache_path(), CACHE),
-        *([Place("the folder of reproducers", Path(kept), "TVM_SHUFFLENET_REPRODUCERS")] if kept else []),
-        Place("the folder of tuning records", user_data_path("tvm-shufflenet"), "XDG_DATA_HOME"),
-        Place("the folder of temporary files", Path(temporary_folder()), "TMPDIR"),
+        OwnFolder("the cache", cache_path(), CACHE),
+        *([OwnFolder("the folder of reproducers", Path(kept), "TVM_SHUFFLENET_REPRODUCERS")] if kept else []),
+        OwnFolder("the folder of tuning records", user_data_path("tvm-shufflenet"), "XDG_DATA_HOME"),
+        OwnFolder("the folder of temporary files", Path(temporary_folder()), "TMPDIR"),
     ]
-    return sorted(found, key=lambda place: -len(place.path.parts))
+    return sorted(found, key=lambda own: -len(own.path.parts))
 
 
 def temporary_folder() -> str:
@@ -84,10 +84,10 @@ def make_folder(path: Path, what: str, variable: str) -> Path:
 
 def require_space(folder: str | Path, needed: int) -> None:
     """Raises Unusable where there is less: for what cannot be told that the disk is full. LLVM ends the process."""
-    place = next((each for each in places() if _lies_in(Path(folder), each)), None)
+    own = next((each for each in own_folders() if _lies_in(Path(folder), each)), None)
     if shutil.disk_usage(folder).free < needed:
-        place = place or Place("the folder", Path(folder), "TMPDIR")
-        raise _full(place.what, place.path, place.variable)
+        own = own or OwnFolder("the folder", Path(folder), "TMPDIR")
+        raise _full(own.what, own.path, own.variable)
 
 
 def explain(error: BaseException) -> DeployError | None:
@@ -96,7 +96,7 @@ def explain(error: BaseException) -> DeployError | None:
         return error
     ours = isinstance(error, DeployError)
     for cause in _chain(error):
-        if isinstance(cause, OSError) and (not ours or cause.errno in FULL or _in_a_place(cause)):
+        if isinstance(cause, OSError) and (not ours or cause.errno in FULL or _in_own_folder(cause)):
             return _explain_os(cause)
         if isinstance(cause, UnicodeError) and not ours:
             return _explain_unicode(cause)
@@ -104,9 +104,9 @@ def explain(error: BaseException) -> DeployError | None:
             return Unusable("there is not enough memory", "", "end other programs, or give this one more")
     # Compilers and servers say it in words of their own, or not at all.
     if not ours or isinstance(error, LinkFailed) or getattr(error, "exit_code", 0) not in (2, 5, 7):
-        place = next(filter(_is_full, places()), None)
-        if place is not None:
-            return _full(place.what, place.path, place.variable)
+        own = next(filter(_is_full, own_folders()), None)
+        if own is not None:
+            return _full(own.what, own.path, own.variable)
     return None
 
 
@@ -127,16 +127,16 @@ def _explain_os(exc: OSError) -> DeployError:
             "no temporary file can be written", "TMPDIR and /tmp are missing, read-only or full",
             "set TMPDIR to a folder that you can write",
         )  # fmt: skip
-    place = _place_of(name) if isinstance(name, str) else None
+    own = _own_folder_of(name) if isinstance(name, str) else None
     if exc.errno in FULL:
-        if place is None and not isinstance(name, str):
-            place = next(filter(_is_full, places()), None)
-        if place is not None:
-            return _full(place.what, place.path, place.variable)
+        if own is None and not isinstance(name, str):
+            own = next(filter(_is_full, own_folders()), None)
+        if own is not None:
+            return _full(own.what, own.path, own.variable)
         what = f"cannot write {name or 'what it prints'}: {exc.strerror}"
         return Unusable(what, "", "free space there, or name another place")
-    if place is not None and (exc.errno in FORBIDDEN or isinstance(exc, (FileExistsError, NotADirectoryError))):
-        return _unusable(place.what, place.path, exc, place.variable)
+    if own is not None and (exc.errno in FORBIDDEN or isinstance(exc, (FileExistsError, NotADirectoryError))):
+        return _unusable(own.what, own.path, exc, own.variable)
     if isinstance(name, str):
         return Unusable(f"cannot use {name}: {exc.strerror or exc}", "", _permission(exc))
     if isinstance(exc, FileNotFoundError):
@@ -160,23 +160,23 @@ def _explain_unicode(exc: UnicodeError) -> DeployError:
     )  # fmt: skip
 
 
-def _in_a_place(exc: OSError) -> bool:
+def _in_own_folder(exc: OSError) -> bool:
     """Whether a folder that nobody named is to blame: its variable is news to the user."""
-    return exc.errno in FORBIDDEN and isinstance(exc.filename, str) and _place_of(exc.filename) is not None
+    return exc.errno in FORBIDDEN and isinstance(exc.filename, str) and _own_folder_of(exc.filename) is not None
 
 
-def _place_of(name: str) -> Place | None:
+def _own_folder_of(name: str) -> OwnFolder | None:
     path = Path(os.path.abspath(name))
-    return next((place for place in places() if _lies_in(path, place)), None)
+    return next((own for own in own_folders() if _lies_in(path, own)), None)
 
 
-def _lies_in(path: Path, place: Place) -> bool:
+def _lies_in(path: Path, own: OwnFolder) -> bool:
     """Whether this program put ``path`` there: what a user names may lie there too, perhaps on another disk."""
-    if path == place.path:
+    if path == own.path:
         return True
-    if place.path not in path.parents or _device(path) != _device(place.path):
+    if own.path not in path.parents or _device(path) != _device(own.path):
         return False
-    return place.variable != "TMPDIR" or path.relative_to(place.path).parts[0].startswith(TEMPORARY)
+    return own.variable != "TMPDIR" or path.relative_to(own.path).parts[0].startswith(TEMPORARY)
 
 
 def _device(path: Path) -> int | None:
@@ -186,8 +186,8 @@ def _device(path: Path) -> int | None:
     return None
 
 
-def _is_full(place: Place) -> bool:
-    path = place.path
+def _is_full(own: OwnFolder) -> bool:
+    path = own.path
     while not path.is_dir() and path != path.parent:
         path = path.parent
     try:

@@ -44,7 +44,7 @@ SCHEMA = 1
 Digests = tuple[tuple[float | None, ...], ...]  # None stands for NaN and infinity, which JSON has not
 
 
-class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
+class Reproducer(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a reproducer says of itself. ``expected``, ``allowed`` and ``found`` are digests of an operator's arguments;
     of a network they are in files, and ``tolerance`` is how far they may differ."""
 
@@ -126,7 +126,7 @@ def _keep(
 ) -> str:
     stem = f"{kind}-{name}-{target.name}-{hashlib.sha256(code).hexdigest()[:12]}"
     folder = reproducers() / stem
-    finding = Finding(
+    reproducer = Reproducer(
         SCHEMA, kind, name, what, target.name, target.tvm_config, target.machine, device, _versions(),
         f"tvm-shufflenet replay {folder}", **more,
     )  # fmt: skip
@@ -135,13 +135,13 @@ def _keep(
         draft = Path(tempfile.mkdtemp(prefix=f".{stem}-", dir=reproducers()))
         try:
             fill(draft)
-            (draft / "finding.json").write_bytes(msgspec.json.format(msgspec.json.encode(finding), indent=2))
+            (draft / "finding.json").write_bytes(msgspec.json.format(msgspec.json.encode(reproducer), indent=2))
             shutil.rmtree(folder, ignore_errors=True)
             draft.rename(folder)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         _forget_oldest()
-    except OSError as exc:  # the finding is what counts
+    except OSError as exc:  # what was found is what counts
         return f"no reproducer was kept ({exc})"
     return f"reproducer: {folder}"
 
@@ -162,21 +162,21 @@ def _versions() -> dict[str, str | None]:
     return found
 
 
-def read_finding(folder: Path) -> Finding:
+def read_reproducer(folder: Path) -> Reproducer:
     """Raises BadInput."""
     path = Path(folder) / "finding.json"
     try:
-        finding = read_json(path, Finding)
+        reproducer = read_json(path, Reproducer)
     except (OSError, Malformed) as exc:
         raise BadInput(f"{folder} is no reproducer", str(exc), f"name a folder of {reproducers()}") from exc
-    if finding.schema > SCHEMA:
-        raise BadInput(f"{path} has schema {finding.schema}", "a newer version wrote it", "use that version")
-    if not is_cpu(finding.target_config):
+    if reproducer.schema > SCHEMA:
+        raise BadInput(f"{path} has schema {reproducer.schema}", "a newer version wrote it", "use that version")
+    if not is_cpu(reproducer.target_config):
         raise BadInput(f"{path} is not what this program writes", "its target is more than a CPU", "do not use it")
-    shown = {name: clean(getattr(finding, name)) for name in ("name", "what", "target", "device", "machine")}
-    return msgspec.structs.replace(finding, **shown)
+    shown = {name: clean(getattr(reproducer, name)) for name in ("name", "what", "target", "device", "machine")}
+    return msgspec.structs.replace(reproducer, **shown)
 
 
-def target_of(finding: Finding) -> Target:
+def target_of(reproducer: Reproducer) -> Target:
     """Raises UnknownName. ``local`` meant another machine, perhaps."""
-    return find_target(finding.target)
+    return find_target(reproducer.target)

@@ -20,7 +20,7 @@ from ..library.build import build
 from ..library.link import linker_command
 from ..library.scheduling import Operator, Scheduled, schedule_untuned
 from ..models import Model
-from ..packages.manifest import SCHEMA, Argument, Manifest, OperatorEntry, Probe, Standalone
+from ..packages.manifest import SCHEMA, Argument, Manifest, OperatorEntry, Probe, StandaloneEntry
 from ..packages.package import ANSWERS, Package, Verification, write_package
 from ..support.activity import doing
 from ..support.toolchain import FFI_VERSION, TVM_VERSION
@@ -32,7 +32,7 @@ from .plan import CompilePlan
 from .schedules import default_clock, schedule_network
 
 if TYPE_CHECKING:
-    from ..standalone.build import Standalone as StandaloneFiles
+    from ..standalone.build import StandaloneLibrary
 
 FORMATS = {"vm": ("vm",), "standalone": ("standalone",), "both": ("vm", "standalone")}
 STATIC = "static"
@@ -44,7 +44,7 @@ class Built:
 
     scheduled: Scheduled
     library: Path | None
-    standalone: StandaloneFiles | None
+    standalone: StandaloneLibrary | None
 
     @property
     def files(self) -> dict[str, Path]:
@@ -114,7 +114,7 @@ def _built(imported: Imported, scheduled: Scheduled, formats: Sequence[str], fol
     return Built(scheduled, library, standalone)
 
 
-def _standalone(imported: Imported, scheduled: Scheduled, folder: Path, static: bool) -> StandaloneFiles:
+def _standalone(imported: Imported, scheduled: Scheduled, folder: Path, static: bool) -> StandaloneLibrary:
     from ..standalone.build import build_standalone
 
     name, answers = imported.model.name, imported.answers
@@ -132,9 +132,9 @@ def _written(output: Path, plan: CompilePlan, imported: Imported, built: Built, 
     return write_package(output, library, imported.reference, manifest, files)
 
 
-def _standalone_entry(built) -> Standalone:
+def _standalone_entry(built) -> StandaloneEntry:
     program = built.program
-    return Standalone(
+    return StandaloneEntry(
         built.interface,
         built.library.name,
         built.bench.name,

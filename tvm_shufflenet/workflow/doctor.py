@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 
 from ..errors import DeployError, ToolMissing
-from ..support.surroundings import LEAST_FREE_BYTES, Unusable, make_folder, places
+from ..support.surroundings import LEAST_FREE_BYTES, Unusable, make_folder, own_folders
 from ..support.toolchain import (
     FFI_VERSION,
     TVM_VERSION,
@@ -25,7 +25,7 @@ PACKAGES = {"apache-tvm": TVM_VERSION, "apache-tvm-ffi": FFI_VERSION, "torch": N
 
 
 @dataclass(frozen=True)
-class Finding:
+class Requirement:
     """One thing that was looked at; ``error`` is what is wrong with it, if anything. What is not ``required`` serves
     one command only."""
 
@@ -52,7 +52,7 @@ class Ability:
 CACHE, TEMPORARY = "cache", "temporary files"
 COMMON = (*PACKAGES, "zig", CACHE, TEMPORARY)
 EMULATION = ("qemu-aarch64", "arm64 sysroot", "llvm-mca", "llvm-mc")
-# What users want, and the findings that it rests on.
+# What users want, and the requirements that it rests on.
 WISHES = {
     "compile for every target": COMMON,
     "tune, run and measure on this machine": COMMON,
@@ -63,21 +63,23 @@ WISHES = {
 }
 
 
-def examine(device: str | None = None, target: str | None = None) -> list[Finding]:
+def examine(device: str | None = None, target: str | None = None) -> list[Requirement]:
     """Python packages, programs, folders, and ``device`` if one is named: it is started and asked.
 
     Required is what ``device`` and ``target`` need; without either, what emulated cores need, too. Raises UnknownName.
     """
     emulates = _emulates(device, target)
-    findings = [_package(name, version) for name, version in PACKAGES.items()]
-    findings.append(_tool(find_zig()))
-    has_zig = findings[-1].ok
-    findings += [_tool(tool, emulates and not (tool.name == "C compiler" and has_zig)) for tool in emulation_tools()]
-    findings += [_tool(tool, required=False) for tool in (find_llvm_objcopy(), find_ssh(), find_adb())]
-    findings += _folders()
+    requirements = [_package(name, version) for name, version in PACKAGES.items()]
+    requirements.append(_tool(find_zig()))
+    has_zig = requirements[-1].ok
+    requirements += [
+        _tool(tool, emulates and not (tool.name == "C compiler" and has_zig)) for tool in emulation_tools()
+    ]
+    requirements += [_tool(tool, required=False) for tool in (find_llvm_objcopy(), find_ssh(), find_adb())]
+    requirements += _folders()
     if device is not None:
-        findings.append(_device(device))
-    return findings
+        requirements.append(_device(device))
+    return requirements
 
 
 def _emulates(device: str | None, target: str | None) -> bool:
@@ -89,46 +91,52 @@ def _emulates(device: str | None, target: str | None) -> bool:
     return wanted is None or wanted.board is not None
 
 
-def abilities(findings: list[Finding]) -> list[Ability]:
+def abilities(requirements: list[Requirement]) -> list[Ability]:
     """What works here, and what does not for want of what."""
-    wrong = {finding.name for finding in findings if not finding.ok}
+    wrong = {requirement.name for requirement in requirements if not requirement.ok}
     return [Ability(what, tuple(name for name in needs if name in wrong)) for what, needs in WISHES.items()]
 
 
-def install_commands(findings: list[Finding]) -> list[str]:
+def install_commands(requirements: list[Requirement]) -> list[str]:
     """The commands that bring all that is missing and required: one of apt, one of pip."""
-    missing = [finding for finding in findings if finding.required and not finding.ok and finding.packages]
+    missing = [
+        requirement
+        for requirement in requirements
+        if requirement.required and not requirement.ok and requirement.packages
+    ]
     of_pip = (*PACKAGES, "zig")
-    pip = [finding.packages[0] for finding in missing if finding.name in of_pip]
-    debian = dict.fromkeys(name for finding in missing if finding.name not in of_pip for name in finding.packages)
+    pip = [requirement.packages[0] for requirement in missing if requirement.name in of_pip]
+    debian = dict.fromkeys(
+        name for requirement in missing if requirement.name not in of_pip for name in requirement.packages
+    )
     commands = [apt(*debian)] if debian else []
     return commands + ([f"{sys.executable} -m pip install {' '.join(pip)}"] if pip else [])
 
 
-def _folders() -> list[Finding]:
+def _folders() -> list[Requirement]:
     """Where this program writes: the folders need not exist, but it must be possible to make them."""
     names = {"TVM_SHUFFLENET_CACHE": CACHE, "TMPDIR": TEMPORARY, "XDG_DATA_HOME": "tuning records"}
-    return [_folder(names[place.variable], place) for place in places() if place.variable in names]
+    return [_folder(names[own.variable], own) for own in own_folders() if own.variable in names]
 
 
-def _folder(name: str, place) -> Finding:
+def _folder(name: str, own) -> Requirement:
     try:
-        make_folder(place.path, place.what, place.variable)
-        free = shutil.disk_usage(place.path).free
+        make_folder(own.path, own.what, own.variable)
+        free = shutil.disk_usage(own.path).free
         if free < LEAST_FREE_BYTES:
-            what = f"the disk of {place.what}, {place.path}, is full"
-            raise Unusable(what, "", f"free space there, or set {place.variable} to another folder")
+            what = f"the disk of {own.what}, {own.path}, is full"
+            raise Unusable(what, "", f"free space there, or set {own.variable} to another folder")
     except DeployError as exc:
-        return Finding(name, place.what, None, exc)
-    return Finding(name, place.what, f"{place.path}, {free / 1e9:.1f} GB free")
+        return Requirement(name, own.what, None, exc)
+    return Requirement(name, own.what, f"{own.path}, {free / 1e9:.1f} GB free")
 
 
-def _tool(tool: Tool, required: bool = True) -> Finding:
+def _tool(tool: Tool, required: bool = True) -> Requirement:
     error = None if tool.path else ToolMissing(f"{tool.name} is missing ({tool.purpose})", "", tool.install)
-    return Finding(tool.name, tool.purpose, tool.path, error, required, tool.packages)
+    return Requirement(tool.name, tool.purpose, tool.path, error, required, tool.packages)
 
 
-def _package(name: str, wanted: str | None) -> Finding:
+def _package(name: str, wanted: str | None) -> Requirement:
     purpose = f"version {wanted}" if wanted else "Python package"
     try:
         found = importlib.metadata.version(name)
@@ -138,10 +146,10 @@ def _package(name: str, wanted: str | None) -> Finding:
     error = None
     if found is None or (wanted and found != wanted):
         error = ToolMissing(f"{name} is {found or 'missing'}", "", f"python -m pip install {pin}")
-    return Finding(name, purpose, found, error, packages=(pin,))
+    return Requirement(name, purpose, found, error, packages=(pin,))
 
 
-def _device(spec: str) -> Finding:
+def _device(spec: str) -> Requirement:
     from ..devices import find_device
     from ..hardware.targets import host_machine, targets
 
@@ -154,6 +162,6 @@ def _device(spec: str) -> Finding:
             info = (
                 session.get_function("tvm_shufflenet.server_info") if device.name != spec or "://" not in spec else None
             )
-            return Finding(spec, "device", str(info()) if info else device.describe())
+            return Requirement(spec, "device", str(info()) if info else device.describe())
     except DeployError as exc:
-        return Finding(spec, "device", None, exc)
+        return Requirement(spec, "device", None, exc)

@@ -16,31 +16,31 @@ from ..library.link import trial_command
 from ..support.files import open_file, read_file
 from ..tuning.measuring.trial import Cause, Job, run_trial
 from ..verification.operators import Reference
-from ..verification.reproducer import Digests, Finding, read_finding, target_of
+from ..verification.reproducer import Digests, Reproducer, read_reproducer, target_of
 
 REPLAY_SECONDS = 120.0
 
 
 def replay(folder: Path, device: Device) -> str | None:
-    """Do again what a finding was found by, on a started device: what is wrong, None where nothing is any more.
+    """Do again what a reproducer was kept of, on a started device: what is wrong, None where nothing is any more.
 
     Raises BadInput, DeviceFailed.
     """
-    folder, finding = Path(folder), read_finding(folder)
+    folder, reproducer = Path(folder), read_reproducer(folder)
     try:
-        return (_replay_operator if finding.kind == "operator" else _replay_network)(folder, finding, device)
+        return (_replay_operator if reproducer.kind == "operator" else _replay_network)(folder, reproducer, device)
     except (OSError, ValueError, MemoryError) as exc:
         raise BadInput(f"{folder} is not whole", str(exc), "copy it again") from exc
 
 
-def _replay_operator(folder: Path, finding: Finding, device: Device) -> str | None:
+def _replay_operator(folder: Path, reproducer: Reproducer, device: Device) -> str | None:
     job = Job(
-        _operator(folder / "scheduled.json"), finding.target_config, tuple(trial_command(target_of(finding))),
-        finding.machine, device.endpoint(), 1, 1, 0, REPLAY_SECONDS, _expected(finding),
+        _operator(folder / "scheduled.json"), reproducer.target_config, tuple(trial_command(target_of(reproducer))),
+        reproducer.machine, device.endpoint(), 1, 1, 0, REPLAY_SECONDS, _expected(reproducer),
     )  # fmt: skip
     outcome = run_trial(job)
     if outcome.cause not in (None, Cause.WRONG):
-        raise DeviceFailed(f"{finding.name} cannot be run again: {outcome.error}")
+        raise DeviceFailed(f"{reproducer.name} cannot be run again: {outcome.error}")
     return outcome.error or None
 
 
@@ -59,15 +59,17 @@ def _operator(path: Path) -> str:
     return text
 
 
-def _expected(finding: Finding) -> Reference:
-    """What the unscheduled operator computed when the finding was made; it is not run again, where it would run here.
+def _expected(reproducer: Reproducer) -> Reference:
+    """What the unscheduled operator computed when it was kept; it is not run again, where it would run here.
 
     Raises BadInput.
     """
-    parts = (finding.expected, finding.allowed, finding.again)
+    parts = (reproducer.expected, reproducer.allowed, reproducer.again)
     whole = all(len(each) == SUMS for part in parts for each in part)
-    if not finding.expected or len({len(part) for part in parts}) > 1 or not whole:
-        raise BadInput(f"{finding.name}'s finding does not say what was expected", "it was edited", "copy it again")
+    if not reproducer.expected or len({len(part) for part in parts}) > 1 or not whole:
+        raise BadInput(
+            f"{reproducer.name}'s reproducer does not say what was expected", "it was edited", "copy it again"
+        )
 
     def numbers(digests: Digests) -> tuple[tuple[float, ...], ...]:
         return tuple(tuple(math.nan if each is None else each for each in sums) for sums in digests)
@@ -75,10 +77,10 @@ def _expected(finding: Finding) -> Reference:
     return Reference(*map(numbers, parts))
 
 
-def _replay_network(folder: Path, finding: Finding, device: Device) -> str | None:
+def _replay_network(folder: Path, reproducer: Reproducer, device: Device) -> str | None:
     data, expected = (_array(folder / f"{name}.npy") for name in ("input", "expected"))
     open_file(folder / "library.so").close()  # a FIFO in its place would be waited for
     with Network(device, folder / "library.so") as network:
         error = largest_error(network.run(data), expected)
         fault, _ = second_run(network, data)
-    return fault if error <= finding.tolerance else f"off by {error:.3g}, {finding.tolerance:.3g} is allowed"
+    return fault if error <= reproducer.tolerance else f"off by {error:.3g}, {reproducer.tolerance:.3g} is allowed"

@@ -33,7 +33,7 @@ class EarlierRun:
         trial, entry = self._left.pop((workload, trace), (None, None))
         if trial is None:
             return None
-        return Recalled(trial, tuple(entry.place.body()[1]) if entry else (trial.seconds,) if trial.seconds else ())
+        return Recalled(trial, tuple(entry.line.body()[1]) if entry else (trial.seconds,) if trial.seconds else ())
 
     def show(self, trial: Trial) -> None:
         self.hidden.discard(trial)

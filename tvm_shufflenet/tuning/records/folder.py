@@ -60,7 +60,7 @@ class Skipped(msgspec.Struct, frozen=True):
         return f"{self.file}, line {self.number}: {self.reason}"
 
 
-class Place(NamedTuple):
+class RecordLine(NamedTuple):
     """Where a record's line is: records are many and large, and few of them are ever needed."""
 
     stream: Stream
@@ -80,7 +80,7 @@ class Found(NamedTuple):
     seconds: float
     target: str
     checksum: str
-    place: Place
+    line: RecordLine
 
 
 class Entry(NamedTuple):
@@ -88,7 +88,7 @@ class Entry(NamedTuple):
 
     trial: Trial
     target: str
-    place: Place
+    line: RecordLine
 
     @property
     def key(self) -> tuple:
@@ -153,7 +153,7 @@ class RecordFolder:
             check_trace(trace)
             text = json.dumps(target, sort_keys=True)
             text = self._texts.setdefault(text, text)  # there are few targets, and may be a million records
-            place = Place(self._streams[RECORDS], line.number, line.offset)
+            place = RecordLine(self._streams[RECORDS], line.number, line.offset)
             return Found(workload_line, json_trace_hash(trace), seconds, text, checksum(body), place)
         except (Damaged, NotAdmitted) as exc:
             self.skip(RECORDS, line.number, exc)
@@ -198,22 +198,22 @@ class RecordFolder:
         """Make a record one that counts, or say why not."""
         shash = self.hashes.get(found.workload_line)
         if shash is None:
-            return self.skip(RECORDS, found.place.number, "its workload is missing or damaged")
+            return self.skip(RECORDS, found.line.number, "its workload is missing or damaged")
         trials = self._timed.get((shash, found.trace, found.seconds), [])
         matching = [trial for trial in trials if trial.record in (None, found.checksum)]
         if trials and not matching:
-            return self.skip(RECORDS, found.place.number, "its checksum is another: damaged, or edited by hand")
+            return self.skip(RECORDS, found.line.number, "its checksum is another: damaged, or edited by hand")
         if not matching:
             if self.has_journal:
-                return self.skip(RECORDS, found.place.number, "not in the journal, so nobody knows what timed it")
+                return self.skip(RECORDS, found.line.number, "not in the journal, so nobody knows what timed it")
             matching = [Trial(shash, found.trace, "unknown", "unknown", MEASURED, TVM_VERSION, found.seconds)]
         if not all(trial.record for trial in matching):
             try:
-                record_of(found.place.body(), self.workloads[shash])
+                record_of(found.line.body(), self.workloads[shash])
             except Exception:
-                return self.skip(RECORDS, found.place.number, "not a tuning record")
+                return self.skip(RECORDS, found.line.number, "not a tuning record")
         for trial in matching:
-            entry = Entry(trial, found.target, found.place)
+            entry = Entry(trial, found.target, found.line)
             self.entries[entry.key] = entry
         return None
 
@@ -228,14 +228,14 @@ class RecordFolder:
         return self.workloads[entry.trial.workload]
 
     def record(self, entry: Entry) -> ms.database.TuningRecord:
-        return record_of(entry.place.body(), self.workload(entry))
+        return record_of(entry.line.body(), self.workload(entry))
 
     def usable(self, entry: Entry) -> ms.database.TuningRecord | None:
         """``record``, None where the line is not what TVM wrote: a checksum only shows what happened by accident."""
         try:
             return self.record(entry)
         except Exception as exc:
-            return self.skip(RECORDS, entry.place.number, f"not a tuning record: {lines_of(exc)[-1]}")
+            return self.skip(RECORDS, entry.line.number, f"not a tuning record: {lines_of(exc)[-1]}")
 
     @contextlib.contextmanager
     def ours(self) -> Iterator[None]:
@@ -290,7 +290,7 @@ class RecordFolder:
         self.read()
 
     def checksum(self, entry: Entry) -> str:
-        return checksum(entry.place.body())
+        return checksum(entry.line.body())
 
     def files(self) -> Iterator[Path]:
         return (self.path / name for name in (WORKLOADS, RECORDS, JOURNAL))

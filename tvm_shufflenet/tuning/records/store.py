@@ -275,7 +275,7 @@ class RecordStore:
         return [self._as_best(*ranked[0]) for ranked in self._ranked(Setting(clock, threads)).values()]
 
     def _as_best(self, folder: RecordFolder, entry: Entry) -> Best:
-        trace, _, target, _ = entry.place.body()
+        trace, _, target, _ = entry.line.body()
         arguments = tuple(argument_shapes(folder.workload(entry).mod))
         trial = msgspec.structs.replace(entry.trial, target=None, record=None, search=None)
         return Best(trial, target, trace, arguments)

@@ -119,7 +119,7 @@ def merge(sources: Iterable[Path], into: Path) -> Changes:
         for entry in folder.entries.values():
             with result.ours():
                 if entry.key not in result.entries:
-                    result.write(entry.trial, entry.place.body(), folder.workload(entry).mod)
+                    result.write(entry.trial, entry.line.body(), folder.workload(entry).mod)
                     records += 1
         for trial in folder.trials:
             if trial.needs_no_record:
@@ -154,7 +154,7 @@ def prune(path: Path, keep: int | None = None) -> Changes:
     folder = open_folder(path)
     with folder.ours():
         kept = _kept(folder, keep)
-        places = {entry.place.offset for entry in kept.values()}
+        places = {entry.line.offset for entry in kept.values()}
         journal, workloads = _Pruned(folder, kept), _Mended(folder)
         dropped = sum(line.offset not in places for line in Stream(path / RECORDS).fresh())
         trials, broken, mended = *journal.counted(), workloads.counted()
@@ -252,7 +252,7 @@ def verify(folder: RecordFolder, on_progress: Callable[[int, int], None] = lambd
             record.trace.apply_to_schedule(schedule, remove_postproc=False)
             check_straight(schedule.mod["main"])
         except Exception as exc:
-            folder.skip(RECORDS, entry.place.number, f"its schedule does not apply: {lines_of(exc)[-1]}")
+            folder.skip(RECORDS, entry.line.number, f"its schedule does not apply: {lines_of(exc)[-1]}")
     for name, read in ((BEST, read_best), (CHOICES, read_choices)):
         for number, found in read(folder.path):
             if isinstance(found, str):
