@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import msgspec
+
+from ..devices.facts import DeviceFacts
 from ..errors import DeployError
 from ..latency import Latency
 from ..packages.manifest import Manifest
@@ -71,7 +74,7 @@ class Speedups:
 class Results:
     experiment: Experiment
     target: str
-    device: dict
+    device: DeviceFacts
     threads: int
     rows: tuple[Row, ...]
 
@@ -98,7 +101,7 @@ class Results:
             "source": self.experiment.source,
             "paper_device": self.experiment.paper_device,
             "target": self.target,
-            "device": self.device,
+            "device": msgspec.to_builtins(self.device),
             "threads": self.threads,
             "notes": list(self.experiment.notes),
             "findings": findings(self),

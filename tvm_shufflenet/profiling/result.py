@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+import msgspec
+
 from ..clock.cycles import Cost
+from ..devices.facts import DeviceFacts
 from ..latency import Kind, Latency
 from ..packages.manifest import Manifest, OperatorEntry
 from ..packages.operator_text import entry_text
@@ -85,7 +88,7 @@ class Profile:
     that is not known."""
 
     manifest: Manifest
-    device: dict
+    device: DeviceFacts
     threads: int
     latency: Latency
     operators: tuple[OperatorCost, ...]
@@ -132,7 +135,7 @@ class Profile:
             "how": HOW[self.kind],
             "model": self.manifest.model,
             "target": self.manifest.target,
-            "device": self.device,
+            "device": msgspec.to_builtins(self.device),
             "threads": self.threads,
             "latency_us": self.latency.to_json(),
             "sum_us": self.sum_us,

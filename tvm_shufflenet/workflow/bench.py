@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from ..clock.cycles import Cost
 from ..devices.base import Device
+from ..devices.facts import DeviceFacts
 from ..devices.network import Network, undisturbed
 from ..latency import Latency
 from ..packages.manifest import Timing
@@ -20,7 +23,7 @@ class Bench:
     latency is made of; ``blind`` says why its check against PyTorch proves nothing, where it does not."""
 
     package: Package
-    device: dict
+    device: DeviceFacts
     threads: int
     latency: Latency
     cold_us: float | None
@@ -38,7 +41,7 @@ class Bench:
             "schema": 1,
             "model": self.package.manifest.model,
             "target": self.package.manifest.target,
-            "device": self.device,
+            "device": msgspec.to_builtins(self.device),
             "threads": self.threads,
             "latency_us": self.latency.to_json(),
             "noise": self.latency.noise,
@@ -62,8 +65,8 @@ def bench_package(package: Package, device: Device, threads: int, warmup: int, r
         inputs = check_rest(network, answers, data, name)
     with undisturbed(device, package.library, data) as network:
         latency = network.latency(repeats, warmup)
-        cost = network.cost() if device.kind == "modelled" else None
-    result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost, answers.blind)
+        cost = None if device.cost_model is None else network.cost()
+    result = Bench(package, device.facts, threads, latency, cold_us, error, cost, answers.blind)
     verified = verification(device.name, error, answers, inputs)
-    package.add_timing(Timing(result.device, threads, latency.to_json()), verified)
+    package.add_timing(Timing(msgspec.to_builtins(result.device), threads, latency.to_json()), verified)
     return result

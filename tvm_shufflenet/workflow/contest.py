@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import geometric_mean
 
+import msgspec
+
+from ..devices.facts import DeviceFacts
 from ..errors import DeployError
 from ..latency import Latency
 
@@ -51,7 +54,7 @@ class Contest:
     """All contestants on one network, one device, one number of threads; our own libraries come first."""
 
     model: str
-    device: dict
+    device: DeviceFacts
     threads: int
     tolerance: float
     entries: tuple[Entry, ...]
@@ -84,7 +87,7 @@ class Contest:
         fastest = self.fastest_peer
         return {
             "model": self.model,
-            "device": self.device,
+            "device": msgspec.to_builtins(self.device),
             "threads": self.threads,
             "tolerance": self.tolerance,
             "fastest_peer": fastest.name if fastest else None,
@@ -111,7 +114,7 @@ def geometric_means(contests: Sequence[Contest]) -> list[Mean]:
     groups: dict[tuple[str, int], list[Contest]] = {}
     for contest in contests:
         if contest.ratio is not None:
-            groups.setdefault((contest.device["name"], contest.threads), []).append(contest)
+            groups.setdefault((contest.device.name, contest.threads), []).append(contest)
     return [
         Mean(device, threads, geometric_mean([c.ratio for c in group]), tuple(c.model for c in group))
         for (device, threads), group in groups.items()
