@@ -17,6 +17,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import msgspec
+
+from tvm_shufflenet.report.documents import ContestDocument
+
 NETWORKS = (
     "shufflenet_v1_g3_x0_5",
     "shufflenet_v1_g3_x1_0",
@@ -174,8 +178,8 @@ def _write(path: Path, contests) -> None:
             "apache-tvm": pinned(OWN, "apache-tvm"),
             "pins": {name: list(pins) for name, pins in PINS.items()},
         },
-        "contests": [contest.to_json() for contest in contests],
-        "geometric_means": [mean.to_json() for mean in geometric_means(contests)],
+        "contests": [msgspec.to_builtins(ContestDocument.of(contest)) for contest in contests],
+        "geometric_means": msgspec.to_builtins(geometric_means(contests)),
     }
     temporary = path.with_name(path.name + ".new")
     temporary.write_text(json.dumps(facts, indent=2) + "\n")

@@ -10,6 +10,7 @@ import pytest
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.errors import BadInput, Slower
 from tvm_shufflenet.report.baseline import Setting, Verdict, read_baseline, refuse_unlike
+from tvm_shufflenet.report.documents import VerdictDocument
 
 SETTING = Setting("net", (1, 3, 32, 32), "local", "measured", 1, ("a CPU", 2))
 FACTS = {
@@ -87,7 +88,7 @@ class TestVerdict:
     )
     def test_the_limit_itself_passes(self, now_us, allowed, passed):
         verdict = Verdict(Path("old.json"), 1000, now_us, allowed)
-        assert verdict.passed == passed and verdict.to_json()["passed"] == passed
+        assert verdict.passed == passed and VerdictDocument.of(verdict).passed == passed
         if passed:
             verdict.check()
         else:

@@ -471,7 +471,7 @@ class TestCost:
         assert (known.unmodelled_instructions, mixed.unmodelled_instructions) == (0, 10)
         assert mixed.core_cycles == pytest.approx(known.core_cycles + 10 * a72.core.compute_scale)
         assert only.core_cycles == pytest.approx(20 * a72.core.compute_scale)
-        assert only.unmodelled() == {"instructions": 20, "share_of_core_cycles": pytest.approx(1)}
+        assert (only.unmodelled_instructions, only.unmodelled_share) == (20, pytest.approx(1))
 
     def test_what_the_cores_model_lacks_is_counted_too(self, tmp_path):
         """llvm-mca disassembles it, but has no timing of it for this core: now, and when it comes from the cache."""

@@ -14,6 +14,7 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.models import find_model
+from tvm_shufflenet.report.documents import ComparisonDocument, DecisionDocument
 from tvm_shufflenet.report.tables import speedups
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records import upkeep
@@ -60,7 +61,7 @@ def test_the_best_in_the_network_is_chosen_not_the_best_by_itself(counted):
     assert (found.shipped_us, found.fastest_us, found.chosen_us) == (19.0, 18.0, 15.0)
     assert len(network.asked) == found.networks <= NETWORKS
     assert "chosen, 0.015 ms" in found.describe() and max(map(len, found.describe().splitlines())) <= 80
-    assert found.to_json()["kept"] == "chosen" and found.to_json()["latency_us"]["shipped"] == 19.0
+    assert DecisionDocument.of(found).kept == "chosen" and DecisionDocument.of(found).latency_us.shipped == 19.0
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -236,7 +237,7 @@ def test_few_trials_end_with_no_less_than_ships_and_every_command_agrees(tmp_pat
         package = compile_package(unit, target, reopened, tmp_path / "package")
         bench = bench_package(package, device, 1, warmup=3, repeats=2)
         profile = profile_package(package, device, 1)
-    assert comparison.gain >= 1 and set(comparison.to_json()["latency_us"]) == {"untuned", "shipped", "tuned"}
+    assert comparison.gain >= 1 and set(ComparisonDocument.of(comparison).latency_us) == {"untuned", "shipped", "tuned"}
     times = {found.chosen_us, comparison.tuned.median_us, bench.latency.median_us, profile.latency.median_us}
     assert len(times) == 1 and profile.sum_us == pytest.approx(bench.latency.median_us, rel=1e-4)
     assert "against what is shipped" in speedups(comparison) or "tuned is what is shipped" in speedups(comparison)

@@ -11,6 +11,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 import pytest
 from test_archive import manifest
@@ -20,6 +21,7 @@ from tvm_shufflenet.deploy.deployment import Settings, deploy
 from tvm_shufflenet.devices import handshake
 from tvm_shufflenet.errors import BadInput, DeployError, DeviceFailed, PackageInvalid, WrongResult
 from tvm_shufflenet.packages.package import Package, write_package
+from tvm_shufflenet.report.documents import DeployedDocument
 from tvm_shufflenet.transport import adb_client
 from tvm_shufflenet.transport.remote import Completed, ConnectionLost, Remote, number, run_program
 
@@ -195,7 +197,7 @@ def test_what_a_device_says_of_itself_is_cleaned(deployed, package):
                  operators=[{"name": EVIL, "median_us": 1.0}])  # fmt: skip
     done = deployed(bench=said)
     assert done.timing.device["model"] == "pi??" and len(done.timing.device["kernel"]) == 200
-    written = (package.folder / "manifest.json").read_text() + json.dumps(done.to_json())
+    written = (package.folder / "manifest.json").read_text() + msgspec.json.encode(DeployedDocument.of(done)).decode()
     assert not set(written) & set("\x1b\x07\x9b") and "u001b" not in written and "owned" not in written
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ def test_seconds_become_microseconds():
 def test_every_form_names_the_kind_of_clock(kind):
     latency = Latency((1500.0, 2500.0, 3500.0), kind)
     assert str(latency) == f"2.500 ms ({kind}, median of 3)"
-    assert latency.to_json() == {
+    assert msgspec.to_builtins(latency.summary) == {
         "median": 2500.0,
         "min": 1500.0,
         "p90": 3500.0,

@@ -115,7 +115,7 @@ def test_every_command_takes_an_archive(imported, local, tmp_path):
         bench = bench_package(package, device, 1, 0, 1)
         assert profile_package(Package(package.path), device, 1).operators
     (timing,) = Package(package.path).manifest.timings
-    assert timing.latency_us == bench.latency.to_json()
+    assert timing.latency_us == msgspec.to_builtins(bench.latency.summary)
 
 
 def test_a_package_is_five_files_and_the_licences(compiled):

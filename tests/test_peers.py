@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import json
 import re
 import runpy
 import sys
@@ -12,6 +11,7 @@ import textwrap
 import types
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from scripts import load
@@ -27,6 +27,7 @@ from tvm_shufflenet.peers.comparison import compare_with_peers, comparison_of
 from tvm_shufflenet.peers.environments import OWN, PINS, installed
 from tvm_shufflenet.peers.handover import NOT_TRACED, write_handover
 from tvm_shufflenet.peers.process import Runner, last_words
+from tvm_shufflenet.report.documents import ComparisonDocument, ContestDocument
 from tvm_shufflenet.workflow.contest import OURS, UNTUNED, Contest, Entry, geometric_mean, geometric_means
 
 REPOSITORY = Path(__file__).parents[1]
@@ -68,7 +69,7 @@ class TestFigures:
         found = contest(
             entry("ours", 1, 2, rounds_us=((1000.0,), (2000.0,))), entry("broken", failure=PeerFailed("it broke"))
         )
-        ours, broken = json.loads(json.dumps(found.to_json()))["entries"]
+        ours, broken = msgspec.to_builtins(ContestDocument.of(found))["entries"]
         assert ours["latency_us"]["kind"] == "measured" and ours["rounds_us"] == [[1000.0], [2000.0]]
         assert broken["latency_us"] is None and broken["failure"] == "it broke"
 
@@ -313,7 +314,7 @@ class TestComparison:
         device, effort = find_device("local", target), contests.Effort(rounds=2, samples=2, warmup=1)
         peers = fake_peer(tmp_path, "good"), wrong
         comparison = compare_with_peers(imported, both, target, device, 1, peers, effort, lambda text: None)
-        facts = json.loads(json.dumps(comparison.to_json()))
+        facts = msgspec.to_builtins(ComparisonDocument.of(comparison))
         assert [entry.name for entry in comparison.contest.entries] == [OURS, UNTUNED, "good", "wrong"]
         assert facts["speedup"] > 1 and facts["latency_us"]["tuned"]["samples"] == 4
         good, bad = facts["peers"]

@@ -10,6 +10,7 @@ import shutil
 import struct
 from dataclasses import replace
 
+import msgspec
 import pytest
 import torch
 from rich.console import Console
@@ -35,6 +36,7 @@ from tvm_shufflenet.packages.package import Package
 from tvm_shufflenet.profiling.attribution import Attributed, attribute, load_address
 from tvm_shufflenet.profiling.counted import Counted, assembly
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
+from tvm_shufflenet.report.documents import BenchDocument, ProfileDocument
 from tvm_shufflenet.report.profile import print_profile
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.store import RecordStore
@@ -390,7 +392,7 @@ class TestModelled:
         assert executed[None] == 0
 
     def test_its_facts(self, modelled, arm):
-        facts = json.loads(json.dumps(modelled.to_json()))
+        facts = msgspec.to_builtins(ProfileDocument.of(modelled))
         assert (facts["schema"], facts["kind"], facts["model"]) == (1, "modelled", "small")
         assert facts["peak_macs_per_cycle"] == 4 and facts["runtime"]["name"] == "runtime"
         times = [row["time_us"] for row in facts["operators"]]
@@ -423,13 +425,13 @@ class TestModelled:
 
     def test_a_bench_and_a_profile_say_how_much_is_a_guess(self, modelled, arm, emulated):
         bench = bench_package(arm, emulated, 1, 0, 1)
-        told = bench.to_json()["unmodelled"]
+        told = msgspec.to_builtins(BenchDocument.of(bench).unmodelled)
         assert told == {
             "instructions": bench.cost.unmodelled_instructions,
             "share_of_core_cycles": pytest.approx(0, abs=0.02),
         }
         assert bench.cost.nanoseconds == round(1e3 * bench.latency.median_us)
-        assert modelled.to_json()["unmodelled"]["share_of_core_cycles"] == pytest.approx(0, abs=0.02)
+        assert ProfileDocument.of(modelled).unmodelled.share_of_core_cycles == pytest.approx(0, abs=0.02)
 
     def test_a_stripped_library_is_refused(self, arm, emulated, tmp_path):
         library = stripped(arm.library.read_bytes())
@@ -458,7 +460,7 @@ def test_on_several_cores_an_operator_s_time_is_its_slowest_share_s(imported, tm
         profile = profile_package(package, device, 2, assembly=True)
     assert profile.sum_us == pytest.approx(profile.latency.median_us, abs=1e-3)
     launching = [row for row in profile.operators if "launch" in row.work.bound_cycles]
-    facts = profile.to_json()
+    facts = msgspec.to_builtins(ProfileDocument.of(profile))
     assert launching and (facts["threads"], facts["peak_macs_per_cycle"]) == (2, 8)
     assert all(sum(row.work.bound_cycles.values()) == pytest.approx(row.work.cycles) for row in profile.operators)
     assert sum(row.work.l1_misses for row in profile.rows) == profile.cost.l1_misses  # those of both cores
@@ -476,7 +478,7 @@ def test_on_a_measured_device_each_operator_is_timed_by_itself(local):
         profile = profile_package(local, device, 1)
         with pytest.raises(BadInput, match="no assembly"):
             profile_package(local, device, 1, assembly=True)
-    facts = profile.to_json()
+    facts = msgspec.to_builtins(ProfileDocument.of(profile))
     assert (profile.kind, profile.runtime, profile.peak) == ("measured", None, None)
     assert facts["how"] == "each operator by itself, its data in cache" and facts["device"]["kind"] == "measured"
     assert {row.entry for row in profile.operators} == set(local.manifest.operators)
@@ -566,7 +568,10 @@ class TestPrint:
         guessed = Cost(800.0, 0.0, 800.0, 1, 500, 20, 0, 0, unmodelled_cycles=20.0)
         profile = profile_of(cost("dense", work=work()), manifest=local.manifest, cost=guessed)
         assert "20 executed instructions are unknown to llvm-mca and taken at a cycle each: 2.5 %" in sentences(profile)
-        assert profile.to_json()["unmodelled"] == {"instructions": 20, "share_of_core_cycles": 0.025}
+        assert msgspec.to_builtins(ProfileDocument.of(profile).unmodelled) == {
+            "instructions": 20,
+            "share_of_core_cycles": 0.025,
+        }
         known = replace(profile, cost=replace(guessed, unmodelled_instructions=0))
         assert "unknown to llvm-mca" not in sentences(known)
 

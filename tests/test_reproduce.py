@@ -27,6 +27,7 @@ from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.models import Model, names
 from tvm_shufflenet.packages.manifest import Manifest, OperatorEntry
+from tvm_shufflenet.report.documents import ReproductionDocument
 from tvm_shufflenet.report.reproduction import print_reproduction
 from tvm_shufflenet.report.reproduction_page import reproduction_page
 from tvm_shufflenet.tuning.records.store import JOURNAL
@@ -172,7 +173,7 @@ class TestGuidelines:
     )
     def test_the_verdict_is_that_of_the_figures(self, costs, options, expected):
         results = guideline("g4", costs, **options)
-        assert verdict(results) == expected == results.to_json()["verdict"]
+        assert verdict(results) == expected == ReproductionDocument.of(results).verdict
         assert expected in findings(results)[0]
 
     def test_nothing_is_fused_where_there_is_nothing_to_fuse(self):
@@ -222,7 +223,7 @@ class TestResults:
         assert results.speedups(results.rows[4]).ours is None
 
     def test_json(self):
-        facts = json.loads(json.dumps(table8().to_json()))
+        facts = msgspec.to_builtins(ReproductionDocument.of(table8()))
         first, *_, failed = facts["rows"]
         assert first["latency_us"]["kind"] == "modelled" and first["paper_ms"] == 15.2
         assert first["scheduled_by"] == {"record": 1, "template": 1} and first["multiply_adds"] == 38e6
@@ -276,7 +277,7 @@ class TestReports:
         made = (table8(), shuffle(), groups(), guideline("g4", [0.3, 0.2, 0.1, 0.0]))
         paths = [tmp_path / f"{results.experiment.name}.json" for results in made]
         for path, results in zip(paths, made, strict=True):
-            path.write_text(json.dumps(results.to_json()))
+            path.write_text(json.dumps(msgspec.to_builtins(ReproductionDocument.of(results))))
         monkeypatch.setattr("sys.argv", ["papers.py", *map(str, paths)])
         load("papers").main()
         text = capsys.readouterr().out

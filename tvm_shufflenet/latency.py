@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 Kind = Literal["measured", "modelled"]
 MEASURED, MODELLED = "measured", "modelled"
 
@@ -37,6 +39,17 @@ def disagreement(median: float, p90: float | None, p99: float | None) -> str | N
     known = {"the 90th percentile": tenth, "the 99th percentile": hundredth}
     facts = " and ".join(f"{name} is {times:.2f}" for name, times in known.items() if times)
     return f"noisy: {facts} times the median; another program, heat or a changing clock: run it again when it is quiet"
+
+
+class LatencySummary(msgspec.Struct, frozen=True):
+    """What is written of a latency, in microseconds; ``samples`` is how many there are."""
+
+    median: float
+    min: float
+    p90: float
+    p99: float
+    samples: int
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -74,15 +87,10 @@ class Latency:
             return None
         return disagreement(self.median_us, self.percentile_us(90), self.percentile_us(99))
 
-    def to_json(self) -> dict:
-        return {
-            "median": self.median_us,
-            "min": self.min_us,
-            "p90": self.percentile_us(90),
-            "p99": self.percentile_us(99),
-            "samples": len(self.samples_us),
-            "kind": self.kind,
-        }
+    @property
+    def summary(self) -> LatencySummary:
+        p90, p99 = self.percentile_us(90), self.percentile_us(99)
+        return LatencySummary(self.median_us, self.min_us, p90, p99, len(self.samples_us), self.kind)
 
     def __str__(self) -> str:
         return f"{self.median_us / 1e3:.3f} ms ({self.kind}, median of {len(self.samples_us)})"

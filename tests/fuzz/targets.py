@@ -144,8 +144,8 @@ def records(data: bytes) -> None:
         (folder / name).write_bytes(content)
     with _promised(BadInput):
         opened = upkeep.open_folder(folder)
-        json.dumps([group.to_json() for group in upkeep.summary(opened)])
-        json.dumps([row.to_json() for row in upkeep.fastest(opened)])
+        msgspec.json.encode(upkeep.summary(opened))
+        msgspec.json.encode(list(upkeep.fastest(opened)))
         _ = upkeep.failures(opened), [str(line) for line in upkeep.verify(opened)]
     with _promised(BadInput):
         store = RecordStore(folder, _records_target())

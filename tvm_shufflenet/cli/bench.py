@@ -19,6 +19,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options) -> None:
+    from ..report.documents import BenchDocument
     from ..report.tables import print_bench
 
     package, device = package_and_device(options)
@@ -27,7 +28,7 @@ def run(options) -> None:
     with device:
         console_of(options).print(f"device: {device.describe()}")
         result = bench_package(package, device, options.threads, options.warmup, options.repeat)
-    report(options, result.to_json(), lambda console: print_bench(console, result))
+    report(options, BenchDocument.of(result), lambda console: print_bench(console, result))
 
 
 COMMAND = Command("bench", "time a package on a device", add_options, run, without_torch=True)

@@ -15,14 +15,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options) -> None:
+    from ..report.host_documents import CleanDocument
     from ..report.tables import print_remnants
     from ..workflow.cleaning import remnants, remove
 
     found = remnants()
     left = found if options.dry_run else [remove(remnant) for remnant in found]
     removed = sum(remnant.bytes for remnant in found) - sum(remnant.bytes for remnant in left)
-    facts = {"schema": 1, "found": [remnant.to_json() for remnant in found], "removed_bytes": removed}
-    report(options, facts, lambda console: print_remnants(console, found, left, options.dry_run))
+    document = CleanDocument.of(found, removed)
+    report(options, document, lambda console: print_remnants(console, found, left, options.dry_run))
 
 
 COMMAND = Command("clean", "remove caches, and what killed runs left", add_options, run, without_torch=True)

@@ -34,6 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options) -> None:
+    from ..report.documents import ComparisonDocument, VerdictDocument
     from ..report.tables import print_comparison
 
     target, model = target_and_model(options)
@@ -57,10 +58,10 @@ def run(options) -> None:
             page = _comparison_page(options, imported, comparison, libraries.tuned, device, target, store)
         for note in store.notes:
             console.print(note, markup=False)
-    facts, verdict = comparison.to_json(), _verdict(options, baseline, comparison)
-    if verdict is not None:
-        facts["baseline"] = verdict.to_json()
-    report(options, facts, lambda console: print_comparison(console, comparison, verdict))
+    verdict = _verdict(options, baseline, comparison)
+    more = {} if verdict is None else {"baseline": VerdictDocument.of(verdict)}
+    document = ComparisonDocument.of(comparison, **more)
+    report(options, document, lambda console: print_comparison(console, comparison, verdict))
     if page is not None:
         write_page(page, options, console)
     if verdict is not None:

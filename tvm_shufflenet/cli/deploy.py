@@ -25,6 +25,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options) -> None:
     from ..deploy.deployment import Settings, deploy
     from ..packages.package import Package
+    from ..report.documents import DeployedDocument
     from ..report.tables import print_deployed
     from ..transport import find_remote
 
@@ -33,7 +34,7 @@ def run(options) -> None:
     settings = Settings(options.threads, options.warmup, options.repeat, options.affinity)
     console = console_of(options)
     result = deploy(package, remote, settings, lambda line: console.print(line, markup=False))
-    report(options, result.to_json(), lambda console: print_deployed(console, result))
+    report(options, DeployedDocument.of(result), lambda console: print_deployed(console, result))
 
 
 COMMAND = Command(

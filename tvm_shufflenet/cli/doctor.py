@@ -16,19 +16,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options) -> None:
+    from ..report.host_documents import DoctorDocument
     from ..report.tables import print_abilities, print_findings
     from ..workflow.doctor import abilities, examine, install_commands
 
     findings = examine(options.device, options.target)
     able, commands = abilities(findings), install_commands(findings)
-    facts = {"schema": 1, "findings": [finding.to_json() for finding in findings]}
-    facts |= {"abilities": [ability.to_json() for ability in able], "install": commands}
 
     def show(console) -> None:
         print_findings(console, findings)
         print_abilities(console, able, commands)
 
-    report(options, facts, show)
+    report(options, DoctorDocument.of(findings, able, commands), show)
     missing = [finding for finding in findings if finding.required and not finding.ok]
     if missing:
         raise missing[0].error

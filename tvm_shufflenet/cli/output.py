@@ -30,19 +30,24 @@ def say_notes(console, model) -> None:
         console.print(note, markup=False)
 
 
-def report(options, facts: dict, show) -> None:
+def report(options, facts, show) -> None:
     """Print for people, and write the same facts where --json says."""
     show(console_of(options))
     write_json(options, facts, last=True)
 
 
-def write_json(options, facts: dict, last: bool = False) -> None:
-    """What --json says; on standard output only the ``last`` facts."""
+def write_json(options, document, last: bool = False) -> None:
+    """A struct or a dict where --json says; on standard output only the ``last``."""
+    if options.json is None:
+        return
+    import msgspec
+
+    facts = msgspec.to_builtins(document)
     if options.json == "-":
         if last:
             json.dump(facts, sys.stdout, indent=2)
             print()
-    elif options.json is not None:
+    else:
         try:
             write_output(options.json, (json.dumps(facts, indent=2) + "\n").encode())
         except OSError as exc:

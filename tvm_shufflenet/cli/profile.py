@@ -21,6 +21,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options) -> None:
+    from ..report.documents import ProfileDocument
     from ..report.profile import print_profile
 
     package, device = package_and_device(options)
@@ -29,7 +30,7 @@ def run(options) -> None:
     with device:
         console_of(options).print(f"device: {device.describe()}")
         result = profile_package(package, device, options.threads, options.asm, options.asm_of)
-    report(options, result.to_json(), lambda console: print_profile(console, result))
+    report(options, ProfileDocument.of(result), lambda console: print_profile(console, result))
 
 
 COMMAND = Command(

@@ -39,9 +39,9 @@ def _list(options) -> None:
         rows.append(
             {
                 "folder": str(folder.path),
-                "groups": [group.to_json() for group in groups],
+                "groups": groups,
                 "failed": failed,
-                "skipped": [line._asdict() for line in folder.skipped],
+                "skipped": folder.skipped,
             }
         )
     report(options, {"schema": 1, "folders": rows}, lambda console: print_summary(console, rows))
@@ -51,23 +51,25 @@ def _best(options) -> None:
     from ..report.records import print_fastest
     from ..tuning.records import upkeep
 
-    rows = [row.to_json() for folder in map(upkeep.open_folder, options.folders) for row in upkeep.fastest(folder)]
+    rows = [row for folder in map(upkeep.open_folder, options.folders) for row in upkeep.fastest(folder)]
     report(options, {"schema": 1, "records": rows}, lambda console: print_fastest(console, rows))
 
 
 def _merge(options) -> None:
+    import msgspec
+
     from ..tuning.records import upkeep
 
     changes = upkeep.merge(options.folders, options.into)
     text = f"{options.into}: {changes.records} records and {changes.trials} failed trials added"
-    report(options, {"schema": 1, **changes.to_json()}, lambda console: console.print(text, markup=False))
+    report(options, {"schema": 1, **msgspec.to_builtins(changes)}, lambda console: console.print(text, markup=False))
 
 
 def _prune(options) -> None:
     from ..tuning.records import upkeep
 
     changes = {str(folder): upkeep.prune(folder, options.keep) for folder in options.folders}
-    facts = {"schema": 1, "folders": {folder: each.to_json() for folder, each in changes.items()}}
+    facts = {"schema": 1, "folders": changes}
 
     def show(console) -> None:
         for folder, each in changes.items():
@@ -85,7 +87,7 @@ def _verify(options) -> None:
     for folder in options.folders:
         with CountingProgress("applying schedules") as progress:
             bad[str(folder)] = upkeep.verify(upkeep.open_folder(folder), progress)
-    facts = {"schema": 1, "folders": {folder: [line._asdict() for line in lines] for folder, lines in bad.items()}}
+    facts = {"schema": 1, "folders": bad}
 
     def show(console) -> None:
         for folder, lines in bad.items():

@@ -47,6 +47,7 @@ def run(options) -> None:
     console = console_of(options)
     console.print(f"device: {device.describe()}")
     from ..experiments.run import run
+    from ..report.documents import ReproductionDocument
     from ..report.reproduction import print_reproduction
 
     trials = experiment.trials if options.trials is None else options.trials
@@ -55,9 +56,9 @@ def run(options) -> None:
         results = run(
             experiment, target, device, store, threads=options.threads, repeats=options.repeat, trials=trials,
             announce=announcer(console),
-            on_row=lambda results: write_json(options, results.to_json()),
+            on_row=lambda results: write_json(options, ReproductionDocument.of(results)),
         )  # fmt: skip
-    report(options, results.to_json(), lambda console: print_reproduction(console, results))
+    report(options, ReproductionDocument.of(results), lambda console: print_reproduction(console, results))
     if options.html is not None:
         from ..report.reproduction_page import reproduction_page
 

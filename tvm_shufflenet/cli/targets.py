@@ -16,13 +16,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options) -> None:
     from ..hardware.boards import BOARDS
     from ..hardware.targets import targets
+    from ..report.host_documents import TargetsDocument
     from ..report.tables import print_targets
 
-    presets = [target.to_json() for target in targets().values()]
-    cores = [
-        {"name": c.name, "clock_ghz": c.clock_ghz, "source": f"{c.source}; {c.core.source}"} for c in BOARDS.values()
-    ]
-    report(options, {"schema": 1, "targets": presets, "cores": cores}, lambda c: print_targets(c, targets().values()))
+    known = targets().values()
+    report(options, TargetsDocument.of(known, BOARDS.values()), lambda console: print_targets(console, known))
 
 
 COMMAND = Command("targets", "list the target presets", add_options, run)

@@ -32,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options) -> None:
+    from ..report.documents import ComparisonDocument, DecisionDocument, Trials
     from ..report.progress import TuningProgress
     from ..report.summary import print_summary
     from ..report.tables import print_comparison, print_tuning
@@ -68,29 +69,16 @@ def run(options) -> None:
         if decided is not None:
             console.print(decided.describe(), markup=False)
         comparison = compare_network(imported, target, device, store, options.threads)
-    facts = comparison.to_json() | {
-        "strategy": options.strategy,
-        "trials": {
-            "requested": result.requested,
-            "measured": result.measured,
-            "failed": result.failed,
-            "reused": result.reused,
-            "causes": result.causes,
-            "repeated": result.repeated,
-            "noisy": result.noisy,
-            "drift": result.drift,
-            "per_minute": result.trials_per_minute,
-        },
-        "wall_s": result.wall_s,
-        "decision": decided and decided.to_json(),
-        "records": str(store.folder),
-    }
+    document = ComparisonDocument.of(
+        comparison, strategy=options.strategy, trials=Trials.of(result), wall_s=result.wall_s,
+        decision=DecisionDocument.of(decided), records=str(store.folder),
+    )  # fmt: skip
 
     def show(console) -> None:
         print_comparison(console, comparison)
         print_summary(console, result, options.strategy, comparison)
 
-    report(options, facts, show)
+    report(options, document, show)
 
 
 COMMAND = Command(

@@ -179,10 +179,6 @@ class Cost:
         """How much of the core's cycles are such guesses."""
         return self.unmodelled_cycles / self.core_cycles if self.core_cycles else 0.0
 
-    def unmodelled(self) -> dict:
-        """What the reports' JSON says of them."""
-        return {"instructions": self.unmodelled_instructions, "share_of_core_cycles": self.unmodelled_share}
-
 
 @dataclass(frozen=True)
 class Section:

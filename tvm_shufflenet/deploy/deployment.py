@@ -71,22 +71,6 @@ class Deployed:
         found = self.timing.latency_us
         return disagreement(found["median"], found.get("p90"), found.get("p99"))
 
-    def to_json(self) -> dict:
-        return {
-            "schema": 1,
-            "model": self.package.manifest.model,
-            "target": self.package.manifest.target,
-            "package": str(self.package.path),
-            "to": self.to,
-            "folder": self.folder,
-            "copied": list(self.copied),
-            "sent_bytes": self.sent_bytes,
-            "unchanged": list(self.unchanged),
-            "output": msgspec.to_builtins(self.output),
-            "noise": self.noise,
-            **msgspec.to_builtins(self.timing),
-        }
-
 
 def deploy(
     package: Package, remote: Remote, settings: Settings, say: Callable[[str], None] = lambda _: None

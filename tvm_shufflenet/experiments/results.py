@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-import msgspec
-
 from ..devices.facts import DeviceFacts
 from ..errors import DeployError
 from ..latency import Latency
 from ..packages.manifest import Manifest
 from .catalogue import Case, Experiment
-from .findings import findings, verdict
 
 
 @dataclass(frozen=True)
@@ -92,46 +89,6 @@ class Results:
             _ratio(other.multiply_adds, row.multiply_adds),
             _ratio(other.untuned and other.untuned.median_us, row.untuned and row.untuned.median_us),
         )
-
-    def to_json(self) -> dict:
-        return {
-            "schema": 1,
-            "table": self.experiment.name,
-            "title": self.experiment.title,
-            "source": self.experiment.source,
-            "paper_device": self.experiment.paper_device,
-            "target": self.target,
-            "device": msgspec.to_builtins(self.device),
-            "threads": self.threads,
-            "notes": list(self.experiment.notes),
-            "findings": findings(self),
-            "verdict": verdict(self),
-            "rows": [self._row(row) for row in self.rows],
-        }
-
-    def _row(self, row: Row) -> dict:
-        speedups = self.speedups(row)
-        return {
-            "label": row.case.label,
-            "model": row.manifest.model if row.manifest else None,
-            "input_size": list(row.case.size),
-            "multiply_adds": row.multiply_adds,
-            "paper_multiply_adds": row.case.paper_macs_m and round(row.case.paper_macs_m * 1e6),
-            "latency_us": row.latency.to_json() if row.latency else None,
-            "untuned_latency_us": row.untuned.to_json() if row.untuned else None,
-            "paper_ms": row.case.paper_ms,
-            "against": row.case.against,
-            "speedup": speedups.ours,
-            "paper_speedup": speedups.paper,
-            "theoretical_speedup": speedups.theory,
-            "untuned_speedup": speedups.untuned,
-            "max_abs_err": row.max_abs_err,
-            "calls": row.calls,
-            "operators_alone_us": row.alone_us,
-            "limit_us": row.limit_us,
-            "scheduled_by": row.scheduled_by,
-            "failure": str(row.failure) if row.failure else None,
-        }
 
 
 def _ratio(before: float | None, now: float | None) -> float | None:

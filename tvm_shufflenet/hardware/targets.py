@@ -58,11 +58,6 @@ class Target:
         attrs = ",".join(self.mattr) or "none"
         return f"{self.name}: {self.triple}, cpu {self.mcpu}, features {attrs}, {self.num_cores} cores"
 
-    def to_json(self) -> dict:
-        words = {"machine": self.machine, "lanes": self.isa.lanes(), "vector_registers": self.isa.registers}
-        words |= {"core": self.board, "note": self.note, "shipped": self.shipped}
-        return {name: getattr(self, name) for name in ("name", "triple", "mcpu", "mattr", "num_cores")} | words
-
 
 # A CPU as TVM writes it down, in files by whomever: which code is generated for it, and no options of LLVM's.
 CONFIG_WORD = re.compile(r"[\w.+\-]{0,100}\Z")

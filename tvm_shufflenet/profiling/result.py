@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-
-import msgspec
+from dataclasses import dataclass
 
 from ..clock.cycles import Cost
 from ..devices.facts import DeviceFacts
 from ..latency import Kind, Latency
 from ..packages.manifest import Manifest, OperatorEntry
-from ..packages.operator_text import entry_text
 
 HOW = {
     "measured": "each operator by itself, its data in cache",
@@ -127,50 +124,3 @@ class Profile:
     @property
     def plain_us(self) -> float:
         return math.fsum(row.time_us for row in self.plain)
-
-    def to_json(self) -> dict:
-        return {
-            "schema": 1,
-            "kind": self.kind,
-            "how": HOW[self.kind],
-            "model": self.manifest.model,
-            "target": self.manifest.target,
-            "device": msgspec.to_builtins(self.device),
-            "threads": self.threads,
-            "latency_us": self.latency.to_json(),
-            "sum_us": self.sum_us,
-            "peak_macs_per_cycle": self.peak,
-            "operators": [self._row(row) for row in self.operators],
-            "runtime": self._row(self.runtime) if self.runtime else None,
-            "plain": {"operators": [row.entry.name for row in self.plain], "time_us": self.plain_us},
-            "assembly": [asdict(loop) for loop in self.assembly],
-            "unmodelled": self.cost and self.cost.unmodelled(),
-            "max_abs_err": self.max_abs_err,
-            "tolerance": self.manifest.tolerance,
-        }
-
-    def _row(self, row: OperatorCost) -> dict:
-        facts = {
-            "name": row.entry.name,
-            "what": entry_text(row.entry) if row.entry.arguments else None,
-            "layers": list(row.entry.layers),
-            "schedule": row.entry.schedule,
-            "calls": row.entry.occurrences,
-            "time_us": row.time_us,
-            "share": self.share(row),
-            "multiply_adds": row.multiply_adds,
-            "gmacs_per_second": row.gmacs_per_second,
-        }
-        if row.work is None:
-            return facts
-        return facts | {
-            "cycles": row.work.cycles,
-            "macs_per_cycle": row.macs_per_cycle,
-            "peak_share": row.macs_per_cycle / self.peak,
-            "l1_misses": row.work.l1_misses,
-            "l2_misses": row.work.l2_misses,
-            "l1_bytes": row.work.l1_bytes,
-            "l2_bytes": row.work.l2_bytes,
-            "bound": row.work.bound,
-            "bound_cycles": row.work.bound_cycles,
-        }

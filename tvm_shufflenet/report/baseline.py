@@ -74,15 +74,6 @@ class Verdict:
     def passed(self) -> bool:
         return self.now_us <= self.before_us * (1 + self.allowed_percent / 100)
 
-    def to_json(self) -> dict:
-        return {
-            "file": str(self.path),
-            "tuned_median_us": self.before_us,
-            "slower_percent": self.slower_percent,
-            "allowed_percent": self.allowed_percent,
-            "passed": self.passed,
-        }
-
     def describe(self) -> str:
         word = "slower" if self.slower_percent >= 0 else "faster"
         return (

@@ -36,23 +36,6 @@ class Bench:
         """Weights and planned activations, the memory that inference needs beside the code."""
         return self.package.manifest.weight_bytes + self.package.manifest.activation_bytes
 
-    def to_json(self) -> dict:
-        return {
-            "schema": 1,
-            "model": self.package.manifest.model,
-            "target": self.package.manifest.target,
-            "device": msgspec.to_builtins(self.device),
-            "threads": self.threads,
-            "latency_us": self.latency.to_json(),
-            "noise": self.latency.noise,
-            "cold_us": self.cold_us,
-            "peak_memory_bytes": self.peak_memory_bytes,
-            "max_abs_err": self.max_abs_err,
-            "tolerance": self.package.manifest.tolerance,
-            "blind": self.blind,
-            "unmodelled": self.cost and self.cost.unmodelled(),
-        }
-
 
 @doing("measuring")
 def bench_package(package: Package, device: Device, threads: int, warmup: int, repeats: int) -> Bench:
@@ -68,5 +51,7 @@ def bench_package(package: Package, device: Device, threads: int, warmup: int, r
         cost = None if device.cost_model is None else network.cost()
     result = Bench(package, device.facts, threads, latency, cold_us, error, cost, answers.blind)
     verified = verification(device.name, error, answers, inputs)
-    package.add_timing(Timing(msgspec.to_builtins(result.device), threads, latency.to_json()), verified)
+    package.add_timing(
+        Timing(msgspec.to_builtins(result.device), threads, msgspec.to_builtins(latency.summary)), verified
+    )
     return result

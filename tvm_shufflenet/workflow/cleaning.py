@@ -39,9 +39,6 @@ class Remnant:
     bytes: int
     kept: str = ""  # why it cannot be removed now
 
-    def to_json(self) -> dict:
-        return {"what": self.what, "paths": [str(path) for path in self.paths], "bytes": self.bytes, "kept": self.kept}
-
 
 def remnants() -> list[Remnant]:
     """Everything that ``remove`` would remove, and what it has to leave since another run uses it."""

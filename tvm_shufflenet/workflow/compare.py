@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import msgspec
 import tvm_ffi
 
 from ..devices.base import Device
@@ -22,7 +21,6 @@ from ..library.scheduling import Scheduled, schedule_untuned
 from ..packages.manifest import Manifest, OperatorEntry
 from ..packages.package import Package
 from ..support.activity import doing
-from ..support.host import host_facts
 from ..tuning.records.store import RecordStore
 from ..verification.networks import check, check_rest
 from .compile import compile_package
@@ -80,30 +78,6 @@ class Comparison:
     def latencies(self) -> dict[str, Latency]:
         found = {"untuned": self.untuned, "shipped": self.shipped, "tuned": self.tuned}
         return {name: latency for name, latency in found.items() if latency is not None}
-
-    def to_json(self) -> dict:
-        return {
-            "schema": 1,
-            "model": self.model,
-            "input_shape": list(self.manifest.input_shape),
-            "target": self.manifest.target,
-            "device": msgspec.to_builtins(self.device),
-            "host": host_facts() if self.device.name == "local" else None,
-            "threads": self.threads,
-            "latency_us": {name: latency.to_json() for name, latency in self.latencies.items()},
-            "noise": {name: latency.noise for name, latency in self.latencies.items() if latency.noise},
-            "speedup": self.speedup,
-            "gain_over_shipped": self.gain,
-            "max_abs_err": self.max_abs_err,
-            "tolerance": self.tolerance,
-            "blind": self.blind,
-            "operators": [
-                {"name": o.name, "occurrences": o.occurrences, "schedule": o.schedule, "record_us": o.record_us}
-                for o in self.operators
-            ],
-            "memory_bytes": {"weights": self.manifest.weight_bytes, "activations": self.manifest.activation_bytes},
-            "peers": [entry.to_json() for entry in self.contest.peers] if self.contest else [],
-        }
 
 
 @dataclass(frozen=True)

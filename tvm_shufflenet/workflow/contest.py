@@ -35,19 +35,6 @@ class Entry:
     rounds_us: tuple[tuple[float, ...], ...] = ()
     cost: dict | None = None
 
-    def to_json(self) -> dict:
-        return {
-            "name": self.name,
-            "version": self.version,
-            "latency_us": self.latency.to_json() if self.latency else None,
-            "max_abs_err": self.max_abs_err,
-            "failure": str(self.failure) if self.failure else None,
-            "settings": self.settings,
-            "affinity": list(self.affinity),
-            "rounds_us": [list(samples) for samples in self.rounds_us],
-            "cost": self.cost,
-        }
-
 
 @dataclass(frozen=True)
 class Contest:
@@ -83,30 +70,14 @@ class Contest:
             return None
         return fastest.latency.median_us / self.ours.latency.median_us
 
-    def to_json(self) -> dict:
-        fastest = self.fastest_peer
-        return {
-            "model": self.model,
-            "device": msgspec.to_builtins(self.device),
-            "threads": self.threads,
-            "tolerance": self.tolerance,
-            "fastest_peer": fastest.name if fastest else None,
-            "ratio": self.ratio,
-            "entries": [entry.to_json() for entry in self.entries],
-        }
 
-
-@dataclass(frozen=True)
-class Mean:
+class Mean(msgspec.Struct, frozen=True):
     """The geometric mean of the ratios on one device with one number of threads, and the networks that had one."""
 
     device: str
     threads: int
     ratio: float
     models: tuple[str, ...]
-
-    def to_json(self) -> dict:
-        return {"device": self.device, "threads": self.threads, "ratio": self.ratio, "models": list(self.models)}
 
 
 def geometric_means(contests: Sequence[Contest]) -> list[Mean]:

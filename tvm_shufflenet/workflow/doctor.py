@@ -40,11 +40,6 @@ class Finding:
     def ok(self) -> bool:
         return self.error is None
 
-    def to_json(self) -> dict:
-        facts = {"name": self.name, "purpose": self.purpose, "found": self.found, "ok": self.ok}
-        facts["required"] = self.required
-        return facts if self.ok else facts | {"install": self.error.next_step, "problem": self.error.what}
-
 
 @dataclass(frozen=True)
 class Ability:
@@ -52,9 +47,6 @@ class Ability:
 
     what: str
     missing: tuple[str, ...]
-
-    def to_json(self) -> dict:
-        return {"what": self.what, "works": not self.missing, "missing": list(self.missing)}
 
 
 CACHE, TEMPORARY = "cache", "temporary files"

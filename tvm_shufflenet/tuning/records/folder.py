@@ -49,7 +49,7 @@ JOURNAL = "trials.jsonl"
 NO_LOCKS_NOTE = "{} has no file locks: runs that share it take turns by a file in it, and a killed run may leave that"
 
 
-class Skipped(NamedTuple):
+class Skipped(msgspec.Struct, frozen=True):
     """A line that could not be used, and why."""
 
     file: str

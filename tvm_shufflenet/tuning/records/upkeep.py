@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,8 +21,7 @@ from .lines import Stream, locked, replace_lines
 from .shipped import BEST, Best, read_best
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """Records that compete by their times: of one ``target``, clock, number of threads and TVM."""
 
     target: str
@@ -33,12 +31,8 @@ class Group:
     workloads: int
     records: int
 
-    def to_json(self) -> dict:
-        return asdict(self)
 
-
-@dataclass(frozen=True)
-class Fastest:
+class Fastest(msgspec.Struct, frozen=True):
     """The best record of a workload in one setting; ``arguments`` are shape and dtype of each tensor."""
 
     target: str
@@ -49,20 +43,13 @@ class Fastest:
     seconds: float
     arguments: tuple
 
-    def to_json(self) -> dict:
-        return asdict(self)
 
-
-@dataclass(frozen=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """What was written or dropped."""
 
     records: int
     trials: int
     lines: int = 0
-
-    def to_json(self) -> dict:
-        return asdict(self)
 
 
 def open_folder(path: Path) -> RecordFolder:

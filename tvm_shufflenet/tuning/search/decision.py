@@ -47,13 +47,6 @@ class Decision:
             f"(as shipped {shipped:.3f}, each operator's fastest record {fastest:.3f})"
         )
 
-    def to_json(self) -> dict:
-        return {
-            "kept": "shipped" if self.chosen is None else "chosen",
-            "networks": self.networks,
-            "latency_us": {"shipped": self.shipped_us, "fastest_records": self.fastest_us, "kept": self.chosen_us},
-        }
-
 
 def near(ranked: Sequence[tuple[str, float]], shipped: str | None) -> list[str]:
     """The traces of a workload that are worth a trial in the network: those nearly as fast as the first, by themselves,

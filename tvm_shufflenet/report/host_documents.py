@@ -1,0 +1,108 @@
+"""What doctor, clean and targets write where --json says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET, Struct, UnsetType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ..hardware.boards import Board
+    from ..hardware.targets import Target
+    from ..workflow.cleaning import Remnant
+    from ..workflow.doctor import Ability, Finding
+
+SCHEMA = 1
+
+
+class FindingDocument(Struct, frozen=True):
+    """``install`` and ``problem`` where it is not ``ok``."""
+
+    name: str
+    purpose: str
+    found: str | None
+    ok: bool
+    required: bool
+    install: str | UnsetType = UNSET
+    problem: str | UnsetType = UNSET
+
+    @classmethod
+    def of(cls, finding: Finding) -> FindingDocument:
+        facts = finding.name, finding.purpose, finding.found, finding.ok, finding.required
+        return cls(*facts) if finding.ok else cls(*facts, finding.error.next_step, finding.error.what)
+
+
+class AbilityDocument(Struct, frozen=True):
+    what: str
+    works: bool
+    missing: tuple[str, ...]
+
+
+class DoctorDocument(Struct, frozen=True):
+    schema: int
+    findings: list[FindingDocument]
+    abilities: list[AbilityDocument]
+    install: list[str]
+
+    @classmethod
+    def of(cls, findings: list[Finding], abilities: list[Ability], install: list[str]) -> DoctorDocument:
+        able = [AbilityDocument(each.what, not each.missing, each.missing) for each in abilities]
+        return cls(SCHEMA, [FindingDocument.of(each) for each in findings], able, install)
+
+
+class RemnantDocument(Struct, frozen=True):
+    what: str
+    paths: list[str]
+    bytes: int
+    kept: str
+
+
+class CleanDocument(Struct, frozen=True):
+    schema: int
+    found: list[RemnantDocument]
+    removed_bytes: int
+
+    @classmethod
+    def of(cls, found: list[Remnant], removed_bytes: int) -> CleanDocument:
+        remnants = [RemnantDocument(each.what, list(map(str, each.paths)), each.bytes, each.kept) for each in found]
+        return cls(SCHEMA, remnants, removed_bytes)
+
+
+class TargetDocument(Struct, frozen=True):
+    name: str
+    triple: str
+    mcpu: str
+    mattr: tuple[str, ...]
+    num_cores: int
+    machine: str
+    lanes: int
+    vector_registers: int
+    core: str | None
+    note: str
+    shipped: str | None
+
+    @classmethod
+    def of(cls, target: Target) -> TargetDocument:
+        return cls(
+            target.name, target.triple, target.mcpu, target.mattr, target.num_cores, target.machine,
+            target.isa.lanes(), target.isa.registers, target.board, target.note, target.shipped,
+        )  # fmt: skip
+
+
+class CoreDocument(Struct, frozen=True):
+    name: str
+    clock_ghz: float
+    source: str
+
+
+class TargetsDocument(Struct, frozen=True):
+    schema: int
+    targets: list[TargetDocument]
+    cores: list[CoreDocument]
+
+    @classmethod
+    def of(cls, targets: Iterable[Target], boards: Iterable[Board]) -> TargetsDocument:
+        cores = [CoreDocument(each.name, each.clock_ghz, f"{each.source}; {each.core.source}") for each in boards]
+        return cls(SCHEMA, [TargetDocument.of(target) for target in targets], cores)
