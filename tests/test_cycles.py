@@ -365,7 +365,7 @@ class TestCost:
     def test_never_faster_than_the_ports(self, core, tmp_path):
         load, store = 0x3DC00000, 0x3D800000  # ldr q0, [x0] and str q0, [x0]
         model = CycleModel(find_board(core), tmp_path / "cache")
-        for word, ports in ((load, model.core.load_ports), (store, model.core.store_ports)):
+        for word, ports in ((load, model.board.core.load_ports), (store, model.board.core.store_ports)):
             assert model.price(executed((1000, loop(*[word] * 16)))).core_cycles >= 16_000 / ports
 
     def test_lines_move_while_the_core_computes(self, a72):

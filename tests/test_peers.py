@@ -18,6 +18,7 @@ from scripts import load
 
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.devices.facts import DeviceFacts
 from tvm_shufflenet.errors import DeviceFailed, PeerFailed, ToolMissing, UnknownName, WrongResult
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.peers import contest as contests
@@ -30,7 +31,7 @@ from tvm_shufflenet.report.documents import ComparisonDocument, ContestDocument
 from tvm_shufflenet.workflow.contest import OURS, UNTUNED, Contest, Entry, geometric_mean, geometric_means
 
 REPOSITORY = Path(__file__).parents[1]
-LOCAL = {"name": "local", "kind": "measured", "model_error_percent": None}
+LOCAL = DeviceFacts("local", "measured")
 
 
 def entry(name: str, *ms: float, **fields) -> Entry:
@@ -79,7 +80,7 @@ class TestFigures:
 
         cost = {"core_cycles": 12.3e6, "l1_misses": 2_000_000, "l2_misses": 400_000}
         modelled = Latency((23456.789,), "modelled")
-        device = {"name": "emulated:cortex-a72", "kind": "modelled", "model_error_percent": 10.0}
+        device = DeviceFacts("emulated:cortex-a72", "modelled", 10.0)
         entries = [Entry(name, "TVM 0.27.0.post1", modelled, 1e-7, cost=cost) for name in ("ours", "onnxruntime")]
         found = [
             contest(

@@ -20,6 +20,7 @@ from tvm_shufflenet.clock.counts import BEYOND_L2, Arrival, Block, Counts, Share
 from tvm_shufflenet.clock.cycles import LAUNCH_US, Cost, CycleModel
 from tvm_shufflenet.clock.instructions import is_fp32_multiply_add
 from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.devices.facts import DeviceFacts
 from tvm_shufflenet.devices.kernels import EMBEDDED, without_network
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, UnknownName, WrongResult
 from tvm_shufflenet.graph import pipeline
@@ -514,7 +515,7 @@ def test_only_the_network_is_hidden_from_the_loader():
 
 
 def profile_of(*rows: OperatorCost, manifest, kind: str = "modelled", **more) -> Profile:
-    device = {"name": "emulated:cortex-a72", "kind": kind, "model_error_percent": 3.8}
+    device = DeviceFacts("emulated:cortex-a72", kind, 3.8)
     if kind == "modelled":
         runtime = OperatorCost(OperatorEntry("runtime", 1, "runtime", multiply_adds=0), 1.0, work())
         more = {"runtime": runtime, "core_peak": 4} | more

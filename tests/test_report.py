@@ -26,6 +26,7 @@ from test_reproduce import table8
 
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.devices.facts import DeviceFacts
 from tvm_shufflenet.errors import BadInput, PeerFailed
 from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.hardware.boards import find_board
@@ -34,7 +35,7 @@ from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.models import find_model
 from tvm_shufflenet.packages.manifest import Argument, Manifest, OperatorEntry
 from tvm_shufflenet.profiling.result import OperatorCost, Profile, Work
-from tvm_shufflenet.profiling.roofline import limit_us, modelled_board, roofline, roofs_of, tensor_bytes
+from tvm_shufflenet.profiling.roofline import limit_us, roofline, roofs_of, tensor_bytes
 from tvm_shufflenet.report import plots, sections
 from tvm_shufflenet.report.comparison_page import Commands, comparison_page
 from tvm_shufflenet.report.reproduction_page import reproduction_page
@@ -48,8 +49,8 @@ from tvm_shufflenet.workflow.schedules import open_records
 from tvm_shufflenet.workflow.tune import tune_network
 
 MISSING = [tool.name for tool in toolchain.all_tools() if tool.path is None]
-LOCAL = {"name": "local", "kind": "measured", "model_error_percent": None}
-A72 = {"name": "emulated:cortex-a72", "kind": "modelled", "model_error_percent": 4.7}
+LOCAL = DeviceFacts("local", "measured")
+A72 = DeviceFacts("emulated:cortex-a72", "modelled", 4.7)
 HOSTILE = "<script>alert(1)</script>&\"'"
 COMMANDS = Commands("tvm-shufflenet compare --html x.html", "tvm-shufflenet tune", "tvm-shufflenet profile p")
 
@@ -74,8 +75,8 @@ def latency(kind: str, *ms: float) -> Latency:
     return Latency(tuple(1e3 * value for value in ms), kind)
 
 
-def comparison(device: dict, model: str = "net", peers: tuple[Entry, ...] = ()) -> Comparison:
-    kind = device["kind"]
+def comparison(device: DeviceFacts, model: str = "net", peers: tuple[Entry, ...] = ()) -> Comparison:
+    kind = device.kind
     untuned, tuned = latency(kind, 60, 61, 66), latency(kind, 2, 2.1, 2.5)
     ours = (Entry(OURS, "TVM", tuned, 1e-7), Entry(UNTUNED, "TVM", untuned, 1e-7))
     contest = Contest(model, device, 1, 1e-4, (*ours, *peers)) if peers else None
@@ -86,12 +87,12 @@ def profile(device: dict, model: str = "net") -> Profile:
     times = (1500.0, 400.0, 100.0)
     works = [None] * 3
     peak = None
-    if device["kind"] == "modelled":
+    if device.kind == "modelled":
         works = [Work(1.8e3 * us, 1000, lines, 64000, 64 * lines, {"DRAM": 1.8e3 * us}) for us, lines in
                  zip(times, (9000, 0, 100), strict=True)]  # fmt: skip
         peak = 4
     costs = tuple(itertools.starmap(OperatorCost, zip(ENTRIES, times, works, strict=True)))
-    return Profile(manifest(model), device, 1, latency(device["kind"], 2), costs, 1e-7, None, peak)
+    return Profile(manifest(model), device, 1, latency(device.kind, 2), costs, 1e-7, None, peak)
 
 
 def curve(name: str, strategy: str, *seconds: float | None) -> Curve:
@@ -161,7 +162,7 @@ class TestRoofline:
         weights = Argument((board.core.l2.bytes,), "float32")
         large = msgspec.structs.replace(entry, arguments=(weights,), multiply_adds=1, occurrences=1)
         assert limit_us([large], board) == pytest.approx(3 * board.core.l2.bytes / roofs_of(board).memory / 1e3)
-        assert modelled_board(A72) is board and modelled_board(LOCAL) is None
+        assert A72.board is board and LOCAL.board is None
 
 
 @pytest.mark.parametrize(

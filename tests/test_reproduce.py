@@ -17,6 +17,7 @@ from scripts import load
 
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
+from tvm_shufflenet.devices.facts import DeviceFacts
 from tvm_shufflenet.errors import BadInput, UnknownName
 from tvm_shufflenet.experiments.catalogue import EXPERIMENTS, Case, Experiment, find_experiment, without_shuffle, zoo
 from tvm_shufflenet.experiments.findings import findings, verdict
@@ -32,7 +33,7 @@ from tvm_shufflenet.report.reproduction_page import reproduction_page
 from tvm_shufflenet.tuning.records.store import JOURNAL
 from tvm_shufflenet.workflow.schedules import open_records
 
-A72 = {"name": "emulated:cortex-a72", "kind": "modelled", "model_error_percent": 4.7}
+A72 = DeviceFacts("emulated:cortex-a72", "modelled", 4.7)
 SMALL = (32, 32)
 
 

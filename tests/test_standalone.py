@@ -795,7 +795,7 @@ def test_a_random_program_answers_as_the_vm(steps):
     net = Program([("pointwise", 0, 0), *steps]).eval()
     with torch.no_grad():
         assume(net(torch.zeros(1, 8, 4, 4)).shape[1] <= 64)
-    module = fuse(frontend.to_relax(exporting.export(net, (1, 8, 4, 4))), HOST)
+    module = fuse(frontend.to_relax(exporting.export(net, (1, 8, 4, 4))), HOST).module
     data = np.random.default_rng(len(steps)).standard_normal((1, 8, 4, 4), dtype=np.float32)
     expected = answer(machine_of(module), tvm.runtime.tensor(data))
     with tempfile.TemporaryDirectory() as folder:

@@ -13,6 +13,7 @@ from rich.console import Console
 from test_profile import cost, profile_of, work
 from test_reproduce import A72, manifest
 
+from tvm_shufflenet.devices.facts import DeviceFacts
 from tvm_shufflenet.hardware.targets import targets
 from tvm_shufflenet.latency import Latency
 from tvm_shufflenet.report import inspection, peers, profile, records, tables
@@ -22,7 +23,7 @@ from tvm_shufflenet.workflow.compare import Comparison
 from tvm_shufflenet.workflow.contest import OURS, Contest, Entry, Mean
 
 LONG = "shufflenet_v1_g3_x1_0_biased_of_somebody_else_s_repository"
-MEASURED = {"name": "rpc://[2001:db8::1234:5678]:9090", "kind": "measured", "model_error_percent": None}
+MEASURED = DeviceFacts("rpc://[2001:db8::1234:5678]:9090", "measured")
 
 
 def long_manifest():

@@ -181,8 +181,8 @@ def test_threads_are_tuned_for_and_used_by_their_own_records(unit, folder, tmp_p
     made = {}
     for threads in (1, 2):
         database = store.database(threads=threads)
-        scheduled = schedule_tuned(fuse(unit.module, target), database, threads)
-        made[threads] = build(scheduled, tmp_path / f"{threads}.so")
+        made[threads] = schedule_tuned(fuse(unit.module, target), database, threads)
+        build(made[threads], tmp_path / f"{threads}.so")
     assert "record" in {operator.schedule for operator in made[2].operators}
     assert {operator.schedule for operator in made[1].operators} == {"template"}
     module = operators(unit, target)

@@ -210,8 +210,8 @@ class CycleModel:
     """Prices counts for one board; threads may share it."""
 
     def __init__(self, board: Board, cache_file: Path | None = None):
-        self.board, self.core = board, board.core
-        self.pipeline = Pipeline(self.core, BlockCache(cache_file or toolchain.cache_dir() / "timelines.sqlite3"))
+        self.board = board
+        self.pipeline = Pipeline(board.core, BlockCache(cache_file or toolchain.cache_dir() / "timelines.sqlite3"))
 
     def price(self, counts: Counts) -> Cost:
         """Raises DeviceFailed for counts of more than one thread, and where llvm-mca fails."""
@@ -255,7 +255,7 @@ class CycleModel:
             math.fsum(time.cycles for time in times),
             math.fsum(time.core_cycles for time in times),
             math.fsum(time.dram_cycles for time in times),
-            self.core.compute_scale * self.pipeline.unmodelled(counts),
+            self.board.core.compute_scale * self.pipeline.unmodelled(counts),
             bound_cycles,
         )
 
@@ -293,7 +293,7 @@ class CycleModel:
             Loop(
                 tuple(codes),
                 math.fsum(cycles[code] for code in codes),
-                unit_cycles(self.core, codes, runs),
+                unit_cycles(self.board.core, codes, runs),
                 sum((traffic[code] for code in codes), Traffic()),
             )
             for codes in _loops_of(steps, runs)

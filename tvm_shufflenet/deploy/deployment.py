@@ -20,8 +20,9 @@ from pathlib import Path
 
 import msgspec
 
+from ..devices.facts import DeviceFacts
 from ..errors import BadInput, DeviceFailed, PackageInvalid
-from ..latency import disagreement
+from ..latency import MEASURED, disagreement
 from ..packages.manifest import MANIFEST, Timing
 from ..packages.package import Package
 from ..support.files import sha256_of
@@ -281,7 +282,7 @@ def _bench_failed(remote: Remote, bench: str, code: int, words: str) -> DeviceFa
 
 
 def _timing(remote: Remote, report: Report, settings: Settings) -> Timing:
-    device = {"name": remote.name, "kind": "measured", "model_error_percent": None}
+    device = msgspec.to_builtins(DeviceFacts(remote.name, MEASURED))
     return Timing(
         device | msgspec.to_builtins(report.device),
         report.threads,

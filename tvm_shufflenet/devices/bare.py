@@ -13,7 +13,7 @@ from .local import LocalDevice
 class BareEmulator(LocalDevice):
     """QEMU's model of ``board``'s core, with ``threads`` threads of its own."""
 
-    kind = "modelled"
+    emulated = True
 
     def __init__(self, board: Board, threads: int = 1):
         super().__init__(threads)

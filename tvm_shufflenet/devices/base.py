@@ -5,18 +5,20 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
+from .. import emulator
+from ..clock.cost_model import CostModel
 from ..clock.counts import Counts
 from ..clock.cycles import Cost
 from ..errors import DeviceFailed, first_line
 from ..hardware.targets import Target
-from ..latency import Kind, clock_name
+from ..latency import MEASURED, MODELLED, Kind, clock_name
+from .facts import DeviceFacts
 from .lending import borrow
 
 BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
 
-# What a session with a whole network may take: QEMU needs a minute for what the core that it counts for does in tenths
-# of a second.
-SESSION_SECONDS: dict[Kind, int] = {"measured": 600, "modelled": 7200}
+# What a session with a whole network may take on silicon.
+SESSION_SECONDS = 600
 
 
 @dataclass(frozen=True)
@@ -95,18 +97,28 @@ class Endpoint:
 class Device(ABC):
     """A device that can run libraries of one ``machine`` (ELF machine name), as a context manager.
 
-    ``kind`` says whether its times are measured or modelled, ``model_error_percent`` how far a modelled clock is off,
-    None where that is not known. ``workers`` is how many trials may be prepared and run side by side.
+    ``cost_model`` is what its times are made by, None on silicon, which has a clock of its own. Where code is
+    ``emulated`` it takes tens of times as long as it would on the device, whether anything is timed or not. ``workers``
+    is how many trials may be prepared and run side by side.
     """
 
     name: str
     target: Target | None = None  # what it is to run; it is asked at the start whether it can
-    kind: Kind = "measured"
-    model_error_percent: float | None = None
+    cost_model: CostModel | None = None
+    emulated: bool = False
     machine: str
     workers: int = 1
     # Whether work of ours beside a trial would disturb what the trial measures.
     shares_host: bool = False
+
+    @property
+    def kind(self) -> Kind:
+        """What times on it are called."""
+        return MEASURED if self.cost_model is None else MODELLED
+
+    @property
+    def facts(self) -> DeviceFacts:
+        return DeviceFacts(self.name, self.kind, self.cost_model and self.cost_model.error_percent)
 
     @property
     def clock(self) -> str:
@@ -123,7 +135,7 @@ class Device(ABC):
 
     def session(self):
         """A new RPCSession, long enough for a whole network. Raises DeviceFailed."""
-        return self.endpoint().connect(SESSION_SECONDS[self.kind])
+        return self.endpoint().connect(emulator.SESSION_SECONDS if self.emulated else SESSION_SECONDS)
 
     def devices(self) -> int:
         """How many devices there are behind the endpoint. Raises DeviceFailed."""
@@ -162,10 +174,8 @@ class Device(ABC):
 
     def describe(self) -> str:
         """One phrase for the first line of every command that uses the device."""
-        if self.kind == "measured":
+        if self.cost_model is None:
             return f"{self.name} (measured)"
-        error = "not calibrated" if self.model_error_percent is None else f"about {self.model_error_percent:.0f} % off"
+        percent = self.cost_model.error_percent
+        error = "not calibrated" if percent is None else f"about {percent:.0f} % off"
         return f"{self.name} (modelled clock, {error})"
-
-    def to_json(self) -> dict:
-        return {"name": self.name, "kind": self.kind, "model_error_percent": self.model_error_percent}

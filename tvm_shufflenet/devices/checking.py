@@ -43,7 +43,7 @@ def _named(spec: str, target: Target, threads: int) -> Device:
     device = find_device(spec, target, threads)
     if not spec.startswith("emulated"):
         return device
-    bare = BareEmulator(device.board, threads)
+    bare = BareEmulator(device.cost_model.board, threads)
     bare.target = target
     return bare
 

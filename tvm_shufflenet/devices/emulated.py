@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..clock.cost_model import CostModel
 from ..clock.counts import Counts
 from ..clock.cycles import Cost
 from ..emulator.core import EmulatedCore
@@ -25,7 +26,7 @@ class EmulatedDevice(Device):
     device that is ``served`` tells its clients what times are made of.
     """
 
-    kind = "modelled"
+    emulated = True
     machine = "aarch64"
 
     def __init__(
@@ -37,9 +38,8 @@ class EmulatedDevice(Device):
         secret: bytes | None = None,
         served: bool = False,
     ):
-        self.board = board
         self.name = f"emulated:{board.name}"
-        self.model_error_percent = board.model_error_percent
+        self.cost_model = CostModel(board)
         self.workers = os.cpu_count() or 1
         secret = new_secret() if secret is None else secret
         self._emulator = EmulatedCore(board.name, threads, traces, server_options, secret, tells=served)

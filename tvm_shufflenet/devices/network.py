@@ -84,7 +84,7 @@ class Network:
 
         Includes the round trip to the device. None for a modelled clock, which has no model of a cold start.
         """
-        if self.device.kind == "modelled":
+        if self.device.cost_model is not None:
             return None
         started = time.perf_counter()
         try:
@@ -95,7 +95,7 @@ class Network:
 
     def latency(self, repeat: int, warmup: int = 1) -> Latency:
         """``repeat`` samples by the device's own clock, after ``run`` has set the input."""
-        modelled = self.device.kind == "modelled"
+        modelled = self.device.cost_model is not None
         try:
             for _ in range(0 if modelled else warmup):
                 self._machine.invoke_stateful("main")

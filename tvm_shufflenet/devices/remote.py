@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from ..clock.cost_model import CostModel
 from ..clock.counts import Counts, read_counts
 from ..clock.cycles import Cost
 from ..emulator.process import LAST_COST, LAST_COUNTS
@@ -46,14 +47,13 @@ class RemoteDevice(Device):
         name, cores, threads = facts.get("core"), facts.get("cores"), self._endpoint.threads
         if type(name) is not str or type(cores) is not int:
             raise DeviceFailed(f"{self.spec} does not say which core it models", "it is of another version")
-        self.board = board = find_board(name)
+        board = find_board(name)
         if threads not in (None, cores):
             raise DeviceFailed(
                 f"{self.spec} models {cores} cores, not {threads}", "", "start it with as many, or --threads"
             )
         self._endpoint = replace(self._endpoint, threads=None)
-        self.name, self.kind = f"emulated:{board.name}", MODELLED
-        self.model_error_percent = board.model_error_percent
+        self.name, self.cost_model, self.emulated = f"emulated:{board.name}", CostModel(board), True
 
     def describe(self) -> str:
         return super().describe() + ("" if self.name == self.spec else f" at {self.spec}")

@@ -31,7 +31,6 @@ from pathlib import Path
 
 from ..clock.counts import read_counts
 from ..clock.cycles import Cost, CycleModel
-from ..devices.base import SESSION_SECONDS
 from ..errors import DeployError
 from ..hardware.boards import BOARDS, USUAL, Board, find_board
 from ..hardware.cores import Cache, Core
@@ -40,6 +39,7 @@ from ..support import toolchain
 from ..support.memory import release_freed
 from ..support.processes import end_with_parent
 from ..support.surroundings import explain
+from . import SESSION_SECONDS
 from .build import guest_heap_library, plugin_library
 
 FOLDER_PREFIX = "tvm-shufflenet-"
@@ -178,7 +178,7 @@ class Emulator:
             "-plugin", plugin_argument(self.board.core, self.cores, self.traces is not None)
             + f",read={READABLE},tells={int(self._tells)}",
             f"./server/{server.name}", *secret, "--port", "0", "--work-dir", "work",
-            "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", str(SESSION_SECONDS["modelled"]),
+            "--cost-socket", str(self.folder / "cost.sock"), "--session-timeout", str(SESSION_SECONDS),
             "--modelled-cores", str(self.cores), "--allow-root", *self.server_options,
         ]  # fmt: skip
         self._qemu = subprocess.Popen(

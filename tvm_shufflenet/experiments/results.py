@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from ..devices.facts import DeviceFacts
 from ..errors import DeployError
 from ..latency import Latency
 from ..packages.manifest import Manifest
@@ -70,7 +71,7 @@ class Speedups:
 class Results:
     experiment: Experiment
     target: str
-    device: dict
+    device: DeviceFacts
     threads: int
     rows: tuple[Row, ...]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..devices.base import Device
 from ..errors import DeployError
 from ..hardware.targets import Target
-from ..profiling.roofline import limit_us, modelled_board
+from ..profiling.roofline import limit_us
 from ..tuning.records.store import RecordStore
 from ..workflow.bench import bench_package
 from ..workflow.compile import compile_package
@@ -42,7 +42,7 @@ def run(
     each, so that an interrupted run leaves something.
     """
     imported = partial(_imported, target=target, device=device, store=store, threads=threads, trials=trials)
-    results = Results(experiment, target.name, device.to_json(), threads, ())
+    results = Results(experiment, target.name, device.facts, threads, ())
     for number, case in enumerate(experiment.cases, start=1):
         announce(f"{number} of {len(experiment.cases)}: {case.label} at {size_name(case.size)}")
         try:
@@ -86,7 +86,7 @@ def _row(
                 row = replace(row, untuned=found.latency)
             else:
                 row = replace(row, manifest=package.manifest, latency=found.latency, max_abs_err=found.max_abs_err)
-                if board := modelled_board(device.to_json()):
+                if board := device.facts.board:
                     row = replace(row, limit_us=limit_us(package.manifest.operators, board, threads))
     return row
 

@@ -21,15 +21,15 @@ from .handover import write_handover
 
 def peers_for(names: str, device: Device, threads: int) -> list[Peer]:
     """The peers that ``--peers`` names, if they run on that device. Raises UnknownName, BadInput."""
-    if device.name != "local" and device.kind != "modelled":
+    if device.name != "local" and device.cost_model is None:
         what = f"other engines cannot be run on {device.name}"
         raise BadInput(what, "they are known to this machine only", "use --device local or emulated:CORE")
-    if device.kind == "modelled" and threads > 1:
+    if device.cost_model is not None and threads > 1:
         what = f"other engines run on one emulated core, not on {threads}"
         raise BadInput(what, "their threads cannot be counted apart", "use --threads 1, or leave --peers out")
     if device.name == "local":
         first_cpus(threads)
-    return find_peers(names, device.kind == "modelled")
+    return find_peers(names, device.cost_model is not None)
 
 
 def compare_with_peers(
@@ -49,9 +49,8 @@ def compare_with_peers(
     name = imported.model.name
     with tempfile.TemporaryDirectory(prefix="tvm-shufflenet-peers-") as folder:
         handover = write_handover(imported, Path(folder))
-        if device.kind == "modelled":
-            core = device.name.partition(":")[2]
-            contest = emulated_contest(name, handover, own, peers, core, target, announce)
+        if device.cost_model is not None:
+            contest = emulated_contest(name, handover, own, peers, device.cost_model.board.name, target, announce)
         else:
             contest = local_contest(name, handover, own, peers, threads, effort, announce)
     return replace(comparison_of(libraries, contest), blind=imported.answers.blind)

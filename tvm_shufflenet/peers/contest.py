@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..devices import find_device
+from ..devices.facts import DeviceFacts
 from ..devices.network import largest_error
 from ..errors import BadInput, DeployError, PeerFailed, WrongResult
 from ..hardware.targets import Target
@@ -87,8 +88,7 @@ def local_contest(
         contestants = {name: runners[name] for name in entries if entries[name].failure is None}
         announce(f"timing {model}, {counted(threads, 'thread')}: {', '.join(contestants)}")
         _time(contestants, entries, effort)
-    device = {"name": "local", "kind": MEASURED, "model_error_percent": None}
-    return Contest(model, device, threads, handover.tolerance, tuple(entries.values()))
+    return Contest(model, DeviceFacts("local", MEASURED), threads, handover.tolerance, tuple(entries.values()))
 
 
 def first_cpus(count: int) -> list[int]:
@@ -193,7 +193,7 @@ def emulated_contest(
         except DeployError as exc:
             entry = replace(entry, failure=exc, latency=None)
         entries.append(entry)
-    device = find_device(f"emulated:{core}", target).to_json()
+    device = find_device(f"emulated:{core}", target).facts
     return Contest(model, device, 1, handover.tolerance, tuple(entries))
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ..clock.cycles import Cost
+from ..devices.facts import DeviceFacts
 from ..latency import Kind, Latency
 from ..packages.manifest import Manifest, OperatorEntry
 
@@ -84,7 +85,7 @@ class Profile:
     that is not known."""
 
     manifest: Manifest
-    device: dict
+    device: DeviceFacts
     threads: int
     latency: Latency
     operators: tuple[OperatorCost, ...]

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..hardware.boards import BOARDS, Board
-from ..latency import MODELLED
+from ..hardware.boards import Board
 from ..packages.manifest import OperatorEntry
 from .result import OperatorCost, Profile
 
@@ -60,13 +59,8 @@ class Roofline:
 def roofline(profile: Profile) -> Roofline:
     rows = [row for row in profile.operators if row.multiply_adds and row.time_us]
     silent = tuple(row.entry.name for row in profile.operators if row not in rows)
-    board = modelled_board(profile.device) if profile.peak else None
+    board = profile.device.board if profile.peak else None
     return Roofline(tuple(map(_dot, rows)), silent, board and roofs_of(board, profile.threads))
-
-
-def modelled_board(device: dict) -> Board | None:
-    """The core that a device, as in its JSON, is a model of; None for a device with a clock of its own."""
-    return BOARDS.get(device["name"].partition(":")[2]) if device["kind"] == MODELLED else None
 
 
 def limit_us(operators: Iterable[OperatorEntry], board: Board, threads: int = 1) -> float:

@@ -30,7 +30,7 @@ def comparison_page(
 ) -> Page:
     kind, manifest = comparison.tuned.kind, comparison.manifest
     return Page(
-        f"{comparison.model} on {comparison.device['name']}",
+        f"{comparison.model} on {comparison.device.name}",
         f"{comparison.tuned.median_us / 1e3:.3f} ms ({kind}), {comparison.speedup:.1f} times as fast as TVM untuned"
         + (f", {comparison.gain:.3f} as what is shipped" if comparison.gain else ""),
         _facts(comparison),

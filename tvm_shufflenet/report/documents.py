@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET, Struct, UnsetType
 
+from ..devices.facts import DeviceFacts
 from ..latency import Latency, LatencySummary
 from ..packages.manifest import OperatorTime
 from ..packages.operator_text import entry_text
@@ -50,7 +51,7 @@ class BenchDocument(Struct, frozen=True):
     schema: int
     model: str
     target: str
-    device: dict
+    device: DeviceFacts
     threads: int
     latency_us: LatencySummary
     noise: str | None
@@ -95,7 +96,7 @@ class EntryDocument(Struct, frozen=True):
 
 class ContestDocument(Struct, frozen=True):
     model: str
-    device: dict
+    device: DeviceFacts
     threads: int
     tolerance: float
     fastest_peer: str | None
@@ -185,7 +186,7 @@ class ComparisonDocument(Struct, frozen=True):
     model: str
     input_shape: tuple[int, ...]
     target: str
-    device: dict
+    device: DeviceFacts
     host: dict | None
     threads: int
     latency_us: dict[str, LatencySummary]
@@ -211,7 +212,7 @@ class ComparisonDocument(Struct, frozen=True):
         operators = [ComparedOperator(o.name, o.occurrences, o.schedule, o.record_us) for o in comparison.operators]
         return cls(
             SCHEMA, comparison.model, manifest.input_shape, manifest.target, comparison.device,
-            host_facts() if comparison.device["name"] == "local" else None, comparison.threads,
+            host_facts() if comparison.device.name == "local" else None, comparison.threads,
             {name: latency.summary for name, latency in latencies.items()},
             {name: latency.noise for name, latency in latencies.items() if latency.noise},
             comparison.speedup, comparison.gain, comparison.max_abs_err, comparison.tolerance, comparison.blind,
@@ -269,7 +270,7 @@ class ProfileDocument(Struct, frozen=True):
     how: str
     model: str
     target: str
-    device: dict
+    device: DeviceFacts
     threads: int
     latency_us: LatencySummary
     sum_us: float
@@ -335,7 +336,7 @@ class ReproductionDocument(Struct, frozen=True):
     source: str
     paper_device: str
     target: str
-    device: dict
+    device: DeviceFacts
     threads: int
     notes: tuple[str, ...]
     findings: list

@@ -7,18 +7,19 @@ import importlib.metadata
 import platform
 from collections.abc import Sequence
 
+from ..devices.facts import DeviceFacts
 from ..support.host import host_facts
 
 PACKAGES = ("tvm-shufflenet", "apache-tvm", "torch")
 
 
-def setting_facts(device: dict, target: str, threads: int) -> tuple[tuple[str, str], ...]:
+def setting_facts(device: DeviceFacts, target: str, threads: int) -> tuple[tuple[str, str], ...]:
     """Words for each fact about where and with what a figure was made."""
-    error, clock = device["model_error_percent"], device["kind"]
-    if clock == "modelled":
+    error, clock = device.model_error_percent, str(device.kind)
+    if device.is_modelled:
         clock += ", not calibrated" if error is None else f", {error:.1f} % off on average"
-    facts = [("target", target), ("device", device["name"]), ("clock", clock), ("threads", str(threads))]
-    if device["name"] == "local":
+    facts = [("target", target), ("device", device.name), ("clock", clock), ("threads", str(threads))]
+    if device.name == "local":
         host = host_facts()
         facts.append(("this machine", f"{host['cpu']}, {host['cpus']} CPUs, {host['system']}"))
     own = [(name, importlib.metadata.version(name)) for name in PACKAGES]

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 def print_contest(console: Console, contest: Contest) -> None:
     """One network: latencies of everyone, what they are made of where they are modelled, and why some have none."""
-    modelled = contest.device["kind"] == "modelled"
+    modelled = contest.device.kind == "modelled"
     threads = counted(contest.threads, "thread")
-    console.print(f"{contest.model} on {contest.device['name']}, {threads}")
+    console.print(f"{contest.model} on {contest.device.name}, {threads}")
     columns = ("ms", "Mcycles", "L1, M", "L2, M") if modelled else ("median", "min", "p90")
-    table = new_table(f"{contest.device['kind']}{'' if modelled else ', ms'}", "version", *columns, "x ours", left=2)
+    table = new_table(f"{contest.device.kind}{'' if modelled else ', ms'}", "version", *columns, "x ours", left=2)
     for entry in contest.entries:
         figures = _figures(entry, modelled)
         table.add_row(entry.name, entry.version[:18], *figures, _times(entry, contest), style=_style(entry))
@@ -45,7 +45,7 @@ def print_means(console: Console, contests: Sequence[Contest], means: Sequence[M
         fastest, ours = contest.fastest_peer, contest.ours.latency
         table.add_row(
             contest.model.removeprefix("shufflenet_"),
-            contest.device["name"],
+            contest.device.name,
             str(contest.threads),
             *(milliseconds(ours.median_us) if ours else ["none"]),
             f"{fastest.name} {fastest.latency.median_us / 1e3:.3f}" if fastest else "none",
@@ -53,9 +53,7 @@ def print_means(console: Console, contests: Sequence[Contest], means: Sequence[M
         )
     console.print(table)
     for mean in means:
-        left_out = sum((c.device["name"], c.threads) == (mean.device, mean.threads) for c in contests) - len(
-            mean.models
-        )
+        left_out = sum((c.device.name, c.threads) == (mean.device, mean.threads) for c in contests) - len(mean.models)
         note = f", {left_out} more had no ratio" if left_out else ""
         console.print(
             f"{mean.device}, {counted(mean.threads, 'thread')}: {mean.ratio:.2f} times as fast as "

@@ -24,7 +24,7 @@ NAMED = 6  # operators that one line names
 
 def print_profile(console: Console, profile: Profile) -> None:
     threads = counted(profile.threads, "thread")
-    console.print(f"{profile.manifest.model} on {profile.device['name']}, {threads}")
+    console.print(f"{profile.manifest.model} on {profile.device.name}, {threads}")
     console.print(f"{profile.kind}: {HOW[profile.kind]}")
     console.print(_rows(profile, console.width))
     console.print(_meanings(profile))
@@ -133,7 +133,7 @@ def _print_sum(console: Console, profile: Profile) -> None:
         "MAC/cy: multiply-adds a cycle; L1 k, L2 k: thousands of misses; MB: cache lines\n"
         "between L1 and L2 and between L2 and memory; runtime: TVM's and the C library"
     )
-    error = profile.device["model_error_percent"]
+    error = profile.device.model_error_percent
     quality = "not calibrated" if error is None else f"about {error:.0f} % off on average"
     console.print(f"modelled: the clock of the emulated core is a model, {quality}")
     print_unmodelled(console, profile.cost)

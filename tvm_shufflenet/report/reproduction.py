@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def print_reproduction(console: Console, results: Results) -> None:
-    experiment, kind = results.experiment, results.device["kind"]
+    experiment, kind = results.experiment, results.device.kind
     threads = counted(results.threads, "thread")
-    console.print(f"{experiment.title}: {experiment.source}\non {results.device['name']}, {threads}, {kind}")
+    console.print(f"{experiment.title}: {experiment.source}\non {results.device.name}, {threads}, {kind}")
     for size in experiment.sizes:
         rows = [row for row in results.rows if row.case.size == size]
         console.print(_at_size(results, rows, size_name(size)))

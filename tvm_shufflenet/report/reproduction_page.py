@@ -28,8 +28,8 @@ def reproduction_page(results: Results, command: str) -> Page:
         ("the paper's device", experiment.paper_device or "it printed no times"),
         *setting_facts(results.device, results.target, results.threads),
     )
-    headline = f"{len(timed)} of {len(results.rows)} networks, {results.device['kind']}, checked against PyTorch"
-    return Page(f"{experiment.title}, on {results.device['name']}", headline, facts, plan, (*sections,))
+    headline = f"{len(timed)} of {len(results.rows)} networks, {results.device.kind}, checked against PyTorch"
+    return Page(f"{experiment.title}, on {results.device.name}", headline, facts, plan, (*sections,))
 
 
 COLUMNS = (
@@ -44,12 +44,12 @@ COLUMNS = (
 
 
 def _at_size(results: Results, size: Size, command: str) -> Section:
-    experiment, kind = results.experiment, results.device["kind"]
+    experiment, kind = results.experiment, results.device.kind
     rows = [row for row in results.rows if row.case.size == size]
     name = f"at-{size_name(size)}"
-    caption = f"{experiment.title} at {size_name(size)}: {experiment.source}; ours on {results.device['name']}, {kind}"
+    caption = f"{experiment.title} at {size_name(size)}: {experiment.source}; ours on {results.device.name}, {kind}"
     words = "; ".join(f"{row.case.label} {row.latency.median_us / 1e3:.3f} ms" for row in rows if row.latency)
-    notes = [range_note(kind, results.device["model_error_percent"])]
+    notes = [range_note(kind, results.device.model_error_percent)]
     if experiment.paper_device:
         notes.append(f"The paper's bars were measured by its authors on {experiment.paper_device}: another device.")
     notes += [*experiment.notes, *findings(results)]
@@ -61,7 +61,7 @@ def _at_size(results: Results, size: Size, command: str) -> Section:
 def _bars(results: Results, rows: list[Row]) -> list[Bar]:
     bars = []
     for row in rows:
-        error = results.device["model_error_percent"]
+        error = results.device.model_error_percent
         bars.append(ranged_bar(row.case.label, "tuned", row.latency, error))
         if row.untuned:
             bars.append(ranged_bar("TVM untuned", "untuned", row.untuned, error))

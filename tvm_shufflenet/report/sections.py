@@ -83,7 +83,7 @@ class Section:
 
 def latency(comparison: Comparison, command: str) -> Section:
     kind, contest = comparison.tuned.kind, comparison.contest
-    error = comparison.device["model_error_percent"]
+    error = comparison.device.model_error_percent
     own = [("ours, tuned", "tuned", comparison.tuned), ("ours, as shipped", "tuned", comparison.shipped)]
     own = [each for each in (*own, ("TVM untuned", "untuned", comparison.untuned)) if each[2] is not None]
     bars = [ranged_bar(*each, error) for each in own]
@@ -95,7 +95,7 @@ def latency(comparison: Comparison, command: str) -> Section:
         rows.append((entry.name, entry.version, *numbers, ratio, str(entry.failure or "")))
         bars.append(ranged_bar(entry.name, "peer", entry.latency, error))
     threads = counted(comparison.threads, "thread")
-    caption = f"Latency of one inference of {comparison.model} on {comparison.device['name']}, {threads}, {kind}"
+    caption = f"Latency of one inference of {comparison.model} on {comparison.device.name}, {threads}, {kind}"
     timed = [row for row in rows if row[2] is not None]
     words = f"{caption}. " + "; ".join(f"{row[0]} {row[2]:.3f} ms" for row in timed) + "."
     columns = (
@@ -186,7 +186,7 @@ def _tuning(curves: Sequence[Curve], profile: Profile, command: str, name: str, 
 
 def roofs(profile: Profile, command: str) -> Section:
     line = roofline(profile)
-    caption = f"Roofline of {profile.manifest.model} on {profile.device['name']}, {profile.kind}"
+    caption = f"Roofline of {profile.manifest.model} on {profile.device.name}, {profile.kind}"
     rows = tuple(
         (
             number, dot.operator, dot.macs_per_byte, dot.gmacs_per_second,
@@ -260,7 +260,7 @@ def _scheduled_by(schedule: str) -> str:
 def operators(profile: Profile, command: str) -> Section:
     chosen = OPERATOR_COLUMNS + (COUNTED_COLUMNS if profile.peak else ()) + MEANING_COLUMNS
     rows = tuple(tuple(value(profile, row) for _, value in chosen) for row in profile.rows)
-    caption = f"Operators of {profile.manifest.model} on {profile.device['name']}, {profile.kind}: {HOW[profile.kind]}"
+    caption = f"Operators of {profile.manifest.model} on {profile.device.name}, {profile.kind}: {HOW[profile.kind]}"
     table = Table(caption, tuple(column for column, _ in chosen), rows)
     notes = (f"{profile.kind.capitalize()}: {HOW[profile.kind]}. A column's head sorts by it.",)
     return Section("operators", "Operators", notes, table, command, shown=True, kind=profile.kind)

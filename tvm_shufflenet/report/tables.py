@@ -138,7 +138,7 @@ def print_comparison(console: Console, comparison: Comparison, verdict: Verdict 
 
         print_contest(console, comparison.contest)
     if comparison.tuned.kind == "modelled":
-        off = comparison.device["model_error_percent"]
+        off = comparison.device.model_error_percent
         quality = "not calibrated" if off is None else f"about {off:.0f} % off on average"
         console.print(f"modelled latencies: the clock of the emulated core is a model, {quality}")
     error, allowed = comparison.max_abs_err, comparison.tolerance
@@ -157,7 +157,7 @@ CODE = {"untuned": "TVM untuned", "shipped": "shipped", "tuned": "tuned"}
 
 def _print_own(console: Console, comparison: Comparison) -> None:
     threads = counted(comparison.threads, "thread")
-    console.print(f"{comparison.model} on {comparison.device['name']}, {threads}")
+    console.print(f"{comparison.model} on {comparison.device.name}, {threads}")
     table = new_table(f"{comparison.tuned.kind}, ms", "median", "min", "p90", "samples")
     for name, latency in comparison.latencies.items():
         table.add_row(

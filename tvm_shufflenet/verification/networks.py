@@ -89,7 +89,7 @@ def _check_others(network: Network, answers: Answers, data: np.ndarray, name: st
     """On an emulated core those are left out that ``PROBE_LIMIT_S`` has no time for, but not the second one."""
     started, done = time.monotonic(), 0
     for answer in answers.each[1:]:
-        late = network.device.kind == "modelled" and time.monotonic() - started > PROBE_LIMIT_S
+        late = network.device.emulated and time.monotonic() - started > PROBE_LIMIT_S
         if late and done:
             break
         given, spoilt = probe(answer.probe, data), answers.spoilt(answer.probe)

@@ -8,6 +8,7 @@ import msgspec
 
 from ..clock.cycles import Cost
 from ..devices.base import Device
+from ..devices.facts import DeviceFacts
 from ..devices.network import Network, undisturbed
 from ..latency import Latency
 from ..packages.manifest import Timing
@@ -22,7 +23,7 @@ class Bench:
     latency is made of; ``blind`` says why its check against PyTorch proves nothing, where it does not."""
 
     package: Package
-    device: dict
+    device: DeviceFacts
     threads: int
     latency: Latency
     cold_us: float | None
@@ -47,8 +48,10 @@ def bench_package(package: Package, device: Device, threads: int, warmup: int, r
         inputs = check_rest(network, answers, data, name)
     with undisturbed(device, package.library, data) as network:
         latency = network.latency(repeats, warmup)
-        cost = network.cost() if device.kind == "modelled" else None
-    result = Bench(package, device.to_json(), threads, latency, cold_us, error, cost, answers.blind)
+        cost = None if device.cost_model is None else network.cost()
+    result = Bench(package, device.facts, threads, latency, cold_us, error, cost, answers.blind)
     verified = verification(device.name, error, answers, inputs)
-    package.add_timing(Timing(result.device, threads, msgspec.to_builtins(latency.summary)), verified)
+    package.add_timing(
+        Timing(msgspec.to_builtins(result.device), threads, msgspec.to_builtins(latency.summary)), verified
+    )
     return result

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 import tvm_ffi
 
 from ..devices.base import Device
+from ..devices.facts import DeviceFacts
 from ..devices.network import Network, timed
 from ..graph.pipeline import stock
 from ..hardware.targets import Target
@@ -42,7 +43,7 @@ class Comparison:
     """
 
     manifest: Manifest
-    device: dict
+    device: DeviceFacts
     threads: int
     untuned: Latency
     tuned: Latency
@@ -134,7 +135,7 @@ def compare_libraries(
     samples, error = {name: () for name in contestants}, 0.0
     # In turn and more than once, so that a machine that slows down slows all; one session at a time, since a board
     # that a tracker lends has no second one. A modelled clock has nothing to average.
-    rounds = 1 if device.kind == "modelled" else ROUNDS
+    rounds = ROUNDS if device.cost_model is None else 1
     for number in range(rounds):
         for name, library in contestants.items():
             with Network(device, library) as network:
@@ -145,6 +146,6 @@ def compare_libraries(
             samples[name] += timed(device, library, imported.input, -(-repeats // rounds)).samples_us
     times = {name: Latency(each, device.kind) for name, each in samples.items()}
     return Comparison(
-        libraries.tuned.manifest, device.to_json(), threads, times["untuned"], times["tuned"], error,
+        libraries.tuned.manifest, device.facts, threads, times["untuned"], times["tuned"], error,
         shipped=times.get("shipped", times["tuned"]), blind=imported.answers.blind,
     )  # fmt: skip

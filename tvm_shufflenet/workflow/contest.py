@@ -8,6 +8,7 @@ from statistics import geometric_mean
 
 import msgspec
 
+from ..devices.facts import DeviceFacts
 from ..errors import DeployError
 from ..latency import Latency
 
@@ -40,7 +41,7 @@ class Contest:
     """All contestants on one network, one device, one number of threads; our own libraries come first."""
 
     model: str
-    device: dict
+    device: DeviceFacts
     threads: int
     tolerance: float
     entries: tuple[Entry, ...]
@@ -84,7 +85,7 @@ def geometric_means(contests: Sequence[Contest]) -> list[Mean]:
     groups: dict[tuple[str, int], list[Contest]] = {}
     for contest in contests:
         if contest.ratio is not None:
-            groups.setdefault((contest.device["name"], contest.threads), []).append(contest)
+            groups.setdefault((contest.device.name, contest.threads), []).append(contest)
     return [
         Mean(device, threads, geometric_mean([c.ratio for c in group]), tuple(c.model for c in group))
         for (device, threads), group in groups.items()

@@ -14,7 +14,7 @@ from ..devices.base import Device
 from ..devices.network import Network, timed, undisturbed
 from ..graph.pipeline import Fused
 from ..hardware.targets import Target
-from ..latency import MODELLED, Latency
+from ..latency import Latency
 from ..library.build import build
 from ..library.scheduling import Scheduled, schedule_tuned
 from ..library.symbols import read_code
@@ -95,7 +95,7 @@ class _Networks:
         with Network(self.device, library) as network:
             imported = self.imported
             check(network, imported.input, imported.reference, imported.tolerance, "tuned")
-        if self.device.kind != MODELLED:
+        if self.device.cost_model is None:
             return decision.Timed(self._beside_shipped(library))
         with undisturbed(self.device, library, self.imported.input) as network:
             latency, counts = network.latency(1), network.counts()
@@ -118,6 +118,6 @@ class _Networks:
         """What each workload took in an inference."""
         entries = [operator_entry(operator) for operator in scheduled.operators]
         code = read_code(library, [entry.name for entry in entries])
-        counted = Counted.of(self.device.board, entries, code, counts)
+        counted = Counted.of(self.device.cost_model.board, entries, code, counts)
         hashes = {name: workload_hash(mod) for name, mod in scheduled.workloads.items()}
         return {hashes[cost.entry.name]: cost.time_us for cost in counted.operators() if cost.entry.name in hashes}

@@ -27,24 +27,24 @@ def profile_package(
 
     Raises PackageInvalid for a package that lacks what this needs, BadInput for assembly of what no plugin counted.
     """
-    manifest, modelled = package.manifest, device.kind == "modelled"
-    _check_profilable(package, modelled, assembly or bool(assembly_of), assembly_of)
-    code = read_code(package.library, [entry.name for entry in manifest.operators]) if modelled else None
+    manifest, model = package.manifest, device.cost_model
+    _check_profilable(package, model is not None, assembly or bool(assembly_of), assembly_of)
+    code = read_code(package.library, [entry.name for entry in manifest.operators]) if model else None
     with Network(device, package.library) as network:
         data, answers = package.reference_input(), package.answers
         error = check(network, data, answers.reference.expected, manifest.tolerance, manifest.library)
         check_rest(network, answers, data, manifest.library)
     with undisturbed(device, package.library, data) as network:
         latency = network.latency(PROFILE_REPEATS)
-        counts, cost = (network.counts(), network.cost()) if modelled else (None, None)
-    if not modelled:
-        return Profile(manifest, device.to_json(), threads, latency, timed_operators(device, package), error)
-    counted = Counted.of(device.board, manifest.operators, code, counts)
+        counts, cost = (network.counts(), network.cost()) if model else (None, None)
+    if model is None:
+        return Profile(manifest, device.facts, threads, latency, timed_operators(device, package), error)
+    counted = Counted.of(model.board, manifest.operators, code, counts)
     operators = counted.operators()
     names = list(assembly_of) or [cost.entry.name for cost in operators[: int(assembly)]]
     return Profile(
-        manifest, device.to_json(), threads, latency, operators, error, counted.runtime(),
-        device.board.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), cost,
+        manifest, device.facts, threads, latency, operators, error, counted.runtime(),
+        model.board.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), cost,
     )  # fmt: skip
 
 

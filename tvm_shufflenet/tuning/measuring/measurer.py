@@ -18,7 +18,6 @@ import tvm
 from ...devices.base import Device, Endpoint
 from ...errors import DeployError, DeviceFailed
 from ...hardware.targets import Target
-from ...latency import MODELLED
 from ...library.link import trial_command
 from ...verification.operators import Reference, known_reference
 from ..records.store import workload_hash
@@ -207,7 +206,7 @@ class Measurer:
 
     def _note_pace(self, outcome: Outcome) -> None:
         """Every so often, see whether a real clock keeps its pace; a device that does not may cool down."""
-        if self.device.kind == MODELLED:
+        if self.device.cost_model is not None:
             return
         self._since_probe += 1
         if self._since_probe < PROBE_EVERY and self.has_worked:
