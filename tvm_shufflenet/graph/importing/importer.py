@@ -17,6 +17,7 @@ from . import (  # noqa: F401  they register their converters
     filling,
     functions,
     indexing,
+    layout,
     linear,
     logic,
     reductions,
