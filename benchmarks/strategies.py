@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from tvm_shufflenet.graph.pipeline import fuse
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
@@ -182,7 +184,12 @@ def main() -> int:
                 courses.append(arena.course(task, strategy, options.trials, options.seed))
                 print(courses[-1].line(), flush=True)
         if options.json:
-            facts = {"schema": 1, "model": imported.model.name, "target": target.name, "device": device.to_json()}
+            facts = {
+                "schema": 1,
+                "model": imported.model.name,
+                "target": target.name,
+                "device": msgspec.to_builtins(device.facts),
+            }
             facts["courses"] = [asdict(course) for course in courses]
             options.json.write_text(json.dumps(facts, indent=2) + "\n")
     for line in summary(courses):

@@ -70,7 +70,7 @@ class TestFigures:
             entry("ours", 1, 2, rounds_us=((1000.0,), (2000.0,))), entry("broken", failure=PeerFailed("it broke"))
         )
         ours, broken = msgspec.to_builtins(ContestDocument.of(found))["entries"]
-        assert ours["latency_us"]["kind"] == "measured" and ours["rounds_us"] == [[1000.0], [2000.0]]
+        assert ours["latency_us"]["kind"] == "measured" and ours["rounds_us"] == ((1000.0,), (2000.0,))
         assert broken["latency_us"] is None and broken["failure"] == "it broke"
 
     def test_tables_fit_80_columns_and_name_failures(self):

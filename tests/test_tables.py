@@ -42,14 +42,14 @@ def best(console):
         ((960,), "float32"),
         ((1, 960, 7, 7), "float32"),
     ]
-    records.print_fastest(console, [row | {"arguments": tensors, "threads": 1, "seconds": 12345.6e-6}])
+    records.print_fastest(console, [SimpleNamespace(**row, arguments=tensors, threads=1, seconds=12345.6e-6)])
     return ["12345.6"]
 
 
 def listed(console):
     group = {"target": "aarch64-linux-gnu cortex-a72 +neon +v8.2a +dotprod", "clock": "emulated:raspberry-pi-4b"}
     group |= {"tvm": "0.27.0.post1", "threads": 4, "workloads": 638, "records": 123456}
-    records.print_summary(console, [{"folder": "f", "groups": [group], "failed": {}, "skipped": []}])
+    records.print_summary(console, [{"folder": "f", "groups": [SimpleNamespace(**group)], "failed": {}, "skipped": []}])
     return ["638", "123456"]
 
 
@@ -98,7 +98,7 @@ def contested(kind: str):
         figures = {"core_cycles": 123.4e6, "l1_misses": 1.23e6, "l2_misses": 4.56e6}
         entries = (OURS, "onnxruntime with a name that is long")
         found = [Entry(name, "1.0.20261020.dev0+gdeadbeef", latency(kind), 1e-7, cost=figures) for name in entries]
-        peers.print_contest(console, Contest(LONG, A72 | {"kind": kind}, 1, 1e-4, tuple(found)))
+        peers.print_contest(console, Contest(LONG, msgspec.structs.replace(A72, kind=kind), 1, 1e-4, tuple(found)))
         return ["1234.568", "1.00"] + (["123.4", "1.23", "4.56"] if kind == "modelled" else ["9876.543"])
 
     return show
