@@ -34,7 +34,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options) -> None:
-    from ..report.documents import ComparisonDocument, VerdictDocument
     from ..report.tables import print_comparison
 
     target, model = target_and_model(options)
@@ -45,6 +44,7 @@ def run(options) -> None:
         console = console_of(options)
         console.print(f"device: {device.describe()}")
         say_notes(console, model)
+        from ..report.documents import ComparisonDocument, VerdictDocument
         from ..workflow.compare import all_libraries, compare_libraries
         from ..workflow.imported import import_model
 

@@ -27,7 +27,7 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -154,8 +154,7 @@ class LoopTime:
         return unit if needed >= SATURATED * self.core_cycles else "latency"
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True):
     """A modelled time. ``memory_cycles`` are those that memory adds to the core's; ``unmodelled_instructions`` were
     unknown to llvm-mca and are taken at one of its cycles each, which makes ``unmodelled_cycles`` of the core's.
     ``bound_cycles`` are the total by what set the pace."""
@@ -172,7 +171,7 @@ class Cost:
     l2_writebacks: int = 0
     multiply_adds: int = 0
     unmodelled_cycles: float = 0.0
-    bound_cycles: dict[str, float] = field(default_factory=dict)
+    bound_cycles: dict[str, float] = {}
 
     @property
     def unmodelled_share(self) -> float:
