@@ -7,7 +7,7 @@ graph/rewrites/NAME.py   how it is found in a network: ``REWRITES`` (graph/rewri
 What they owe each other:
 
 - ``BLOCKS`` names the blocks of the PrimFunc by which its template is chosen. The first has the operator's own name and
-  is the one whose reduction, or copy, the template tiles. Where there is a second, it is ``epilogue``: what is done with
+- ``BLOCKS`` names the blocks of the PrimFunc by which its template is chosen. The first has the operator's name and
   each result once it is complete (residual, ReLU, the place where it is stored), one iteration a result.
 - The axes of the first block begin with the image of the batch, and those of its reduction come last. The epilogue has
   spatial axes only, and begins with the image too.
