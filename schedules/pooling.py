@@ -1,13 +1,17 @@
-"""Schedule templates of pooling (tvm_shufflenet.operators.pooling): see ``sliding``; and of copying planes."""
+"""Schedule template of pooling (tvm_shufflenet.operators.pooling): see ``sliding``."""
 
 from __future__ import annotations
 
-from .sliding import Plane, Variant, plane_template
+from collections.abc import Iterator
+
+from tvm.s_tir import Schedule
+
+from ..hardware.machine import Machine
+from .sliding import Plane, Variant, plane_template, read_plane
 from .sliding import variants as plane_variants
-from .space import choose, divisors
+from .space import points
 
 RESERVED_REGISTERS = 6  # the inputs and what they are compared with
-RUN = 64  # columns copied at once, at least, where a plane has so many
 
 
 def variants(plane: Plane, lanes: int, registers: int) -> list[Variant]:
@@ -20,15 +24,7 @@ def pooling_template(sch, plane: Plane, variant: Variant) -> None:
     plane_template(sch, "pooling", variant, plane.kernel[0] * plane.kernel[1])
 
 
-def copy_template(sch, lanes: int) -> None:
-    """Plane after plane, in vectors where rows are whole vectors; else LLVM makes what it can of the row."""
-    block = sch.get_sblock("copy")
-    n, c, _, w = sch.get_loops(block)
-    planes = sch.fuse(n, c)
-    width = int(sch.get(w).extent)
-    task, _ = sch.split(planes, [choose(sch, [t for t in (4, 8, 2, 1) if int(sch.get(planes).extent) % t == 0]), None])
-    sch.parallel(task)
-    whole = max(divisors(width, lanes))
-    if whole >= 4:
-        _, lane = sch.split(w, [None, whole])
-        sch.vectorize(lane)
+def schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
+    """See operators/registry.py."""
+    plane = read_plane(sch, "pooling")
+    return points(sch, variants(plane, machine.lanes, machine.registers), pooling_template, plane)

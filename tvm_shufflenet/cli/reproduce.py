@@ -86,12 +86,10 @@ def _sizes(text: str | None, experiment) -> list[tuple[int, int]]:
     if text == "all":
         return experiment.sizes
     try:
-        sizes = [tuple(int(part) for part in word.split("x")) for word in text.split(",")]
-    except ValueError:
-        sizes = [()]
-    if any(len(size) != 2 for size in sizes):
-        raise BadInput(f"'{text}' is no list of sizes", "", "write HxW,HxW or all")
-    return sizes
+        pairs = [word.split("x") for word in text.split(",")]
+        return [(int(height), int(width)) for height, width in pairs]
+    except ValueError as exc:
+        raise BadInput(f"'{text}' is no list of sizes", "", "write HxW,HxW or all") from exc
 
 
 COMMAND = Command("reproduce", "make an experiment of the papers again, beside the paper's figures", add_options, run)

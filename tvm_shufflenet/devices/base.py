@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .. import emulator
 from ..clock.cost_model import CostModel
@@ -14,6 +15,9 @@ from ..hardware.targets import Target
 from ..latency import MEASURED, MODELLED, Kind, clock_name
 from .facts import DeviceFacts
 from .lending import borrow
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
 
@@ -80,7 +84,7 @@ class Endpoint:
     def _secret(self) -> bytes:
         from .secret import read_secret
 
-        return self.secret or read_secret(self.secret_file)
+        return self.secret or read_secret(self.secret_file or "")
 
     def _is_forwarded(self, host: str, port: int) -> bool | None:
         """None where it is not known. A server that was started for one run is on this machine."""
@@ -118,7 +122,7 @@ class Device(ABC):
 
     @property
     def facts(self) -> DeviceFacts:
-        return DeviceFacts(self.name, self.kind, self.cost_model and self.cost_model.error_percent)
+        return DeviceFacts(self.name, self.kind, self.cost_model.error_percent if self.cost_model else None)
 
     @property
     def clock(self) -> str:
@@ -157,7 +161,7 @@ class Device(ABC):
     def close(self) -> None:  # noqa: B027  (a remote device has nothing of ours to leave behind)
         """Leave nothing behind."""
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         self.start()
         if self.target is not None:
             from .handshake import check_device

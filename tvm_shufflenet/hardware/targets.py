@@ -181,7 +181,7 @@ def compiled_for(target: Target, config: Mapping[str, object]) -> Target:
     mcpu, mattr = config.get("mcpu"), config.get("mattr")
     return replace(
         target,
-        mcpu=mcpu if mcpu and _is_word(mcpu) else target.mcpu,
+        mcpu=str(mcpu) if mcpu and _is_word(mcpu) else target.mcpu,
         mattr=tuple(filter(_is_word, mattr if isinstance(mattr, list) else ())) or target.mattr,
     )
 

@@ -59,14 +59,14 @@ class Contest:
 
     @property
     def fastest_peer(self) -> Contestant | None:
-        timed = [entry for entry in self.peers if entry.latency]
-        return min(timed, key=lambda entry: entry.latency.median_us, default=None)
+        timed = [(entry.latency.median_us, entry) for entry in self.peers if entry.latency]
+        return min(timed, key=lambda pair: pair[0])[1] if timed else None
 
     @property
     def ratio(self) -> float | None:
         """How many times faster than the fastest peer ours is, by medians; None where one of them has no latency."""
         fastest = self.fastest_peer
-        if fastest is None or self.ours.latency is None:
+        if fastest is None or fastest.latency is None or self.ours.latency is None:
             return None
         return fastest.latency.median_us / self.ours.latency.median_us
 
@@ -82,11 +82,11 @@ class Mean(msgspec.Struct, frozen=True):
 
 def geometric_means(contests: Sequence[Contest]) -> list[Mean]:
     """One for each device and number of threads that has any ratio. Contests of different ones are never mixed."""
-    groups: dict[tuple[str, int], list[Contest]] = {}
+    groups: dict[tuple[str, int], dict[str, float]] = {}
     for contest in contests:
         if contest.ratio is not None:
-            groups.setdefault((contest.device.name, contest.threads), []).append(contest)
+            groups.setdefault((contest.device.name, contest.threads), {})[contest.model] = contest.ratio
     return [
-        Mean(device, threads, geometric_mean([c.ratio for c in group]), tuple(c.model for c in group))
-        for (device, threads), group in groups.items()
+        Mean(device, threads, geometric_mean(ratios.values()), tuple(ratios))
+        for (device, threads), ratios in groups.items()
     ]
