@@ -18,7 +18,7 @@ OWN = (OURS, SHIPPED, UNTUNED)
 
 
 @dataclass(frozen=True)
-class Entry:
+class Contestant:
     """One contestant on one network: a checked ``latency``, or the ``failure`` that stands in its place.
 
     ``settings`` are its threads and switches as it reports them itself, ``affinity`` the CPUs it was kept on. On an
@@ -44,21 +44,21 @@ class Contest:
     device: DeviceFacts
     threads: int
     tolerance: float
-    entries: tuple[Entry, ...]
+    entries: tuple[Contestant, ...]
 
     @property
-    def ours(self) -> Entry:
+    def ours(self) -> Contestant:
         return self.entry(OURS)
 
     @property
-    def peers(self) -> tuple[Entry, ...]:
+    def peers(self) -> tuple[Contestant, ...]:
         return tuple(entry for entry in self.entries if entry.name not in OWN)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> Contestant:
         return next(entry for entry in self.entries if entry.name == name)
 
     @property
-    def fastest_peer(self) -> Entry | None:
+    def fastest_peer(self) -> Contestant | None:
         timed = [(entry.latency.median_us, entry) for entry in self.peers if entry.latency]
         return min(timed, key=lambda pair: pair[0])[1] if timed else None
 
