@@ -23,6 +23,7 @@ from PIL import Image
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices.emulated import EmulatedDevice
 from tvm_shufflenet.devices.local import LocalDevice
+from tvm_shufflenet.graph.phases import PHASES
 from tvm_shufflenet.hardware.boards import BOARDS
 from tvm_shufflenet.hardware.targets import host_machine, targets
 from tvm_shufflenet.support import interrupts, toolchain
@@ -360,6 +361,37 @@ class TestMissingTools:
 
 
 @needs_tools
+class TestDumpedPhases:
+    WORDS = ("--input-shape", "1,48,8,8", "--target", "local")
+
+    @pytest.mark.slow
+    def test_each_shows_what_it_did(self, run, models, tmp_path):
+        ir, unit = tmp_path / "ir", ("--model", f"{models}:unit", *self.WORDS)
+        assert run("compile", *unit, "--format", "both", "--dump-ir", ir, "-o", tmp_path / "both")[0] == 0
+        found = {path.stem[3:]: path.read_text() for path in sorted(ir.iterdir())}
+        assert list(found) == [name for name in PHASES if name != "alternated"], "local has no modelled core"
+        assert "R.nn.batch_norm" in found["imported"] and "R.nn.batch_norm" not in found["folded"]
+        assert "R.nn.conv2d" in found["folded"] and "R.nn.conv2d" not in found["fused"]
+        assert found["operators"] != found["scheduled"]
+        assert "R.memory.alloc_storage" in found["planned"] and "R.memory.alloc_storage" not in found["kernels"]
+        assert "T.sblock" in found["planned"] and "T.sblock" not in found["lowered"] + found["standalone"]
+
+        # Watching changes no code; and what an earlier compile wrote is gone.
+        assert run("compile", *unit, "-o", tmp_path / "vm")[0] == 0
+        library = "tiny_unit.so"
+        assert (tmp_path / "vm" / library).read_bytes() == (tmp_path / "both" / library).read_bytes()
+        assert run("compile", *unit, "--untuned", "--dump-ir", ir, "-o", tmp_path / "untuned")[0] == 0
+        left_out = ("fused", "scheduled", "alternated", "standalone")
+        assert [path.stem[3:] for path in sorted(ir.iterdir())] == [each for each in PHASES if each not in left_out]
+
+    def test_a_folder_that_is_a_file(self, run, models, tmp_path):
+        (tmp_path / "file").touch()
+        words = ("--model", f"{models}:unit", *self.WORDS, "--untuned", "-o", tmp_path / "package")
+        code, _, error = run("compile", *words, "--dump-ir", tmp_path / "file")
+        assert code == 2 and f"cannot use {tmp_path}/file" in error and len(error.splitlines()) == 1
+        assert not (tmp_path / "package").exists()
+
+
 class TestPackage:
     def test_compile(self, compiled):
         assert "scheduled by records" in (compiled.parent / "said").read_text()

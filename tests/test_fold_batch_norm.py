@@ -7,8 +7,8 @@ import tvm
 from networks import calls, run
 from torch import nn
 
-from tvm_shufflenet.graph.frontend import fold
 from tvm_shufflenet.graph.passes.fold_batch_norm import FoldBatchNorm
+from tvm_shufflenet.graph.pipeline import fold
 from tvm_shufflenet.models import randomise_batch_norms
 from tvm_shufflenet.models.exporting import export
 

@@ -33,6 +33,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="with the library without a runtime, also lib<model>.a, to link into programs",
     )
     parser.add_argument(
+        "--dump-ir", type=Path, metavar="DIR", help="also write the network after each phase, as TVMScript"
+    )
+    parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="PACKAGE", help="folder to write, or FILE.tar.zst"
     )
 
@@ -44,6 +47,7 @@ def run(options) -> None:
         raise BadInput("--static makes a library without a runtime", "", "add --format standalone, or both")
     target, model = target_and_model(options)
     from ..devices.checking import checking_device
+    from ..graph.phases import dumped
     from ..workflow.compile import FORMATS, STATIC, compile_package, make_plan
     from ..workflow.imported import import_model
 
@@ -51,10 +55,11 @@ def run(options) -> None:
     store = None if options.untuned else records_of(options, target, console, must_exist=True)
     say_notes(console, model)
     console.print(make_plan(model, target, store).describe(), markup=False)
-    imported = import_model(model)
     formats = (*FORMATS[options.format], *((STATIC,) if options.static else ()))
-    with checking_device(target, options.device, options.threads) as device:
-        package = compile_package(imported, target, store, options.output, options.threads, formats, device=device)
+    with dumped(options.dump_ir):
+        imported = import_model(model)
+        with checking_device(target, options.device, options.threads) as device:
+            package = compile_package(imported, target, store, options.output, options.threads, formats, device=device)
     print_package(console, package)
     for note in store.notes if store else ():
         console.print(note, markup=False)

@@ -7,7 +7,6 @@ import warnings
 import torch
 import tvm
 from tvm import relax
-from tvm.relax import transform
 
 from ..errors import lines_of
 from ..models.model import Model
@@ -15,9 +14,7 @@ from ..models.sources.examine import examine, refused_operator, unknown_operator
 from ..models.sources.onnx_files import OnnxModel
 from ..signature import IMAGES, Signature, TensorSpec
 from .importing.importer import Importer
-from .passes.canonicalize_shuffles import CanonicalizeShuffles
-from .passes.fold_batch_norm import FoldBatchNorm
-from .passes.fold_empty import FoldEmpty
+from .pipeline import fold
 
 
 def relax_of(model: Model) -> tvm.IRModule:
@@ -42,22 +39,6 @@ def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:
     except Exception as exc:
         raise refused_operator(importer.node, lines_of(exc)[-1][:300]) from exc
     return fold(module)
-
-
-def fold(module: tvm.IRModule) -> tvm.IRModule:
-    """Batch norms into their convolutions, everything constant into constants, channel shuffles into one spelling."""
-    passes = [
-        FoldEmpty(),
-        transform.CanonicalizeBindings(),
-        FoldBatchNorm(),
-        transform.DecomposeOpsForInference(),  # a batch norm without a convolution before it becomes arithmetic
-        transform.CanonicalizeBindings(),
-        transform.FoldConstant(),
-        CanonicalizeShuffles(),  # once the indices of permutations are constants
-    ]
-    # Folding computes constants by compiling them for this machine, whatever the target is.
-    with tvm.target.Target("llvm"):
-        return tvm.transform.Sequential(passes)(module)
 
 
 def signature_of(module: tvm.IRModule) -> Signature:

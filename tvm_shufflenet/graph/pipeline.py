@@ -1,4 +1,7 @@
-"""The passes from a folded Relax module to one that is ready to build: a table of contents."""
+"""The passes from an imported Relax module to one whose operators can be scheduled: a table of contents.
+
+``phases.PHASES`` lists all phases of a compile; the later ones are in ``library/scheduling.py`` and ``lowering.py``.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ from tvm.relax import transform
 from tvm.s_tir import Schedule
 
 from ..hardware.targets import Target
-from .passes.fold_empty import LoadEmpty
+from .passes.canonicalize_shuffles import CanonicalizeShuffles
+from .passes.fold_batch_norm import FoldBatchNorm
+from .passes.fold_empty import FoldEmpty, LoadEmpty
 from .passes.fuse_operators import FuseOperators
 from .passes.legalize import legalize
+from .phases import phase
 from .tasks import OperatorTask, operator_tasks
 
 
@@ -48,17 +54,40 @@ class Fused:
         return tuple(operator_tasks(self.module))
 
 
+def fold(module: tvm.IRModule) -> tvm.IRModule:
+    """Batch norms into their convolutions, everything constant into constants, channel shuffles into one spelling."""
+    passes = [
+        phase("imported"),
+        phase(
+            "folded",
+            FoldEmpty(),
+            transform.CanonicalizeBindings(),
+            FoldBatchNorm(),
+            transform.DecomposeOpsForInference(),  # a batch norm without a convolution before it becomes arithmetic
+            transform.CanonicalizeBindings(),
+            transform.FoldConstant(),
+            CanonicalizeShuffles(),  # once the indices of permutations are constants
+        ),
+    ]
+    # Folding computes constants by compiling them for this machine, whatever the target is.
+    with tvm.target.Target("llvm"):
+        return tvm.transform.Sequential(passes)(module)
+
+
 def fuse(module: tvm.IRModule, target: Target) -> Fused:
     """Our operators where they match, TVM's own elsewhere."""
     passes = [
-        FuseOperators(),  # convolution + bias + residual + ReLU + shuffle
-        legalize(),  # what is left becomes TVM's own operators, of PyTorch's numbers
-        transform.AnnotateTIROpPattern(),
-        transform.FoldConstant(),
-        transform.FuseOps(),
-        transform.FuseTIR(),
-        DropRuleHints(),
-        LoadEmpty(),
+        phase("fused", FuseOperators()),  # convolution + bias + residual + ReLU + shuffle
+        phase("legalized", legalize()),  # what is left becomes TVM's own operators, of PyTorch's numbers
+        phase(
+            "operators",
+            transform.AnnotateTIROpPattern(),
+            transform.FoldConstant(),
+            transform.FuseOps(),
+            transform.FuseTIR(),
+            DropRuleHints(),
+            LoadEmpty(),
+        ),
     ]
     with target.tvm():
         return Fused(tvm.transform.Sequential(passes)(module), target)
@@ -66,5 +95,6 @@ def fuse(module: tvm.IRModule, target: Target) -> Fused:
 
 def stock(module: tvm.IRModule, target: Target) -> Fused:
     """What TVM does with the network by itself, untuned, but for the numbers it would have wrong: the baseline."""
+    passes = [phase("legalized", legalize()), phase("operators", relax.get_pipeline("zero"), LoadEmpty())]
     with target.tvm():
-        return Fused(tvm.transform.Sequential([legalize(), relax.get_pipeline("zero"), LoadEmpty()])(module), target)
+        return Fused(tvm.transform.Sequential(passes)(module), target)

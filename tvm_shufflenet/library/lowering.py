@@ -12,6 +12,7 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax import transform
 
+from ..graph.phases import phase
 from .alternate import RunBackwards
 from .keep_nan import KeepNaN
 from .overwriting import check_storages, check_writes
@@ -60,7 +61,7 @@ def size_of(buffer: tirx.Var) -> int:
 
 def _pipeline():
     lower, finalize_host, finalize_device = tirx.get_tir_pipeline("default")
-    return tvm.transform.Sequential([lower, KeepNaN(), TilesOnStack(), RunBackwards()]), finalize_host, finalize_device
+    return phase("lowered", lower, KeepNaN(), TilesOnStack(), RunBackwards()), finalize_host, finalize_device
 
 
 tirx.register_tir_pipeline(PIPELINE, _pipeline)
@@ -92,9 +93,9 @@ _TO_THE_MACHINE = (
 def with_storages(module: tvm.IRModule) -> tvm.IRModule:
     """A network of scheduled operators with its memory planned, and proved to overwrite nothing that is needed. Raises
     DeployError."""
-    kernels = tvm.transform.Sequential(_TO_KERNELS)(module)
+    kernels = phase("kernels", *_TO_KERNELS)(module)
     check_writes(kernels)
-    planned = tvm.transform.Sequential(_TO_STORAGES)(kernels)
+    planned = phase("planned", *_TO_STORAGES)(kernels)
     check_storages(planned)
     return planned
 
@@ -105,7 +106,7 @@ def executable(planned: tvm.IRModule, target: tvm.target.Target) -> relax.VMExec
     return relax.build(
         planned,
         target,
-        relax_pipeline=tvm.transform.Sequential(_TO_THE_MACHINE),
+        relax_pipeline=phase("machine", *_TO_THE_MACHINE),
         tir_pipeline=PIPELINE,
         exec_mode="compiled",
     )

@@ -13,6 +13,7 @@ from tvm.relax import transform
 from tvm.s_tir import meta_schedule as ms
 
 from ..errors import RecordMismatch, lines_of
+from ..graph.phases import phase
 from ..graph.pipeline import Fused
 from ..graph.tasks import OperatorTask
 from ..hardware.machine import Machine, machine_for
@@ -108,7 +109,7 @@ def schedule_tuned(
     operators = tuple(_of_task(task, _choose(task, target, machine, database, neighbours)) for task in tasks)
     try:
         with target.tvm(), database:
-            scheduled = transform.MetaScheduleApplyDatabase()(fused.module)
+            scheduled = phase("scheduled", transform.MetaScheduleApplyDatabase())(fused.module)
         for function in scheduled.functions.values():
             if isinstance(function, tvm.tirx.PrimFunc):
                 check_straight(function)
@@ -119,7 +120,7 @@ def schedule_tuned(
             "tvm-shufflenet records verify DIR, which names it",
         ) from exc
     if target.board is not None:
-        scheduled = tvm.transform.Sequential([alternate.AlternateTraversal(threads)])(scheduled)
+        scheduled = phase("alternated", alternate.AlternateTraversal(threads))(scheduled)
     weights = {task.name: task.weights for task in tasks}
     return Scheduled(scheduled, operators, target, {task.name: task.mod for task in tasks}, weights)
 

@@ -22,6 +22,7 @@ from tvm.ir.instrument import pass_instrument
 from tvm.tirx.build import codegen_build
 
 from ..errors import ImportFailed, lines_of
+from ..graph.phases import phase
 from ..hardware.targets import Target
 from ..library import lowering
 from ..library.build import OBJECT_BYTES
@@ -106,6 +107,7 @@ def _lowered(module: tvm.IRModule, target: Target) -> dict[str, tirx.PrimFunc]:
     lower = tvm.tirx.get_tir_pipeline(lowering.PIPELINE)[0]
     with tvm.transform.PassContext(instruments=[_StopBeforePacking()]):
         lowered = lower(tirx.transform.BindTarget(host.with_host(host))(tvm.IRModule(named)))
+    lowered = phase("standalone")(lowered)
     return {name.name_hint: lowered[name.name_hint] for name in found}
 
 
