@@ -8,14 +8,10 @@ all rows of a band, so that the chunk's weights stay in L1 meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tvm.s_tir import Schedule
-
-from ..hardware.machine import Machine
 from .sliding import read_scratch, vectors
-from .space import choose, divisors, partition, points, unroll_vectors
+from .space import choose, divisors, partition, unroll_vectors
 
 RESERVED_REGISTERS = 3  # one row of input vectors is counted apart; the broadcast weight, and slack
 UNROLLED_TAPS = 9
@@ -162,9 +158,3 @@ def accumulate(sch, acc, shape: Shape, variant: Variant) -> None:
     unroll_vectors(sch, *((r, s) if shape.taps <= UNROLLED_TAPS else (s,)), o, vector, lane)
     *_, o, vector, lane = sch.get_loops(sch.decompose_reduction(acc, ko))
     unroll_vectors(sch, o, vector, lane)
-
-
-def schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    """See operators/registry.py."""
-    shape = read_shape(sch)
-    return points(sch, variants(shape, machine.lanes, machine.registers), convolution_template, shape)

@@ -6,13 +6,9 @@ a time, one step of the reduction of each after the other, in as many streams as
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tvm.s_tir import Schedule
-
-from ..hardware.machine import Machine
-from .space import choose, divisors, points, unroll_vectors
+from .space import choose, divisors, unroll_vectors
 
 MAX_ACCUMULATORS = 16
 ENOUGH_ACCUMULATORS = 8
@@ -71,9 +67,3 @@ def average(sch, lanes: int) -> None:
     unroll_vectors(sch, vector, lane)
     *_, vector, lane = sch.get_loops(sch.decompose_reduction(sums, step))
     unroll_vectors(sch, vector, lane)
-
-
-def schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    """See operators/registry.py."""
-    _, strips, width, _ = [int(axis.dom.extent) for axis in sch.get(sch.get_sblock("dense")).iter_vars]
-    return points(sch, variants(strips, width, machine.lanes), dense_template)

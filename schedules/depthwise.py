@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from tvm.s_tir import Schedule
-
-from ..hardware.machine import Machine
-from .sliding import Plane, Variant, plane_template, read_plane
+from .sliding import Plane, Variant, plane_template
 from .sliding import variants as plane_variants
-from .space import points
 
 RESERVED_REGISTERS = 8  # the taps of one window row and the shifted inputs
 
@@ -22,9 +16,3 @@ def variants(plane: Plane, lanes: int, registers: int) -> list[Variant]:
 def depthwise_template(sch, plane: Plane, variant: Variant) -> None:
     """Schedule ``sch`` in place as ``variant``."""
     plane_template(sch, "depthwise", variant, plane.kernel[0] * plane.kernel[1])
-
-
-def schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    """See operators/registry.py."""
-    plane = read_plane(sch, "depthwise")
-    return points(sch, variants(plane, machine.lanes, machine.registers), depthwise_template, plane)

@@ -22,14 +22,10 @@ vectors of pixels would take 32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tvm.s_tir import Schedule
-
-from ..hardware.machine import Machine
 from ..operators.pointwise import RUN
-from .space import choose, divisors, partition, points, unroll_vectors
+from .space import choose, divisors, partition, unroll_vectors
 
 LINE_BYTES = 64
 CHUNKS = (2, 4)
@@ -310,9 +306,3 @@ def straight_line(sch, rows, pixels, variant: Variant, row_by_row: bool) -> None
         partition(sch, vector, lanes)
     elif rows is not None:
         sch.unroll(vector)
-
-
-def schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    """See operators/registry.py."""
-    shape = read_shape(sch.get(sch.get_sblock("pointwise")))
-    return points(sch, variants(shape, machine), pointwise_template)

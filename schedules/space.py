@@ -5,9 +5,7 @@ A search space is data: a name, its candidates, and a pure test of which ones ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-
-from tvm.s_tir import Schedule
+from collections.abc import Sequence
 
 
 def divisors(extent: int, limit: int) -> list[int]:
@@ -36,11 +34,3 @@ def partition(sch, *loops) -> None:
     """Have LoopPartition cut these loops where a test in them changes its outcome."""
     for loop in loops:
         sch.annotate(loop, "pragma_loop_partition_hint", 1)
-
-
-def points(sch: Schedule, variants: Sequence, template: Callable, *context) -> Iterator[Schedule]:
-    """A copy of ``sch`` by each variant, its knobs drawn at random."""
-    for variant in variants:
-        copy = sch.copy()
-        template(copy, *context, variant)
-        yield copy

@@ -77,9 +77,8 @@ def shuffle_groups_of(bindings: Bindings, split: relax.Var) -> tuple[int, list[r
     return groups, [split, swapped, merged]
 
 
-def chain_at(bindings: Bindings, var: relax.Var, claimed: set[relax.Var], kind: str) -> Chain | None:
-    """The chain that begins with the convolution bound to ``var``, None for a convolution of another ``kind``, or one
-    that no operator computes.
+def chain_at(bindings: Bindings, var: relax.Var, claimed: set[relax.Var]) -> Chain | None:
+    """The chain that begins with the convolution bound to ``var``, None for a convolution that no operator computes.
 
     ``claimed`` are variables that other chains have taken.
     """
@@ -88,8 +87,6 @@ def chain_at(bindings: Bindings, var: relax.Var, claimed: set[relax.Var], kind: 
     if weight is None or not _supported(conv):
         return None
     chain = Chain(conv, weight, np.zeros(weight.shape[0], np.float32), var, [var])
-    if chain.kind != kind:
-        return None
     while (reader := bindings.sole_reader(chain.last)) is not None and reader not in claimed:
         if not _extend(chain, bindings, reader):
             break

@@ -11,7 +11,7 @@ from tvm.script.ir_builder import tirx as T
 from .building import parameter, prim_func, rectified
 from .sliding import Sliding
 
-BLOCKS = ("convolution", "epilogue")
+BLOCK = "convolution"
 # Output channels that lie together in a packed weight. A tile of any width then reads whole cache lines: rows of all
 # output channels, of which it takes a part, would crowd into few sets of a cache.
 STRIPS = (4, 2, 1)
@@ -76,7 +76,7 @@ class Convolution:
 
         window.pad(data, padded, T.float32(0))
         extents = (batch, groups, group_out, height, rounded, group_in, *self.kernel)
-        with T.grid(*extents) as loops, T.sblock(BLOCKS[0]):
+        with T.grid(*extents) as loops, T.sblock(BLOCK):
             n, g, o, h, w, k, r, s = T.axis.remap("SSSSSRRR", loops)
             place = window.place(n, g * group_in + k, h, w, r, s)
             T.reads(padded[place], weight[g, o // strip, k, r, s, o % strip], bias[g * group_out + o])
@@ -86,7 +86,7 @@ class Convolution:
             product = padded[place] * weight[g, o // strip, k, r, s, o % strip]
             T.buffer_store(accumulated, accumulated[n, g, o, h, w] + product, [n, g, o, h, w])
 
-        with T.grid(batch, groups, group_out, height, width) as loops, T.sblock(BLOCKS[1]):
+        with T.grid(batch, groups, group_out, height, width) as loops, T.sblock("epilogue"):
             n, g, o, h, w = T.axis.remap("SSSSS", loops)
             T.reads(accumulated[n, g, o, h, w])
             T.writes(result[n, g * group_out + o, h, w])

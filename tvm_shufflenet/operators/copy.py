@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 from .building import parameter, prim_func, rectified
 from .destination import Window
 
-BLOCKS = ("copy",)
+BLOCK = "copy"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Copy:
         if window.shared:
             parameter("shared", (batch, window.total, height, width))
         result = parameter("result", (batch, window.total, height, width))
-        with T.grid(batch, self.channels, height, width) as loops, T.sblock(BLOCKS[0]):
+        with T.grid(batch, self.channels, height, width) as loops, T.sblock(BLOCK):
             n, c, h, w = T.axis.remap("SSSS", loops)
             T.reads(data[n, 0 : self.planes, h, w], gather[c], *([scatter[c]] if window.scattered else []))
             T.writes(result[n, slice(0, window.total) if window.scattered else window.offset + c, h, w])

@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from .building import parameter, prim_func, rectified
 
-BLOCKS = ("dense", "epilogue")
+BLOCK = "dense"
 # Output features that lie together in a packed weight: every vector register's lanes divide it.
 STRIP = 16
 # Sums that the mean of a plane is made of.
@@ -58,7 +58,7 @@ class Dense:
         features = self._mean(data) if self.plane else data
         accumulated = T.sblock_alloc_buffer((batch, strips, STRIP), "float32")
 
-        with T.grid(batch, strips, STRIP, inputs) as loops, T.sblock(BLOCKS[0]):
+        with T.grid(batch, strips, STRIP, inputs) as loops, T.sblock(BLOCK):
             n, t, o, k = T.axis.remap("SSSR", loops)
             T.reads(features[n, k], weight[t, k, o])
             T.writes(accumulated[n, t, o])
@@ -66,7 +66,7 @@ class Dense:
                 T.buffer_store(accumulated, T.float32(0), [n, t, o])
             T.buffer_store(accumulated, accumulated[n, t, o] + features[n, k] * weight[t, k, o], [n, t, o])
 
-        with T.grid(batch, outputs) as loops, T.sblock(BLOCKS[1]):
+        with T.grid(batch, outputs) as loops, T.sblock("epilogue"):
             n, o = T.axis.remap("SS", loops)
             T.reads(accumulated[n, o // STRIP, o % STRIP], bias[o])
             T.writes(result[n, o])

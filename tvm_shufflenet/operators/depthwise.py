@@ -11,7 +11,7 @@ from tvm.script.ir_builder import tirx as T
 from .building import parameter, prim_func, rectified
 from .sliding import Sliding
 
-BLOCKS = ("depthwise", "epilogue")
+BLOCK = "depthwise"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Depthwise:
         accumulated = T.sblock_alloc_buffer((batch, channels, height, rounded), "float32")
 
         window.pad(data, padded, T.float32(0))
-        with T.grid(batch, channels, height, rounded, rows, columns) as loops, T.sblock(BLOCKS[0]):
+        with T.grid(batch, channels, height, rounded, rows, columns) as loops, T.sblock(BLOCK):
             n, c, h, w, r, s = T.axis.remap("SSSSRR", loops)
             place = window.place(n, c, h, w, r, s)
             T.reads(padded[place], weight[c, r, s], bias[c])
@@ -66,7 +66,7 @@ class Depthwise:
                 T.buffer_store(accumulated, bias[c], [n, c, h, w])
             T.buffer_store(accumulated, accumulated[n, c, h, w] + padded[place] * weight[c, r, s], [n, c, h, w])
 
-        with T.grid(batch, channels, height, width) as loops, T.sblock(BLOCKS[1]):
+        with T.grid(batch, channels, height, width) as loops, T.sblock("epilogue"):
             n, c, h, w = T.axis.remap("SSSS", loops)
             T.reads(accumulated[n, c, h, w])
             T.writes(result[n, c, h, w])

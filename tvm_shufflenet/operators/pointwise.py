@@ -11,7 +11,7 @@ from tvm.script.ir_builder import tirx as T
 from .building import parameter, prim_func, rectified
 from .destination import Window, own
 
-BLOCKS = ("pointwise", "epilogue")
+BLOCK = "pointwise"
 # So many output channels are neighbours in the packed weight, input channel after input channel: what a tile reads is
 # a few streams, and every cache line of them is used at once.
 RUN = 4
@@ -100,7 +100,7 @@ class Pointwise:
         result = parameter("result", (batch, window.total, height, width))
         accumulated = T.sblock_alloc_buffer((batch, blocks, block_out, pixels), "float32")
 
-        with T.grid(batch, blocks, block_out, pixels, group_in) as loops, T.sblock(BLOCKS[0]):
+        with T.grid(batch, blocks, block_out, pixels, group_in) as loops, T.sblock(BLOCK):
             n, b, o, p, k = T.axis.remap("SSSSR", loops)
             row, column = p // width, p % width
             channel = b // per_group * group_in + k
@@ -114,7 +114,7 @@ class Pointwise:
             product = data[n, plane, row, column] * weight[b, o // RUN, k, o % RUN]
             T.buffer_store(accumulated, accumulated[n, b, o, p] + product, [n, b, o, p])
 
-        with T.grid(batch, blocks, block_out, pixels) as loops, T.sblock(BLOCKS[1]):
+        with T.grid(batch, blocks, block_out, pixels) as loops, T.sblock("epilogue"):
             n, b, o, p = T.axis.remap("SSSS", loops)
             row, column = p // width, p % width
             channel = b * block_out + o

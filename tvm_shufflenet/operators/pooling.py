@@ -12,7 +12,7 @@ from .building import parameter, prim_func, rectified
 from .destination import Window, own
 from .sliding import Convert, Sliding, unchanged
 
-BLOCKS = ("pooling", "epilogue")
+BLOCK = "pooling"
 LOWEST = float("-inf")
 
 
@@ -97,7 +97,7 @@ class Pooling:
         accumulated = T.sblock_alloc_buffer((batch, channels, height, rounded), arithmetic.dtype)
 
         sliding.pad(data, padded, arithmetic.start, arithmetic.convert)
-        with T.grid(batch, channels, height, rounded, *self.kernel) as loops, T.sblock(BLOCKS[0]):
+        with T.grid(batch, channels, height, rounded, *self.kernel) as loops, T.sblock(BLOCK):
             n, c, h, w, r, s = T.axis.remap("SSSSRR", loops)
             place = sliding.place(n, c, h, w, r, s)
             T.reads(padded[place])
@@ -106,7 +106,7 @@ class Pooling:
                 T.buffer_store(accumulated, arithmetic.start, [n, c, h, w])
             T.buffer_store(accumulated, arithmetic.combine(padded[place], accumulated[n, c, h, w]), [n, c, h, w])
 
-        with T.grid(batch, channels, height, width) as loops, T.sblock(BLOCKS[1]):
+        with T.grid(batch, channels, height, width) as loops, T.sblock("epilogue"):
             n, c, h, w = T.axis.remap("SSSS", loops)
             plane = scatter[c] if scatter is not None else window.offset + c
             T.reads(accumulated[n, c, h, w], *([scatter[c]] if scatter is not None else []))
