@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 from tvm import IRModule
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
@@ -11,64 +9,18 @@ from tvm.s_tir.schedule import Trace
 
 from ..errors import ScheduleRejected
 from ..hardware.machine import Machine
-from . import convolution, dense, depthwise, pointwise, pooling, sliding
+from ..operators import registry
 from .mutate import MutateChoice
+from .template import schedules_these
+
+TEMPLATES = {entry.name: entry.template.schedules for entry in registry.entries()}
 
 
 def template_name(mod: IRModule) -> str | None:
     """The template that schedules this workload, or None where only generated sketches can."""
     sch = Schedule(mod)
     blocks = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
-    return next((name for name in TEMPLATES if {name, "epilogue"} <= blocks or blocks == {name} == {"copy"}), None)
-
-
-def _points(sch: Schedule, variants: list, template: Callable, *context) -> Iterator[Schedule]:
-    """A copy of ``sch`` by each variant, its knobs drawn at random."""
-    for variant in variants:
-        copy = sch.copy()
-        template(copy, *context, variant)
-        yield copy
-
-
-def _pointwise_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    shape = pointwise.read_shape(sch.get(sch.get_sblock("pointwise")))
-    return _points(sch, pointwise.variants(shape, machine), pointwise.pointwise_template)
-
-
-def _depthwise_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    plane = sliding.read_plane(sch, "depthwise")
-    variants = depthwise.variants(plane, machine.lanes, machine.registers)
-    return _points(sch, variants, depthwise.depthwise_template, plane)
-
-
-def _pooling_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    plane = sliding.read_plane(sch, "pooling")
-    return _points(sch, pooling.variants(plane, machine.lanes, machine.registers), pooling.pooling_template, plane)
-
-
-def _convolution_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    shape = convolution.read_shape(sch)
-    variants = convolution.variants(shape, machine.lanes, machine.registers)
-    return _points(sch, variants, convolution.convolution_template, shape)
-
-
-def _dense_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    _, strips, width, _ = [int(axis.dom.extent) for axis in sch.get(sch.get_sblock("dense")).iter_vars]
-    return _points(sch, dense.variants(strips, width, machine.lanes), dense.dense_template)
-
-
-def _copy_schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    return _points(sch, [machine.lanes], pooling.copy_template)
-
-
-TEMPLATES = {
-    "pointwise": _pointwise_schedules,
-    "depthwise": _depthwise_schedules,
-    "convolution": _convolution_schedules,
-    "pooling": _pooling_schedules,
-    "dense": _dense_schedules,
-    "copy": _copy_schedules,
-}
+    return next((entry.name for entry in registry.entries() if schedules_these(entry.template, blocks)), None)
 
 
 def space(mod: IRModule, machine: Machine, strategy: str) -> ms.SpaceGenerator:

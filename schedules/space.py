@@ -5,12 +5,20 @@ A search space is data: a name, its candidates, and a pure test of which ones ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 
 def divisors(extent: int, limit: int) -> list[int]:
     """Divisors of ``extent`` up to ``limit``, ascending."""
     return [d for d in range(1, min(extent, limit) + 1) if extent % d == 0]
+
+
+def points(sch, variants: Sequence, template: Callable, *context) -> Iterator:
+    """A copy of ``sch`` by each variant, its knobs drawn at random."""
+    for variant in variants:
+        copy = sch.copy()
+        template(copy, *context, variant)
+        yield copy
 
 
 def choose(sch, candidates: Sequence[int]):

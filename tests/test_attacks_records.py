@@ -14,6 +14,7 @@ import pytest
 import torch
 import tvm
 from kernels import MACHINES
+from laid_out import Depthwise, Pointwise
 from torch import nn
 from torch.nn import functional as F
 from tvm.s_tir import Schedule
@@ -32,8 +33,6 @@ from tvm_shufflenet.hardware.targets import find_target, is_cpu
 from tvm_shufflenet.library.scheduling import schedule_tuned
 from tvm_shufflenet.library.serial import json_trace_hash, record_of
 from tvm_shufflenet.models.exporting import export
-from tvm_shufflenet.operators.depthwise import Depthwise
-from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.admitted import NotAdmitted, check_straight, check_trace
 from tvm_shufflenet.support.containers import plain

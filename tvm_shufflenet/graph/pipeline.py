@@ -51,7 +51,7 @@ class Fused:
 def fuse(module: tvm.IRModule, target: Target) -> Fused:
     """Our operators where they match, TVM's own elsewhere."""
     passes = [
-        FuseOperators(),  # convolution + bias + residual + ReLU + shuffle
+        FuseOperators(target),  # convolution + bias + residual + ReLU + shuffle
         legalize(),  # what is left becomes TVM's own operators, of PyTorch's numbers
         transform.AnnotateTIROpPattern(),
         transform.FoldConstant(),

@@ -1,0 +1,31 @@
+"""Copies of planes: none is in a graph, the fuser makes them where a view must become a tensor or lie elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tvm import relax
+
+from ...operators.building import INDEX
+from ...operators.copy import Copy
+from ..bindings import Bindings
+from ..values import Place
+from ..views import View
+from .match import Match
+
+if TYPE_CHECKING:
+    from ..fuser import Fuser
+
+STARTS = ()
+
+
+def find(_bindings: Bindings, _var: relax.Var, _claimed: set[relax.Var]) -> Match | None:
+    return None
+
+
+def copied(fuser: Fuser, view: View, place: Place) -> View:
+    batch, planes, height, width = view.storage.shape
+    kernel = fuser.laid_out(Copy(batch, planes, height, width, len(view.planes), place.relu, place.window))
+    table = relax.const(np.array(view.planes, INDEX))
+    return fuser.emit(kernel, view, [table], place, place.relu or view.non_negative)
