@@ -9,7 +9,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from cross import zig_cc
+from cross import static_zig_cc
 
 from tvm_shufflenet.clock import disassembly
 from tvm_shufflenet.clock.counts import (
@@ -150,7 +150,7 @@ int main(void) {
 
 def compiled(source: str, folder, *options: str):
     (folder / "program.c").write_text(source)
-    command = zig_cc("aarch64-linux-musl", "-static", "-O1", *options)
+    command = static_zig_cc("aarch64", "-O1", *options)
     subprocess.run([*command, "-o", folder / "program", folder / "program.c"], check=True)
     return folder / "program"
 
