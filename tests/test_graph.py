@@ -36,7 +36,7 @@ STAGES = [name for repeats in (3, 7, 3) for name in STRIDE_2_UNIT + repeats * UN
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("groups", "size"), [(1, (32, 32)), (3, (32, 32)), (8, (32, 32)), (3, (64, 48))], ids=str)
+@pytest.mark.parametrize(("groups", "size"), [(1, (32, 32)), (8, (32, 32)), (3, (64, 48))], ids=str)
 def test_an_imported_network_computes_what_torch_computes(groups, size):
     model = find_model(f"shufflenet_v1_g{groups}_x0_25", input_shape=(1, 3, *size))
     module = frontend.to_relax(model.exported())
