@@ -28,18 +28,18 @@ from tvm_shufflenet.peers.environments import OWN, PINS, installed
 from tvm_shufflenet.peers.handover import NOT_TRACED, write_handover
 from tvm_shufflenet.peers.process import Runner, last_words
 from tvm_shufflenet.report.documents import ComparisonDocument, ContestDocument
-from tvm_shufflenet.workflow.contest import OURS, UNTUNED, Contest, Entry, geometric_mean, geometric_means
+from tvm_shufflenet.workflow.contest import OURS, UNTUNED, Contest, Contestant, geometric_mean, geometric_means
 
 REPOSITORY = Path(__file__).parents[1]
 LOCAL = DeviceFacts("local", "measured")
 
 
-def entry(name: str, *ms: float, **fields) -> Entry:
+def entry(name: str, *ms: float, **fields) -> Contestant:
     latency = Latency(tuple(1e3 * value for value in ms), "measured") if ms else None
-    return Entry(name, "1.0", latency, max_abs_err=1e-7 if ms else None, **fields)
+    return Contestant(name, "1.0", latency, max_abs_err=1e-7 if ms else None, **fields)
 
 
-def contest(*entries: Entry, model: str = "net", threads: int = 1) -> Contest:
+def contest(*entries: Contestant, model: str = "net", threads: int = 1) -> Contest:
     return Contest(model, LOCAL, threads, 1e-4, entries)
 
 
@@ -81,7 +81,7 @@ class TestFigures:
         cost = {"core_cycles": 12.3e6, "l1_misses": 2_000_000, "l2_misses": 400_000}
         modelled = Latency((23456.789,), "modelled")
         device = DeviceFacts("emulated:cortex-a72", "modelled", 10.0)
-        entries = [Entry(name, "TVM 0.27.0.post1", modelled, 1e-7, cost=cost) for name in ("ours", "onnxruntime")]
+        entries = [Contestant(name, "TVM 0.27.0.post1", modelled, 1e-7, cost=cost) for name in ("ours", "onnxruntime")]
         found = [
             contest(
                 entry("ours", 123.456), entry("torch-compile", 456.789), entry("x", failure=PeerFailed("it broke"))

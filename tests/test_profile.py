@@ -572,7 +572,7 @@ class TestPrint:
             "instructions": 20,
             "share_of_core_cycles": 0.025,
         }
-        known = replace(profile, cost=replace(guessed, unmodelled_instructions=0))
+        known = replace(profile, cost=msgspec.structs.replace(guessed, unmodelled_instructions=0))
         assert "unknown to llvm-mca" not in sentences(known)
 
     def test_how_it_was_had(self, local):

@@ -43,7 +43,7 @@ from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.journal import Trial
 from tvm_shufflenet.tuning.search.curve import Curve
 from tvm_shufflenet.workflow.compare import Comparison
-from tvm_shufflenet.workflow.contest import OURS, UNTUNED, Contest, Entry
+from tvm_shufflenet.workflow.contest import OURS, UNTUNED, Contest, Contestant
 from tvm_shufflenet.workflow.imported import import_model
 from tvm_shufflenet.workflow.schedules import open_records
 from tvm_shufflenet.workflow.tune import tune_network
@@ -75,10 +75,10 @@ def latency(kind: str, *ms: float) -> Latency:
     return Latency(tuple(1e3 * value for value in ms), kind)
 
 
-def comparison(device: DeviceFacts, model: str = "net", peers: tuple[Entry, ...] = ()) -> Comparison:
+def comparison(device: DeviceFacts, model: str = "net", peers: tuple[Contestant, ...] = ()) -> Comparison:
     kind = device.kind
     untuned, tuned = latency(kind, 60, 61, 66), latency(kind, 2, 2.1, 2.5)
-    ours = (Entry(OURS, "TVM", tuned, 1e-7), Entry(UNTUNED, "TVM", untuned, 1e-7))
+    ours = (Contestant(OURS, "TVM", tuned, 1e-7), Contestant(UNTUNED, "TVM", untuned, 1e-7))
     contest = Contest(model, device, 1, 1e-4, (*ours, *peers)) if peers else None
     return Comparison(manifest(model), device, 1, untuned, tuned, 1e-7, contest)
 
@@ -108,8 +108,8 @@ CURVES = [
     *(curve(f"other{number}", "template", 1e-4, 9e-5) for number in range(sections.FIRST)),
 ]
 PEERS = (
-    Entry("onnxruntime", "1.31.1", latency("measured", 3, 3.2, 4), 1e-7),
-    Entry("ncnn", "1.0", failure=PeerFailed(f"ncnn died: {HOSTILE}")),
+    Contestant("onnxruntime", "1.31.1", latency("measured", 3, 3.2, 4), 1e-7),
+    Contestant("ncnn", "1.0", failure=PeerFailed(f"ncnn died: {HOSTILE}")),
 )
 
 

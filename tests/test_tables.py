@@ -20,7 +20,7 @@ from tvm_shufflenet.report import inspection, peers, profile, records, tables
 from tvm_shufflenet.tuning.search.progress import TuneResult
 from tvm_shufflenet.workflow.bench import Bench
 from tvm_shufflenet.workflow.compare import Comparison
-from tvm_shufflenet.workflow.contest import OURS, Contest, Entry, Mean
+from tvm_shufflenet.workflow.contest import OURS, Contest, Contestant, Mean
 
 LONG = "shufflenet_v1_g3_x1_0_biased_of_somebody_else_s_repository"
 MEASURED = DeviceFacts("rpc://[2001:db8::1234:5678]:9090", "measured")
@@ -97,7 +97,7 @@ def contested(kind: str):
     def show(console):
         figures = {"core_cycles": 123.4e6, "l1_misses": 1.23e6, "l2_misses": 4.56e6}
         entries = (OURS, "onnxruntime with a name that is long")
-        found = [Entry(name, "1.0.20261020.dev0+gdeadbeef", latency(kind), 1e-7, cost=figures) for name in entries]
+        found = [Contestant(name, "1.0.20261020.dev0+gdeadbeef", latency(kind), 1e-7, cost=figures) for name in entries]
         peers.print_contest(console, Contest(LONG, msgspec.structs.replace(A72, kind=kind), 1, 1e-4, tuple(found)))
         return ["1234.568", "1.00"] + (["123.4", "1.23", "4.56"] if kind == "modelled" else ["9876.543"])
 
@@ -105,7 +105,7 @@ def contested(kind: str):
 
 
 def means(console):
-    entries = (Entry(OURS, "1", latency(), 1e-7), Entry("onnxruntime", "1", latency(), 1e-7))
+    entries = (Contestant(OURS, "1", latency(), 1e-7), Contestant("onnxruntime", "1", latency(), 1e-7))
     contest = Contest(LONG, MEASURED, 12, 1e-4, entries)
     peers.print_means(console, [contest], [Mean("d", 12, 1.0, (LONG,))])
     return ["12", "1234.568", "1.00"]

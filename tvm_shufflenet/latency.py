@@ -11,7 +11,8 @@ from typing import Literal
 import msgspec
 
 Kind = Literal["measured", "modelled"]
-MEASURED, MODELLED = "measured", "modelled"
+MEASURED: Kind = "measured"
+MODELLED: Kind = "modelled"
 
 
 def clock_name(kind: Kind, device: str) -> str:

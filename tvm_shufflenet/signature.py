@@ -29,7 +29,7 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def elements(self) -> int:
         """Of a tensor whose dimensions are all fixed."""
-        return math.prod(self.shape)
+        return math.prod(int(dim) for dim in self.shape)
 
     def __str__(self) -> str:
         return f"{'x'.join(map(str, self.shape))} {self.dtype}"

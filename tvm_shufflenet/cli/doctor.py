@@ -28,9 +28,9 @@ def run(options) -> None:
         print_abilities(console, able, commands)
 
     report(options, DoctorDocument.of(requirements, able, commands), show)
-    missing = [requirement for requirement in requirements if requirement.required and not requirement.ok]
+    missing = [each.error for each in requirements if each.required and each.error]
     if missing:
-        raise missing[0].error
+        raise missing[0]
 
 
 COMMAND = Command("doctor", "show what is present and missing, and the command that installs it", add_options, run)

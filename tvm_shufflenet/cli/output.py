@@ -8,6 +8,7 @@ import sys
 
 from ..errors import BadInput
 from ..support.files import write_output
+from ..text import counted
 
 
 def console_of(options):
@@ -56,8 +57,8 @@ def write_json(options, document, last: bool = False) -> None:
 
 def write_page(page, options, console) -> None:
     files = page.write(options.html)
-    count = len(files) - 1
-    console.print(f"report: {options.html}, and {count} CSV file{'s' if count > 1 else ''} beside it", markup=False)
+    tables = counted(len(files) - 1, "CSV file")
+    console.print(f"report: {options.html}, and {tables} beside it", markup=False)
 
 
 def typed(*words: str) -> str:

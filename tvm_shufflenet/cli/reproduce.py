@@ -62,7 +62,7 @@ def run(options) -> None:
     if options.html is not None:
         from ..report.reproduction_page import reproduction_page
 
-        words = given({"--target": target.name, "--device": device.name, "--threads": options.threads})
+        words = given({"--target": target.name, "--device": device.spec, "--threads": options.threads})
         words += given({"--sizes": options.sizes, "--records": options.records, "--repeat": options.repeat})
         words += given({"--trials": options.trials})
         page = reproduction_page(results, typed("reproduce", options.table, *words, "--html", options.html.name))
@@ -86,12 +86,10 @@ def _sizes(text: str | None, experiment) -> list[tuple[int, int]]:
     if text == "all":
         return experiment.sizes
     try:
-        sizes = [tuple(int(part) for part in word.split("x")) for word in text.split(",")]
-    except ValueError:
-        sizes = [()]
-    if any(len(size) != 2 for size in sizes):
-        raise BadInput(f"'{text}' is no list of sizes", "", "write HxW,HxW or all")
-    return sizes
+        pairs = [word.split("x") for word in text.split(",")]
+        return [(int(height), int(width)) for height, width in pairs]
+    except ValueError as exc:
+        raise BadInput(f"'{text}' is no list of sizes", "", "write HxW,HxW or all") from exc
 
 
 COMMAND = Command("reproduce", "make an experiment of the papers again, beside the paper's figures", add_options, run)

@@ -32,7 +32,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options) -> None:
-    from ..report.documents import ComparisonDocument, DecisionDocument, Trials
     from ..report.progress import TuningProgress
     from ..report.summary import print_summary
     from ..report.tables import print_comparison, print_tuning
@@ -42,6 +41,7 @@ def run(options) -> None:
         console = console_of(options)
         console.print(f"device: {device.describe()}")
         say_notes(console, model)
+        from ..report.documents import ComparisonDocument, DecisionDocument, Trials
         from ..workflow.compare import compare_network
         from ..workflow.decide import decide_schedules
         from ..workflow.imported import import_model

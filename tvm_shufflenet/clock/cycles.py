@@ -27,7 +27,7 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -154,8 +154,7 @@ class LoopTime:
         return unit if needed >= SATURATED * self.core_cycles else "latency"
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True):
     """A modelled time. ``memory_cycles`` are those that memory adds to the core's; ``unmodelled_instructions`` were
     unknown to llvm-mca and are taken at one of its cycles each, which makes ``unmodelled_cycles`` of the core's.
     ``bound_cycles`` are the total by what set the pace."""
@@ -172,7 +171,7 @@ class Cost:
     l2_writebacks: int = 0
     multiply_adds: int = 0
     unmodelled_cycles: float = 0.0
-    bound_cycles: dict[str, float] = field(default_factory=dict)
+    bound_cycles: dict[str, float] = {}
 
     @property
     def unmodelled_share(self) -> float:
@@ -181,7 +180,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Section:
+class Span:
     """Code between two points in time, in cycles. ``bound_cycles`` are ``cycles`` by what set the pace."""
 
     cycles: float
@@ -197,7 +196,7 @@ class Region:
     for the common memory and for each other beside that."""
 
     slowest: Share
-    time: Section
+    time: Span
     waiting_cycles: float
     launch_cycles: float
 
@@ -223,7 +222,7 @@ class CycleModel:
             )
         if not counts.blocks:
             raise DeviceFailed("nothing was executed between the timer's start and stop")
-        alone = self._section(counts)
+        alone = self._span(counts)
         regions = [region.time for region in self.regions(counts)]
         everything = [counts, *(share.counts for share in counts.shares)]
         moved = sum((traffic_of(block) for each in everything for block in each.blocks), Traffic())
@@ -245,13 +244,13 @@ class CycleModel:
             dict(sum((section.bound_cycles for section in [alone, *regions]), Counter())),
         )
 
-    def _section(self, counts: Counts) -> Section:
+    def _span(self, counts: Counts) -> Span:
         """Code that one core runs, from start to end."""
         times = [loop.time(self.board) for loop in self.loops(counts)]
         bound_cycles: Counter = Counter()
         for time in times:
             bound_cycles[time.bound] += time.cycles
-        return Section(
+        return Span(
             math.fsum(time.cycles for time in times),
             math.fsum(time.core_cycles for time in times),
             math.fsum(time.dram_cycles for time in times),
@@ -267,12 +266,12 @@ class CycleModel:
         """One core's stream of lines keeps the memory of these boards busy, so the lines of all cores go one after the
         other: a region takes no less than that.
         """
-        sections = [self._section(share.counts) for share in shares]
+        sections = [self._span(share.counts) for share in shares]
         slowest, share = max(zip(sections, shares, strict=True), key=lambda pair: pair[0].cycles)
         dram_cycles = math.fsum(section.dram_cycles for section in sections)
         waiting_cycles = max(0.0, dram_cycles - slowest.cycles)
         launch_cycles = shares[0].launches * LAUNCH_US * 1e3 * self.board.clock_ghz
-        time = Section(
+        time = Span(
             slowest.cycles + waiting_cycles + launch_cycles,
             slowest.core_cycles,
             dram_cycles,

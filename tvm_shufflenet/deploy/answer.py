@@ -30,19 +30,19 @@ CHECKSUM_ROUNDING = 1e-6
 NOT_FOUND = 127
 
 
-class Core(msgspec.Struct, frozen=True):
+class ReportedCore(msgspec.Struct, frozen=True):
     cpu: int
     part: str | None = None
     max_khz: int | None = None
 
 
-class DeviceFacts(msgspec.Struct, frozen=True):
+class ReportedDevice(msgspec.Struct, frozen=True):
     """What the benchmark found out about the device; ``cores`` as the kernel describes them."""
 
     model: str | None = None
     kernel: str | None = None
     governor: str | None = None
-    cores: tuple[Core, ...] = ()
+    cores: tuple[ReportedCore, ...] = ()
 
 
 class Output(msgspec.Struct, frozen=True):
@@ -66,7 +66,7 @@ class Report(msgspec.Struct, frozen=True):
 
     schema: int
     model: str
-    device: DeviceFacts
+    device: ReportedDevice
     threads: int
     output: Output
     latency_us: Latencies | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .. import emulator
 from ..clock.cost_model import CostModel
@@ -15,10 +16,14 @@ from ..latency import MEASURED, MODELLED, Kind, clock_name
 from .facts import DeviceFacts
 from .lending import borrow
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
 
 # What a session with a whole network may take on silicon.
 SESSION_SECONDS = 600
+GREETING_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Endpoint:
     def _secret(self) -> bytes:
         from .secret import read_secret
 
-        return self.secret or read_secret(self.secret_file)
+        return self.secret or read_secret(self.secret_file or "")
 
     def _is_forwarded(self, host: str, port: int) -> bool | None:
         """None where it is not known. A server that was started for one run is on this machine."""
@@ -112,13 +117,18 @@ class Device(ABC):
     shares_host: bool = False
 
     @property
+    def spec(self) -> str:
+        """What names it for ``--device``."""
+        return self.name
+
+    @property
     def kind(self) -> Kind:
         """What times on it are called."""
         return MEASURED if self.cost_model is None else MODELLED
 
     @property
     def facts(self) -> DeviceFacts:
-        return DeviceFacts(self.name, self.kind, self.cost_model and self.cost_model.error_percent)
+        return DeviceFacts(self.name, self.kind, self.cost_model.error_percent if self.cost_model else None)
 
     @property
     def clock(self) -> str:
@@ -149,6 +159,12 @@ class Device(ABC):
         """What was executed in the latest modelled time of the session. Raises DeviceFailed."""
         raise DeviceFailed(f"nothing is counted on {self.name}")
 
+    def check(self, target: Target) -> None:
+        """Ask a started device what it is. Raises DeviceFailed where it cannot run code for ``target``."""
+        from .handshake import check_server
+
+        check_server(self.name, self.machine, self.endpoint().connect(GREETING_SECONDS), target)
+
     def restart(self) -> None:
         """Bring a device that died or hangs back, as far as that is in our hands. Raises DeviceFailed."""
         self.close()
@@ -157,13 +173,11 @@ class Device(ABC):
     def close(self) -> None:  # noqa: B027  (a remote device has nothing of ours to leave behind)
         """Leave nothing behind."""
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         self.start()
         if self.target is not None:
-            from .handshake import check_device
-
             try:
-                check_device(self, self.target)
+                self.check(self.target)
             except BaseException:  # without having been entered, a device is not closed
                 self.close()
                 raise

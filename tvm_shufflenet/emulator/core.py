@@ -23,6 +23,7 @@ from ..hardware.boards import USUAL, find_board
 from ..hardware.cores import Core
 from ..server.build import server_binary
 from ..support import toolchain
+from ..support.files import read_json
 from ..text import last_lines
 from .build import guest_heap_library, plugin_library, rehearsal_library
 from .process import LAST_COST, LAST_COUNTS
@@ -133,7 +134,7 @@ class EmulatedCore:
     def last_cost(self) -> Cost:
         """What the latest modelled time is made of. Raises DeviceFailed where there was none."""
         try:
-            return Cost(**json.loads((Path(self._folder or "") / LAST_COST).read_text()))
+            return read_json(Path(self._folder or "") / LAST_COST, Cost)
         except (OSError, ValueError) as exc:
             raise DeviceFailed(f"the emulated {self.board.name} has timed nothing yet") from exc
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -28,6 +27,8 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+
+import msgspec
 
 from ..clock.counts import read_counts
 from ..clock.cycles import Cost, CycleModel
@@ -307,7 +308,7 @@ class CostService:
 
 def _write_cost(cost: Cost, folder: Path) -> None:
     temporary = folder / f"{LAST_COST}.{threading.get_ident()}"
-    temporary.write_text(json.dumps(dataclasses.asdict(cost)))
+    temporary.write_bytes(msgspec.json.encode(cost))
     temporary.replace(folder / LAST_COST)
 
 

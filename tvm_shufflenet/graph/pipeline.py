@@ -67,4 +67,4 @@ def fuse(module: tvm.IRModule, target: Target) -> Fused:
 def stock(module: tvm.IRModule, target: Target) -> Fused:
     """What TVM does with the network by itself, untuned, but for the numbers it would have wrong: the baseline."""
     with target.tvm():
-        return Fused(LoadEmpty()(relax.get_pipeline("zero")(legalize()(module))), target)
+        return Fused(tvm.transform.Sequential([legalize(), relax.get_pipeline("zero"), LoadEmpty()])(module), target)

@@ -59,6 +59,9 @@ class Target:
         return f"{self.name}: {self.triple}, cpu {self.mcpu}, features {attrs}, {self.num_cores} cores"
 
 
+# LLVM's names of what ARMv8.2-A cores since Cortex-A55 have beside NEON: dot products and arithmetic in half precision.
+DOTPROD = ("+neon", "+dotprod", "+fullfp16")
+
 # A CPU as TVM writes it down, in files by whomever: which code is generated for it, and no options of LLVM's.
 CONFIG_WORD = re.compile(r"[\w.+\-]{0,100}\Z")
 CONFIG = {
@@ -97,26 +100,12 @@ def targets() -> dict[str, Target]:
     presets = [
         _arm("arm64", "generic", "cortex-a72", "any ARMv8-A Cortex-A; modelled as Cortex-A72"),
         _arm("cortex-a53", "cortex-a53", "cortex-a53", "in-order ARMv8-A"),
-        _arm(
-            "cortex-a55",
-            "cortex-a55",
-            "cortex-a55",
-            "in-order ARMv8.2-A with dot product",
-            ("+neon", "+dotprod", "+fullfp16"),
-        ),
+        _arm("cortex-a55", "cortex-a55", "cortex-a55", "in-order ARMv8.2-A with dot product", DOTPROD),
         _arm("cortex-a72", "cortex-a72", "cortex-a72", "out-of-order ARMv8-A"),
-        _arm(
-            "cortex-a76",
-            "cortex-a76",
-            "cortex-a76",
-            "out-of-order ARMv8.2-A with dot product",
-            ("+neon", "+dotprod", "+fullfp16"),
-        ),
+        _arm("cortex-a76", "cortex-a76", "cortex-a76", "out-of-order ARMv8.2-A with dot product", DOTPROD),
         _arm("raspberry-pi-3b", "cortex-a53", "cortex-a53", "BCM2837, 4x Cortex-A53"),
         _arm("raspberry-pi-4b", "cortex-a72", "cortex-a72", "BCM2711, 4x Cortex-A72"),
-        _arm(
-            "raspberry-pi-5", "cortex-a76", "cortex-a76", "BCM2712, 4x Cortex-A76", ("+neon", "+dotprod", "+fullfp16")
-        ),
+        _arm("raspberry-pi-5", "cortex-a76", "cortex-a76", "BCM2712, 4x Cortex-A76", DOTPROD),
         _arm("android-arm64", "generic", "cortex-a72", "any 64-bit Android phone", triple="aarch64-linux-android"),
         Target("x86-64", "x86_64-linux-gnu", "haswell", (), 2, AVX2, None, "x86-64 with AVX2 and FMA"),
         Target("x86-64-avx512", "x86_64-linux-gnu", "skylake-avx512", (), 2, AVX512, None, "x86-64 with AVX-512"),
@@ -181,7 +170,7 @@ def compiled_for(target: Target, config: Mapping[str, object]) -> Target:
     mcpu, mattr = config.get("mcpu"), config.get("mattr")
     return replace(
         target,
-        mcpu=mcpu if mcpu and _is_word(mcpu) else target.mcpu,
+        mcpu=str(mcpu) if mcpu and _is_word(mcpu) else target.mcpu,
         mattr=tuple(filter(_is_word, mattr if isinstance(mattr, list) else ())) or target.mattr,
     )
 

@@ -119,7 +119,7 @@ def schedule_tuned(
             "tvm-shufflenet records verify DIR, which names it",
         ) from exc
     if target.board is not None:
-        scheduled = alternate.AlternateTraversal(threads)(scheduled)
+        scheduled = tvm.transform.Sequential([alternate.AlternateTraversal(threads)])(scheduled)
     weights = {task.name: task.weights for task in tasks}
     return Scheduled(scheduled, operators, target, {task.name: task.mod for task in tasks}, weights)
 

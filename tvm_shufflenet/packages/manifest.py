@@ -151,7 +151,7 @@ def decode_manifest(path: Path, text: bytes) -> Manifest:
     """The manifest in ``text``, which was read from ``path``. Raises PackageInvalid for anything else."""
     try:
         facts = _cleaned(parse_json(text))
-        schema = facts.get("schema")
+        schema = facts.get("schema") if isinstance(facts, dict) else None
         if schema not in READABLE:
             newer = isinstance(schema, int) and schema > SCHEMA
             raise PackageInvalid(

@@ -21,7 +21,7 @@ from ..library.build import build
 from ..support.toolchain import TVM_VERSION
 from ..text import counted
 from ..tuning.records.store import RecordStore
-from ..workflow.contest import OURS, Contest, Entry
+from ..workflow.contest import OURS, Contest, Contestant
 from ..workflow.contest import OWN as OWN_LIBRARIES
 from ..workflow.imported import Imported
 from ..workflow.schedules import schedule_network
@@ -70,7 +70,7 @@ def local_contest(
         entries, runners = {}, {}
         for name in (*libraries, *others):
             peer = others.get(name)
-            entries[name] = Entry(name, peer.version if peer else f"TVM {TVM_VERSION}")
+            entries[name] = Contestant(name, peer.version if peer else f"TVM {TVM_VERSION}")
             try:
                 if peer is None:
                     command = _library_command(handover, name, libraries[name])
@@ -105,7 +105,7 @@ def runner_environment(threads: int, own: bool) -> dict[str, str]:
     return clean_environment() | variables | ({"PYTHONPATH": PACKAGE_PARENT} if own else {})
 
 
-def checked(entry: Entry, facts: dict, handover: Handover) -> Entry:
+def checked(entry: Contestant, facts: dict, handover: Handover) -> Contestant:
     """The entry with what its runner said of itself. Raises WrongResult where its output is not PyTorch's."""
     error = largest_error(np.load(output_file(handover, entry.name)), handover.reference)
     is_ours = entry.name in OWN_LIBRARIES
@@ -124,7 +124,7 @@ def output_file(handover: Handover, name: str) -> Path:
     return handover.folder / f"output-{name}.npy"
 
 
-def _time(contestants: dict[str, Runner], entries: dict[str, Entry], effort: Effort) -> None:
+def _time(contestants: dict[str, Runner], entries: dict[str, Contestant], effort: Effort) -> None:
     """In turn, every round in another order, so that what else the machine does meets them all alike."""
     order = list(contestants)
     for number in range(effort.rounds):
@@ -133,7 +133,7 @@ def _time(contestants: dict[str, Runner], entries: dict[str, Entry], effort: Eff
                 entries[name] = _one_turn(entries[name], contestants[name], effort)
 
 
-def _steady(entry: Entry, answer: dict) -> dict:
+def _steady(entry: Contestant, answer: dict) -> dict:
     """What a runner answered to a request for times. Raises WrongResult where our library did not do again what it did
     at first."""
     if answer.get("fault"):
@@ -142,7 +142,7 @@ def _steady(entry: Entry, answer: dict) -> dict:
     return answer
 
 
-def _one_turn(entry: Entry, runner: Runner, effort: Effort) -> Entry:
+def _one_turn(entry: Contestant, runner: Runner, effort: Effort) -> Contestant:
     runner.resume()
     try:
         samples = _steady(entry, runner.ask(f"time {effort.warmup} {effort.samples}"))["samples_us"]
@@ -184,7 +184,7 @@ def emulated_contest(
 
     entries = [_emulated_library(handover, name, library, core, announce) for name, library in libraries.items()]
     for peer in peers:
-        entry = Entry(peer.name, peer.version)
+        entry = Contestant(peer.name, peer.version)
         try:
             artifact = peer.convert(handover, announce)
             announce(f"counting {model} in {peer.name} on {core}")
@@ -197,8 +197,8 @@ def emulated_contest(
     return Contest(model, device, 1, handover.tolerance, tuple(entries))
 
 
-def _emulated_library(handover: Handover, name: str, library: Path, core: str, announce: Announce) -> Entry:
-    entry = Entry(name, f"TVM {TVM_VERSION}")
+def _emulated_library(handover: Handover, name: str, library: Path, core: str, announce: Announce) -> Contestant:
+    entry = Contestant(name, f"TVM {TVM_VERSION}")
     announce(f"counting our own library on {core}{'' if name == OURS else f', {name}'}")
     try:
         command = _library_command(handover, name, library, f"emulated:{core}")
@@ -209,6 +209,6 @@ def _emulated_library(handover: Handover, name: str, library: Path, core: str, a
         return replace(entry, failure=exc)
 
 
-def _modelled(entry: Entry, cost: dict) -> Entry:
+def _modelled(entry: Contestant, cost: dict) -> Contestant:
     # Where the runner stays is the host's affair, not the modelled core's.
     return replace(entry, cost=cost, affinity=(), latency=Latency((cost["nanoseconds"] / 1e3,), "modelled"))

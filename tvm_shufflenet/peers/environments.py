@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import ToolMissing
 from ..locks import lock
 from ..support import toolchain
 from ..support.cached_build import cached_build
-from ..text import last_lines
+from ..support.processes import run_installer
 
 Announce = Callable[[str], None]
 
@@ -91,12 +89,6 @@ def _make(folder: Path, name: str) -> None:
     _run([str(folder / "bin" / "python"), *install], f"{', '.join(PINS[name])} could not be installed")
 
 
-def _run(command: list[str], what: str) -> None:
-    cause = "no network, no wheel for this Python, or a file that is not the one that was locked"
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), timeout=INSTALL_LIMIT_S)
-    except subprocess.TimeoutExpired as exc:
-        raise ToolMissing(f"{what}: no end after {INSTALL_LIMIT_S} s", "a slow network", "run this again") from exc
-    if done.returncode != 0:
-        said = last_lines(done.stderr.strip() or done.stdout)
-        raise ToolMissing(f"{what}:\n{said}", cause, "run this again with a network, or leave the peer out")
+def _run(command: list[str], failure: str) -> None:
+    next_step = "run this again with a network, or leave the peer out"
+    run_installer(command, failure, next_step, env=clean_environment(), timeout=INSTALL_LIMIT_S)

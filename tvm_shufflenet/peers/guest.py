@@ -13,8 +13,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
+
+import msgspec
 
 from ..clock.counts import read_counts
 from ..clock.cycles import CycleModel
@@ -70,7 +71,7 @@ def count_in_guest(
         if len(dumps) != 1 or not (folder / "output.npy").exists():
             raise PeerFailed(f"{peer.name} was not counted on the emulated core", "", "leave it out with --peers")
         output.write_bytes((folder / "output.npy").read_bytes())
-        return facts, asdict(CycleModel(board).price(read_counts(dumps[0])))
+        return facts, msgspec.to_builtins(CycleModel(board).price(read_counts(dumps[0])))
 
 
 def _precompile(peer: Peer, sysroot: Path, site: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import subprocess
 import sys
 import tarfile
 import urllib.error
@@ -20,7 +19,7 @@ from pathlib import Path
 from ..errors import ToolMissing
 from ..locks import locked
 from ..support.cached_build import cached_build
-from ..text import last_lines
+from ..support.processes import run_installer
 from .environments import Announce, clean_environment, peers_folder
 
 # Debian's own mirrors, and the archive of what a later point release has taken off them.
@@ -91,11 +90,8 @@ def arm64_packages(name: str, pins: tuple[str, ...], finish: Callable[[Path], No
         requirements.write_text(locked("guest", pins))
         command += ["--disable-pip-version-check", "--dest", str(wheels)]
         command += ["--require-hashes", "--requirement", str(requirements)]
-        done = subprocess.run(command, capture_output=True, text=True, env=clean_environment())
-        if done.returncode != 0:
-            what = f"the aarch64 wheels of {', '.join(pins)} could not be fetched:\n{last_lines(done.stderr)}"
-            cause = "no network, no pip in this environment, or a file that is not the one that was locked"
-            raise ToolMissing(what, cause, "run this again with a network")
+        failure = f"the aarch64 wheels of {', '.join(pins)} could not be fetched"
+        run_installer(command, failure, "run this again with a network", env=clean_environment())
         for wheel in wheels.iterdir():
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(folder)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..tuning.search.progress import TuneResult
     from ..workflow.bench import Bench
     from ..workflow.compare import Comparison
-    from ..workflow.contest import Contest, Entry
+    from ..workflow.contest import Contest, Contestant
     from .baseline import Verdict
 
 SCHEMA = 1
@@ -72,7 +72,7 @@ class BenchDocument(Struct, frozen=True):
         )  # fmt: skip
 
 
-class EntryDocument(Struct, frozen=True):
+class ContestantDocument(Struct, frozen=True):
     """One contestant of a contest."""
 
     name: str
@@ -86,7 +86,7 @@ class EntryDocument(Struct, frozen=True):
     cost: dict | None
 
     @classmethod
-    def of(cls, entry: Entry) -> EntryDocument:
+    def of(cls, entry: Contestant) -> ContestantDocument:
         failure = str(entry.failure) if entry.failure else None
         return cls(
             entry.name, entry.version, _summary(entry.latency), entry.max_abs_err, failure, entry.settings,
@@ -101,14 +101,14 @@ class ContestDocument(Struct, frozen=True):
     tolerance: float
     fastest_peer: str | None
     ratio: float | None
-    entries: list[EntryDocument]
+    entries: list[ContestantDocument]
 
     @classmethod
     def of(cls, contest: Contest) -> ContestDocument:
         fastest = contest.fastest_peer
         return cls(
             contest.model, contest.device, contest.threads, contest.tolerance, fastest and fastest.name, contest.ratio,
-            [EntryDocument.of(entry) for entry in contest.entries],
+            [ContestantDocument.of(entry) for entry in contest.entries],
         )  # fmt: skip
 
 
@@ -198,7 +198,7 @@ class ComparisonDocument(Struct, frozen=True):
     blind: str | None
     operators: list[ComparedOperator]
     memory_bytes: MemoryBytes
-    peers: list[EntryDocument]
+    peers: list[ContestantDocument]
     baseline: VerdictDocument | UnsetType = UNSET
     strategy: str | UnsetType = UNSET
     trials: Trials | UnsetType = UNSET
@@ -217,7 +217,7 @@ class ComparisonDocument(Struct, frozen=True):
             {name: latency.noise for name, latency in latencies.items() if latency.noise},
             comparison.speedup, comparison.gain, comparison.max_abs_err, comparison.tolerance, comparison.blind,
             operators, MemoryBytes(manifest.weight_bytes, manifest.activation_bytes),
-            [EntryDocument.of(entry) for entry in comparison.contest.peers] if comparison.contest else [],
+            [ContestantDocument.of(entry) for entry in comparison.contest.peers] if comparison.contest else [],
             **more,
         )  # fmt: skip
 

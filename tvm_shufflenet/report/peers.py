@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..text import counted
-from ..workflow.contest import OURS, Contest, Entry, Mean
+from ..workflow.contest import OURS, Contest, Contestant, Mean
 from .grid import milliseconds, new_table, print_noise
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def print_means(console: Console, contests: Sequence[Contest], means: Sequence[M
         )
 
 
-def _figures(entry: Entry, modelled: bool) -> list[str]:
+def _figures(entry: Contestant, modelled: bool) -> list[str]:
     latency, cost = entry.latency, entry.cost
     if latency is None:
         return ["failed", *([""] * (3 if modelled else 2))]
@@ -71,12 +71,12 @@ def _figures(entry: Entry, modelled: bool) -> list[str]:
     return [*milliseconds(latency.median_us), f"{cost['core_cycles'] / 1e6:.1f}", *misses]
 
 
-def _style(entry: Entry) -> str:
+def _style(entry: Contestant) -> str:
     """Seen on a terminal only: ours, and who has no latency."""
     return "red" if entry.failure else "bold" if entry.name == OURS else ""
 
 
-def _times(entry: Entry, contest: Contest) -> str:
+def _times(entry: Contestant, contest: Contest) -> str:
     if entry.latency is None or contest.ours.latency is None:
         return ""
     return f"{entry.latency.median_us / contest.ours.latency.median_us:.2f}"

@@ -10,7 +10,6 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -23,8 +22,7 @@ from ..locks import lock, locked
 from ..support import toolchain
 from ..support.cached_build import cached_build
 from ..support.elf import HEADER_BYTES, machine_of
-from ..support.processes import run_compiler
-from ..text import last_lines
+from ..support.processes import run_compiler, run_installer
 
 NATIVE = Path(__file__).parent / "native"
 SERVER_SOURCE = "server.cc"
@@ -215,14 +213,12 @@ def _download(arch: str, folder: Path) -> None:
         pins.write_text(locked("runtime", tuple(_requirements())))
         options = ["--requirement", str(pins), "--disable-pip-version-check", "--dest", wheels]
         command = [sys.executable, "-m", *download.split(), *options]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode != 0:
-            raise ToolMissing(
-                f"TVM's runtime for {arch} could not be downloaded:\n{last_lines(done.stderr)}",
-                "no network, no pip in this environment, or a file that is not the one that was locked",
-                f"{download} -r {lock('runtime')} on a machine with a network, unpack {' and '.join(LIBS)} into one "
-                f"folder and set TVM_SHUFFLENET_RUNTIME_{arch.upper()} to it",
-            )
+        run_installer(
+            command,
+            f"TVM's runtime for {arch} could not be downloaded",
+            f"{download} -r {lock('runtime')} on a machine with a network, unpack {' and '.join(LIBS)} into one "
+            f"folder and set TVM_SHUFFLENET_RUNTIME_{arch.upper()} to it",
+        )
         for wheel in Path(wheels).glob("*.whl"):
             with zipfile.ZipFile(wheel) as archive:
                 for member in archive.namelist():

@@ -1,4 +1,4 @@
-"""Processes that this one starts: compilers, and those that must not outlive it."""
+"""Processes that this one starts: compilers, installers, and those that must not outlive it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ..errors import LinkFailed
+from ..errors import LinkFailed, ToolMissing
 from ..text import last_lines
 
+NOT_INSTALLED = "no network, no pip, no wheel for this Python, or a file that is not the one that was locked"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None)  # loaded before a fork, after which little is allowed
 
@@ -35,3 +36,15 @@ def run_compiler(
         raise LinkFailed(f"cannot run {command[0]}", str(exc), next_step) from exc
     if done.returncode != 0:
         raise LinkFailed(f"{failure}{shown(done.stderr)}", cause, next_step)
+
+
+def run_installer(command: Sequence[str], failure: str, next_step: str, **options) -> None:
+    """Run pip, or what makes an environment for it. Raises ToolMissing: ``failure``, and the end of what it said."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", **options)
+    except subprocess.TimeoutExpired as exc:
+        what = f"{failure}: no end after {exc.timeout:.0f} s"
+        raise ToolMissing(what, "a slow network", "run this again") from exc
+    if done.returncode != 0:
+        said = last_lines(done.stderr.strip() or done.stdout)
+        raise ToolMissing(f"{failure}:\n{said}", NOT_INSTALLED, next_step)

@@ -70,7 +70,7 @@ def _use(scheduled: Scheduled, operator: Operator, device: Device) -> Use:
 @functools.cache
 def _code() -> str:
     """What turns a scheduled operator into machine code, and judges what that computes."""
-    sources = b"".join(Path(module.__file__).read_bytes() for module in (alternate, lowering))
+    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (alternate, lowering))
     return f"{hashlib.sha256(sources).hexdigest()} {FFI_VERSION} {computed_by()}"
 
 

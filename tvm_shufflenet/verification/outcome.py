@@ -29,7 +29,9 @@ class Verification(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def ran(self) -> bool:
         """Whether a device's answer is named that was near enough."""
-        return None not in (self.by, self.max_abs_err, self.tolerance) and self.max_abs_err <= self.tolerance
+        if self.by is None or self.max_abs_err is None or self.tolerance is None:
+            return False
+        return self.max_abs_err <= self.tolerance
 
     @property
     def holds(self) -> bool:

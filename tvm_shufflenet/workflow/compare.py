@@ -72,7 +72,7 @@ class Comparison:
     @property
     def gain(self) -> float | None:
         """How many times as fast the tuned code is as what is shipped."""
-        return self.shipped and self.shipped.median_us / self.tuned.median_us
+        return self.shipped.median_us / self.tuned.median_us if self.shipped else None
 
     @property
     def latencies(self) -> dict[str, Latency]:
@@ -132,7 +132,8 @@ def compare_libraries(
     contestants = {"untuned": libraries.untuned, "tuned": libraries.tuned.library}
     if libraries.shipped is not None:
         contestants["shipped"] = libraries.shipped
-    samples, error = {name: () for name in contestants}, 0.0
+    samples: dict[str, tuple[float, ...]] = {name: () for name in contestants}
+    error = 0.0
     # In turn and more than once, so that a machine that slows down slows all; one session at a time, since a board
     # that a tracker lends has no second one. A modelled clock has nothing to average.
     rounds = ROUNDS if device.cost_model is None else 1

@@ -47,12 +47,20 @@ class Built:
     standalone: StandaloneLibrary | None
 
     @property
+    def main(self) -> Path:
+        """What a package's manifest calls its library: that for TVM's runtime, where there is one."""
+        if self.library is not None:
+            return self.library
+        assert self.standalone is not None, "some format is always built"
+        return self.standalone.library
+
+    @property
     def files(self) -> dict[str, Path]:
         """What a package holds beside its library, by the names there."""
         return self.standalone.files if self.standalone else {}
 
     def candidate(self, imported: Imported, uses: Sequence[Use]) -> Candidate:
-        bench = self.standalone and self.standalone.bench
+        bench = self.standalone.bench if self.standalone else None
         return Candidate(self.scheduled, self.library, bench, uses, imported.input, imported.answers)
 
 
@@ -124,7 +132,7 @@ def _standalone(imported: Imported, scheduled: Scheduled, folder: Path, static: 
 
 
 def _written(output: Path, plan: CompilePlan, imported: Imported, built: Built, verified: Verification) -> Package:
-    library = built.library or built.standalone.library
+    library = built.main
     further = library.with_name(ANSWERS)
     np.save(further, np.stack([answer.expected for answer in imported.answers.each[1:]]))
     files = {**built.files, ANSWERS: further}
@@ -185,7 +193,7 @@ def _manifest(
         weight_bytes=weight_bytes,
         tolerance=imported.tolerance,
         hashes={},
-        standalone=built.standalone and _standalone_entry(built.standalone),
+        standalone=_standalone_entry(built.standalone) if built.standalone else None,
         verified=verified,
         probes=tuple(Probe(answer.probe, answer.tolerance) for answer in imported.answers.each[1:]),
         rounding=imported.answers.rounding,

@@ -18,7 +18,7 @@ OWN = (OURS, SHIPPED, UNTUNED)
 
 
 @dataclass(frozen=True)
-class Entry:
+class Contestant:
     """One contestant on one network: a checked ``latency``, or the ``failure`` that stands in its place.
 
     ``settings`` are its threads and switches as it reports them itself, ``affinity`` the CPUs it was kept on. On an
@@ -44,29 +44,29 @@ class Contest:
     device: DeviceFacts
     threads: int
     tolerance: float
-    entries: tuple[Entry, ...]
+    entries: tuple[Contestant, ...]
 
     @property
-    def ours(self) -> Entry:
+    def ours(self) -> Contestant:
         return self.entry(OURS)
 
     @property
-    def peers(self) -> tuple[Entry, ...]:
+    def peers(self) -> tuple[Contestant, ...]:
         return tuple(entry for entry in self.entries if entry.name not in OWN)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> Contestant:
         return next(entry for entry in self.entries if entry.name == name)
 
     @property
-    def fastest_peer(self) -> Entry | None:
-        timed = [entry for entry in self.peers if entry.latency]
-        return min(timed, key=lambda entry: entry.latency.median_us, default=None)
+    def fastest_peer(self) -> Contestant | None:
+        timed = [(entry.latency.median_us, entry) for entry in self.peers if entry.latency]
+        return min(timed, key=lambda pair: pair[0])[1] if timed else None
 
     @property
     def ratio(self) -> float | None:
         """How many times faster than the fastest peer ours is, by medians; None where one of them has no latency."""
         fastest = self.fastest_peer
-        if fastest is None or self.ours.latency is None:
+        if fastest is None or fastest.latency is None or self.ours.latency is None:
             return None
         return fastest.latency.median_us / self.ours.latency.median_us
 
@@ -82,11 +82,11 @@ class Mean(msgspec.Struct, frozen=True):
 
 def geometric_means(contests: Sequence[Contest]) -> list[Mean]:
     """One for each device and number of threads that has any ratio. Contests of different ones are never mixed."""
-    groups: dict[tuple[str, int], list[Contest]] = {}
+    groups: dict[tuple[str, int], dict[str, float]] = {}
     for contest in contests:
         if contest.ratio is not None:
-            groups.setdefault((contest.device.name, contest.threads), []).append(contest)
+            groups.setdefault((contest.device.name, contest.threads), {})[contest.model] = contest.ratio
     return [
-        Mean(device, threads, geometric_mean([c.ratio for c in group]), tuple(c.model for c in group))
-        for (device, threads), group in groups.items()
+        Mean(device, threads, geometric_mean(ratios.values()), tuple(ratios))
+        for (device, threads), ratios in groups.items()
     ]

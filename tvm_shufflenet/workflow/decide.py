@@ -13,6 +13,7 @@ from ..clock.counts import Counts
 from ..devices.base import Device
 from ..devices.network import Network, timed, undisturbed
 from ..graph.pipeline import Fused
+from ..hardware.boards import Board
 from ..hardware.targets import Target
 from ..latency import Latency
 from ..library.build import build
@@ -48,11 +49,9 @@ def decide_schedules(
     if not ranked or store.is_decided(network, setting, workloads):
         return None
     shipped = store.shipped_traces(device.clock, threads)
-    candidates = {
-        key: decision.near([(trial.trace, trial.seconds) for trial in trials], shipped.get(key))
-        for key, trials in ranked.items()
-    }
-    weights = {key: workloads[key].occurrences * trials[0].seconds for key, trials in ranked.items()}
+    timed = {key: [(each.trace, each.seconds) for each in trials if each.seconds] for key, trials in ranked.items()}
+    candidates = {key: decision.near(trials, shipped.get(key)) for key, trials in timed.items()}
+    weights = {key: workloads[key].occurrences * trials[0][1] for key, trials in timed.items()}
     with TemporaryDirectory(prefix="tvm-shufflenet-") as name:
         networks = _Networks(imported, fused, device, store, setting, Path(name), announce)
         found = decision.decide(candidates, shipped, networks.timed, weights)
@@ -95,18 +94,19 @@ class _Networks:
         with Network(self.device, library) as network:
             imported = self.imported
             check(network, imported.input, imported.reference, imported.tolerance, "tuned")
-        if self.device.cost_model is None:
+        model = self.device.cost_model
+        if model is None:
             return decision.Timed(self._beside_shipped(library))
         with undisturbed(self.device, library, self.imported.input) as network:
             latency, counts = network.latency(1), network.counts()
-        return decision.Timed(latency.median_us, self._operators_us(scheduled, library, counts))
+        return decision.Timed(latency.median_us, self._operators_us(model.board, scheduled, library, counts))
 
     def _beside_shipped(self, library: Path) -> float:
         """Microseconds, as if the device still kept the pace at which it ran what is shipped the first time."""
         if self._shipped is None:
             self._shipped, self._shipped_us = library, self._latency(library).median_us
             return self._shipped_us
-        times = {each: [] for each in (self._shipped, library)}
+        times: dict[Path, list[float]] = {each: [] for each in (self._shipped, library)}
         for each in list(times) * ROUNDS:
             times[each] += self._latency(each).samples_us
         return self._shipped_us * median(times[library]) / median(times[self._shipped])
@@ -114,10 +114,10 @@ class _Networks:
     def _latency(self, library: Path) -> Latency:
         return timed(self.device, library, self.imported.input, NETWORK_REPEATS // ROUNDS)
 
-    def _operators_us(self, scheduled: Scheduled, library: Path, counts: Counts) -> dict[str, float]:
+    def _operators_us(self, board: Board, scheduled: Scheduled, library: Path, counts: Counts) -> dict[str, float]:
         """What each workload took in an inference."""
         entries = [operator_entry(operator) for operator in scheduled.operators]
         code = read_code(library, [entry.name for entry in entries])
-        counted = Counted.of(self.device.cost_model.board, entries, code, counts)
+        counted = Counted.of(board, entries, code, counts)
         hashes = {name: workload_hash(mod) for name, mod in scheduled.workloads.items()}
         return {hashes[cost.entry.name]: cost.time_us for cost in counted.operators() if cost.entry.name in hashes}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..clock.cost_model import CostModel
 from ..devices.base import Device
 from ..devices.network import Network, undisturbed
 from ..errors import BadInput, PackageInvalid, UnknownName
@@ -29,19 +30,34 @@ def profile_package(
     """
     manifest, model = package.manifest, device.cost_model
     _check_profilable(package, model is not None, assembly or bool(assembly_of), assembly_of)
-    code = read_code(package.library, [entry.name for entry in manifest.operators]) if model else None
     with Network(device, package.library) as network:
         data, answers = package.reference_input(), package.answers
         error = check(network, data, answers.reference.expected, manifest.tolerance, manifest.library)
         check_rest(network, answers, data, manifest.library)
+    if model is not None:
+        return _counted(package, device, model, threads, error, assembly, assembly_of)
     with undisturbed(device, package.library, data) as network:
         latency = network.latency(PROFILE_REPEATS)
-        counts, cost = (network.counts(), network.cost()) if model else (None, None)
-    if model is None:
-        return Profile(manifest, device.facts, threads, latency, timed_operators(device, package), error)
+    return Profile(manifest, device.facts, threads, latency, timed_operators(device, package), error)
+
+
+def _counted(
+    package: Package,
+    device: Device,
+    model: CostModel,
+    threads: int,
+    error: float,
+    assembly: bool,
+    assembly_of: Sequence[str],
+) -> Profile:
+    """By what was counted in one inference of the whole network."""
+    manifest = package.manifest
+    code = read_code(package.library, [entry.name for entry in manifest.operators])
+    with undisturbed(device, package.library, package.reference_input()) as network:
+        latency, counts, cost = network.latency(PROFILE_REPEATS), network.counts(), network.cost()
     counted = Counted.of(model.board, manifest.operators, code, counts)
     operators = counted.operators()
-    names = list(assembly_of) or [cost.entry.name for cost in operators[: int(assembly)]]
+    names = list(assembly_of) or [each.entry.name for each in operators[: int(assembly)]]
     return Profile(
         manifest, device.facts, threads, latency, operators, error, counted.runtime(),
         model.board.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), cost,

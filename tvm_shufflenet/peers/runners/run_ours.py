@@ -1,8 +1,8 @@
 """Our own library on one of our devices: it is run and timed as by ``tvm-shufflenet bench``."""
 
-from dataclasses import asdict
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from common import Engine, serve
 
@@ -39,7 +39,7 @@ class Ours(Engine):
     def count(self, warmup: int) -> dict:
         """As ``tvm-shufflenet bench`` counts, to the same figure."""
         timed(self.device, Path(self.options.artifact), self.data, 1)
-        cost = asdict(self.device.last_cost())
+        cost = msgspec.to_builtins(self.device.last_cost())
         return {"cost": cost, "fault": second_run(self.network, self.data)[0]}
 
 

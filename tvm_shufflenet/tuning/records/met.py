@@ -16,8 +16,8 @@ from ...library.serial import same_target, workload_hash
 from .folder import Skipped
 from .journal import Setting, Trial
 from .matching import TargetMatch, same_version
-from .rows import Row
 from .shipped import BEST, Best, read_best, same_text
+from .timed import TimedRecord
 
 
 class Shipped(NamedTuple):
@@ -86,18 +86,18 @@ class ShippedRecords:
         """The workloads met, by their hashes."""
         return self._met.keys()
 
-    def competing(self) -> list[Row]:
+    def competing(self) -> list[TimedRecord]:
         """Those that compete by their times with records that were made here."""
         found = (each for records in self._met.values() for each in records if each.competes)
-        return [Row(each.trial.setting, each.trial.workload, each.record) for each in found]
+        return [TimedRecord(each.trial.setting, each.trial.workload, each.record) for each in found]
 
     def competes(self, workload: str, setting: Setting) -> bool:
         """Whether any of a workload met does, in ``setting``."""
         return any(each.competes and each.trial.setting == setting for each in self._met[workload])
 
-    def row(self, workload: str, clocks: list[str], threads: int) -> Row | None:
+    def row(self, workload: str, clocks: list[str], threads: int) -> TimedRecord | None:
         """The record of a workload met, of the first of the ``clocks``."""
         rank = {clock: number for number, clock in reversed(list(enumerate(clocks)))}
         usable = [each for each in self._met.get(workload, []) if each.trial.threads == threads]
         best = min(usable, key=lambda each: rank.get(each.trial.clock, len(rank)), default=None)
-        return best and Row(best.trial.setting, workload, best.record)
+        return best and TimedRecord(best.trial.setting, workload, best.record)

@@ -26,8 +26,8 @@ from .folder import JOURNAL, RECORDS, WORKLOADS, Entry, RecordFolder, Skipped
 from .journal import Setting, Trial
 from .matching import TargetMatch, left_out, refuse, same_version
 from .met import ShippedRecords
-from .rows import Row, as_database
 from .shipped import BEST, Best
+from .timed import TimedRecord, as_database
 
 __all__ = [
     "JOURNAL", "RECORDS", "WORKLOADS", "RecordStore", "Trial", "record_json", "trace_hash", "workload_hash",
@@ -207,17 +207,17 @@ class RecordStore:
         choice = setting and self.choice(network, setting)
         return not (choice and choice.shipped)
 
-    def _chosen_row(self, ranked: Ranked, choice: Choice, workload: str) -> Row | None:
+    def _chosen_row(self, ranked: Ranked, choice: Choice, workload: str) -> TimedRecord | None:
         """None where a record has come since that is faster by itself, or the one that was chosen has gone."""
         if not ranked or ranked[0][1].trial.trace != choice.fastest.get(workload):
             return None
         return self._row_of(ranked, choice.chosen[workload])
 
     @staticmethod
-    def _row_of(ranked: Ranked, trace: str) -> Row | None:
+    def _row_of(ranked: Ranked, trace: str) -> TimedRecord | None:
         for folder, entry in ranked:
             if entry.trial.trace == trace and (record := folder.usable(entry)) is not None:
-                return Row(entry.trial.setting, entry.trial.workload, record)
+                return TimedRecord(entry.trial.setting, entry.trial.workload, record)
         return None
 
     def assigned(self, chosen: Mapping[str, str], setting: Setting) -> ms.database.MemoryDatabase:
@@ -301,17 +301,17 @@ class RecordStore:
                 found.setdefault(entry.trial.workload, []).append((folder, entry))
         return {shash: sorted(rows, key=lambda row: row[1].trial.seconds) for shash, rows in found.items()}
 
-    def _rows(self, setting: Setting, own: bool = True) -> list[Row]:
+    def _rows(self, setting: Setting, own: bool = True) -> list[TimedRecord]:
         """All of one setting that compete by their times, but for those that many others beat."""
         rows = []
         for shash, ranked in self._ranked(setting).items() if own else ():
             records = (folder.usable(entry) for folder, entry in ranked[:BEST_OF_EACH])
-            rows += [Row(setting, shash, record) for record in records if record is not None]
+            rows += [TimedRecord(setting, shash, record) for record in records if record is not None]
         return rows + [row for row in self._shipped.competing() if row.setting == setting]
 
     def _stand_ins(
-        self, rows: Iterable[Row], setting: Setting | None, clocks: list[str], threads: int
-    ) -> dict[str, Row]:
+        self, rows: Iterable[TimedRecord], setting: Setting | None, clocks: list[str], threads: int
+    ) -> dict[str, TimedRecord]:
         """A shipped record for each workload met that has no row, or rows that prove little in ``setting``."""
         served, made = {row.workload for row in rows}, self._made(setting) if setting else {}
         found = {}
@@ -330,7 +330,7 @@ class RecordStore:
                     found.setdefault(trial.workload, []).append(trial)
         return found
 
-    def _outweighs(self, shipped: Row, setting: Setting | None, trials: Mapping[str, list[Trial]]) -> bool:
+    def _outweighs(self, shipped: TimedRecord, setting: Setting | None, trials: Mapping[str, list[Trial]]) -> bool:
         """Whether a shipped record serves though there are own ones: few trials found them, and none was of it."""
         if setting is None or self._shipped.competes(shipped.workload, setting):
             return False

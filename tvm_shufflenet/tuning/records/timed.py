@@ -10,7 +10,7 @@ from tvm.s_tir import meta_schedule as ms
 from .journal import Setting
 
 
-class Row(NamedTuple):
+class TimedRecord(NamedTuple):
     """A record and what its time depends on."""
 
     setting: Setting
@@ -18,7 +18,7 @@ class Row(NamedTuple):
     record: ms.database.TuningRecord
 
 
-def as_database(rows: Iterable[Row]) -> ms.database.MemoryDatabase:
+def as_database(rows: Iterable[TimedRecord]) -> ms.database.MemoryDatabase:
     database = ms.database.MemoryDatabase()
     workloads: dict[str, ms.database.Workload] = {}  # to commit one means to compare it with all others
     for _, shash, record in rows:
