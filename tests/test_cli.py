@@ -132,6 +132,10 @@ class TestQuick:
     def test_nothing_heavy_is_imported(self, words):
         assert heavy_modules(*words) == "[]\n"
 
+    def test_help_imports_no_layer_below(self):
+        then = "print([name for name in sys.modules if re.match(r'tvm_shufflenet\\.(clock|devices|workflow)', name)])"
+        assert heavy_modules("--help", then="import re; " + then) == "[]\n[]\n"
+
     def test_records_are_looked_after_without_torch(self):
         modules = heavy_modules("records", "list", str(SHIPPED))
         assert "tvm" in modules and "torch" not in modules

@@ -7,7 +7,6 @@ import shlex
 import sys
 
 from ..errors import BadInput
-from ..support.files import write_output
 from ..text import counted
 
 
@@ -42,6 +41,8 @@ def write_json(options, document, last: bool = False) -> None:
     if options.json is None:
         return
     import msgspec
+
+    from ..support.files import write_output
 
     facts = msgspec.to_builtins(document)
     if options.json == "-":

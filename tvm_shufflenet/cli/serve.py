@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from ..devices import SERVER_PORT
 from ..errors import BadInput
+from ..server import SERVER_PORT
 from ..support import activity
 from .command import Command
 from .options import natural

@@ -5,9 +5,9 @@ from __future__ import annotations
 from ..errors import BadInput, UnknownName
 from ..hardware.boards import USUAL, find_board
 from ..hardware.targets import Target
+from ..server import SERVER_PORT
 from .base import Device, Endpoint
 
-SERVER_PORT = 9090  # where ``serve`` listens unless told otherwise
 FORMS = ("local", "emulated", "emulated:CORE", "rpc://HOST:PORT", "tracker://HOST:PORT/KEY", "adb[:SERIAL][/PORT]")
 
 
