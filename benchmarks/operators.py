@@ -26,6 +26,7 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
 from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import Target, find_target
+from tvm_shufflenet.operators import registry
 from tvm_shufflenet.operators.convolution import Convolution
 from tvm_shufflenet.operators.dense import Dense
 from tvm_shufflenet.operators.depthwise import Depthwise
@@ -114,7 +115,7 @@ def work(kernel) -> tuple[int, int]:
     if isinstance(window, Window):
         written = written // window.total * window.channels
     operands = [param.ty.shape for param in kernel.function().params][:-1]
-    size = 4 * (written + sum(math.prod(int(extent) for extent in shape) for shape in operands))
+    size = kernel.precision.bytes * (written + sum(math.prod(int(extent) for extent in shape) for shape in operands))
     if isinstance(kernel, Dense):
         return kernel.batch * kernel.inputs * kernel.outputs, size
     if isinstance(kernel, Pooling):
@@ -144,9 +145,11 @@ def main() -> None:
         speeds = ", ".join(f"{size >> 10} KiB {speed / 1e9:.0f}" for size, speed in bandwidth.items())
         print(f"limits: {rate / 1e9:.1f} GMAC/s; reading GB/s: {speeds}")
         print(f"{'operator':38} {'us':>9} {'GMAC/s':>8} {'GB/s':>7} {'limit':>6}")
+        machine = machine_for(target)
         for name, kernel in wanted.items():
+            kernel = registry.laid_out(kernel, machine)
             mod = tvm.IRModule({"main": kernel.function().with_attr("tirx.noalias", True)})
-            seconds = bench.seconds(rules.default_schedule(mod, machine_for(target)).mod)
+            seconds = bench.seconds(rules.default_schedule(mod, machine).mod)
             macs, size = work(kernel)
             nearest = min(bandwidth, key=lambda known, size=size: abs(math.log(known / size)))
             share = max(macs / rate, size / bandwidth[nearest]) / seconds

@@ -31,6 +31,7 @@ from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.hardware.boards import find_board
 from tvm_shufflenet.hardware.machine import Machine, machine_for
 from tvm_shufflenet.hardware.targets import Target, find_target
+from tvm_shufflenet.operators import registry
 from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import pointwise
 
@@ -145,7 +146,8 @@ class Emulated:
 
 
 def bench(place, machine: Machine, network: str, shape: tuple[int, int, int, int], limit: int) -> Result:
-    mod = tvm.IRModule({"main": operator(shape).function().with_attr({"global_symbol": "main", "tirx.noalias": True})})
+    kernel = registry.laid_out(operator(shape), machine)
+    mod = tvm.IRModule({"main": kernel.function().with_attr({"global_symbol": "main", "tirx.noalias": True})})
     blocks, inputs, outputs, pixels = shape
     variants = pointwise.variants(pointwise.Shape(*shape), machine)[:limit]
     rates = [place.rate(default_of(mod, variant), blocks * inputs * outputs * pixels) for variant in variants]

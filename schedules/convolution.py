@@ -9,13 +9,20 @@ all rows of a band, so that the chunk's weights stay in L1 meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from tvm.s_tir import Schedule
-
+from ..hardware.isa import narrowest_lanes
 from ..hardware.machine import Machine
+from ..operators.base import EPILOGUE, PADDED, Block, Layout
+from ..operators.convolution import BLOCK, Convolution
+from . import sliding
 from .sliding import read_scratch, vectors
 from .space import choose, divisors, partition, points, unroll_vectors
+
+BLOCKS = (Block(PADDED, "nchfj"), Block(BLOCK, "ngohw", "krs"), Block(EPILOGUE, "ngohw"))
+# Output channels that lie together in a packed weight. A tile of any width then reads whole cache lines: rows of all
+# output channels, of which it takes a part, would crowd into few sets of a cache.
+STRIPS = (4, 2, 1)
 
 RESERVED_REGISTERS = 3  # one row of input vectors is counted apart; the broadcast weight, and slack
 UNROLLED_TAPS = 9
@@ -28,7 +35,8 @@ TRAFFIC = 0.15  # cycles that a byte costs beside a multiply-add
 
 @dataclass(frozen=True)
 class Shape:
-    """One workload: results per group and image, reduction extents, and bytes of a padded row of all inputs.
+    """One workload: results per group and image, reduction extents, and bytes of a padded row of all inputs
+    and of one number.
 
     ``columns`` are those that accumulators may have, results and dropped ones.
     """
@@ -42,6 +50,7 @@ class Shape:
     kernel: tuple[int, int]
     stride: int
     scratch_row_bytes: int
+    element_bytes: int
 
     @property
     def taps(self) -> int:
@@ -63,9 +72,22 @@ class Variant:
     whole: bool
 
 
-def variants(shape: Shape, lanes: int, registers: int) -> list[Variant]:
+def layout(operator: Convolution, machine: Machine) -> Layout:
+    """The widest strip that divides a group's output channels, so that there is no part of a strip."""
+    group_out = operator.out_channels // operator.groups
+    strip = next(strip for strip in STRIPS if group_out % strip == 0)
+    return replace(sliding.layout(operator, machine), strip=strip)
+
+
+def schedules(sch, machine: Machine) -> Iterator:
+    shape = read_shape(sch)
+    return points(sch, variants(shape, machine), convolution_template, shape)
+
+
+def variants(shape: Shape, machine: Machine) -> list[Variant]:
     """Legal variants, best guess first."""
-    while lanes > 4 and shape.width <= lanes // 2:
+    lanes, registers, narrowest = machine.lanes, machine.registers, narrowest_lanes(shape.element_bytes)
+    while lanes > narrowest and shape.width <= lanes // 2:
         lanes //= 2
     found = []
     for count in range(1, 8):
@@ -94,14 +116,14 @@ def tile_cost(shape: Shape, lanes: int, channels: int, count: int) -> float:
     tile = count * lanes
     idle = -(-shape.width // tile) * tile / shape.width
     work = channels * count
-    traffic = 4 * (channels + tile) / (channels * tile)
-    loads = (channels + count) * (WIDE_LOAD if lanes > 4 else 1.0)
+    traffic = shape.element_bytes * (channels + tile) / (channels * tile)
+    loads = (channels + count) * (WIDE_LOAD if lanes > narrowest_lanes(shape.element_bytes) else 1.0)
     return idle * max(work, loads, 8) / work + TRAFFIC * traffic
 
 
 def chunk_of(shape: Shape, channels: int) -> int:
     """Input channels whose weights for one tile fit in a part of L1: all of them where that is nearly so."""
-    fitting = WEIGHT_BYTES / (4 * channels * shape.taps)
+    fitting = WEIGHT_BYTES / (shape.element_bytes * channels * shape.taps)
     if 2 * fitting >= shape.inputs:
         return shape.inputs
     return max(c for c in divisors(shape.inputs, shape.inputs) if c <= max(1, fitting))
@@ -112,7 +134,7 @@ def bands(shape: Shape, channels: int, chunk: int, whole: bool) -> tuple[int, ..
 
     def fits(rows: int) -> bool:
         read = (rows - 1) * shape.stride + shape.kernel[0]
-        accumulated = 4 * channels * rows * shape.columns
+        accumulated = shape.element_bytes * channels * rows * shape.columns
         scratch = whole or read * shape.scratch_row_bytes <= BAND_BYTES
         return scratch and (chunk == shape.inputs or accumulated <= ACCUMULATOR_BYTES)
 
@@ -122,16 +144,18 @@ def bands(shape: Shape, channels: int, chunk: int, whole: bool) -> tuple[int, ..
 
 def read_shape(sch) -> Shape:
     """The workload, read off its TIR: iterators (n, g, o, h, w, k, r, s) of the convolution."""
-    out, acc = sch.get(sch.get_sblock("epilogue")), sch.get(sch.get_sblock("convolution"))
+    out, acc = sch.get(sch.get_sblock(EPILOGUE)), sch.get(sch.get_sblock(BLOCK))
     _, groups, outputs, height, width = [int(axis.dom.extent) for axis in out.iter_vars]
     columns, inputs, *kernel = [int(axis.dom.extent) for axis in acc.iter_vars[-4:]]
-    stride, channels, row_bytes = read_scratch(sch, height, kernel[0])
-    return Shape(groups, outputs, height, width, columns, inputs, tuple(kernel), stride, channels * row_bytes)
+    stride, channels, row_bytes, element_bytes = read_scratch(sch, height, kernel[0])
+    return Shape(
+        groups, outputs, height, width, columns, inputs, tuple(kernel), stride, channels * row_bytes, element_bytes
+    )
 
 
 def convolution_template(sch, shape: Shape, variant: Variant) -> None:
     """Schedule ``sch`` in place as ``variant``, sampling the tile's channels and the rows of a band."""
-    padded, acc, out = (sch.get_sblock(name) for name in ("padded", "convolution", "epilogue"))
+    padded, acc, out = (sch.get_sblock(name) for name in (PADDED, BLOCK, EPILOGUE))
     n, g, o, h, w = sch.get_loops(out)
     oo, oi = sch.split(o, [None, choose(sch, variant.channels)])
     ho, hi = sch.split(h, [None, choose(sch, variant.bands)])
@@ -162,9 +186,3 @@ def accumulate(sch, acc, shape: Shape, variant: Variant) -> None:
     unroll_vectors(sch, *((r, s) if shape.taps <= UNROLLED_TAPS else (s,)), o, vector, lane)
     *_, o, vector, lane = sch.get_loops(sch.decompose_reduction(acc, ko))
     unroll_vectors(sch, o, vector, lane)
-
-
-def schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    """See operators/registry.py."""
-    shape = read_shape(sch)
-    return points(sch, variants(shape, machine.lanes, machine.registers), convolution_template, shape)

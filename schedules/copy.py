@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tvm.s_tir import Schedule
-
 from ..hardware.machine import Machine
+from ..operators.base import Block, Layout
+from ..operators.copy import BLOCK
 from .space import choose, divisors, points
+
+BLOCKS = (Block(BLOCK, "nchw"),)
+
+
+def layout(_operator, _machine: Machine) -> Layout:
+    return Layout()
+
+
+def schedules(sch, machine: Machine) -> Iterator:
+    return points(sch, [machine.lanes], copy_template)
 
 
 def copy_template(sch, lanes: int) -> None:
     """Plane after plane, in vectors where rows are whole vectors; else LLVM makes what it can of the row."""
-    block = sch.get_sblock("copy")
+    block = sch.get_sblock(BLOCK)
     n, c, _, w = sch.get_loops(block)
     planes = sch.fuse(n, c)
     width = int(sch.get(w).extent)
@@ -22,8 +32,3 @@ def copy_template(sch, lanes: int) -> None:
     if whole >= 4:
         _, lane = sch.split(w, [None, whole])
         sch.vectorize(lane)
-
-
-def schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    """See operators/registry.py."""
-    return points(sch, [machine.lanes], copy_template)

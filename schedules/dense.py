@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tvm.s_tir import Schedule
-
 from ..hardware.machine import Machine
+from ..operators.base import EPILOGUE, Block, Layout
+from ..operators.dense import BLOCK
 from .space import choose, divisors, points, unroll_vectors
+
+BLOCKS = (Block(BLOCK, "nto", "k"), Block(EPILOGUE, "no"))
+# Output features that lie together in a packed weight: every vector register's lanes divide it.
+STRIP = 16
+# Sums that the mean of a plane is made of.
+SUMS = 8
 
 MAX_ACCUMULATORS = 16
 ENOUGH_ACCUMULATORS = 8
@@ -28,6 +34,15 @@ class Variant:
     strips: tuple[int, ...]
 
 
+def layout(_operator, _machine: Machine) -> Layout:
+    return Layout(strip=STRIP, sums=SUMS)
+
+
+def schedules(sch, machine: Machine) -> Iterator:
+    _, strips, width, _ = [int(axis.dom.extent) for axis in sch.get(sch.get_sblock(BLOCK)).iter_vars]
+    return points(sch, variants(strips, width, machine.lanes), dense_template)
+
+
 def variants(strips: int, width: int, lanes: int) -> list[Variant]:
     """The one variant there is for strips of ``width`` features."""
     lanes = min(lanes, width)
@@ -38,7 +53,7 @@ def variants(strips: int, width: int, lanes: int) -> list[Variant]:
 
 def dense_template(sch, variant: Variant) -> None:
     """Schedule ``sch`` in place as ``variant``."""
-    acc, out = sch.get_sblock("dense"), sch.get_sblock("epilogue")
+    acc, out = sch.get_sblock(BLOCK), sch.get_sblock(EPILOGUE)
     *_, inputs = [int(axis.dom.extent) for axis in sch.get(acc).iter_vars]
     strips = choose(sch, variant.strips)
     unroll = choose(sch, [u for u in UNROLLS if inputs % u == 0])
@@ -71,9 +86,3 @@ def average(sch, lanes: int) -> None:
     unroll_vectors(sch, vector, lane)
     *_, vector, lane = sch.get_loops(sch.decompose_reduction(sums, step))
     unroll_vectors(sch, vector, lane)
-
-
-def schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    """See operators/registry.py."""
-    _, strips, width, _ = [int(axis.dom.extent) for axis in sch.get(sch.get_sblock("dense")).iter_vars]
-    return points(sch, variants(strips, width, machine.lanes), dense_template)

@@ -25,11 +25,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from tvm.s_tir import Schedule
-
 from ..hardware.machine import Machine
-from ..operators.pointwise import RUN
+from ..operators.base import EPILOGUE, Block, Layout
+from ..operators.pointwise import BLOCK
 from .space import choose, divisors, partition, points, unroll_vectors
+
+BLOCKS = (Block(BLOCK, "nbop", "k"), Block(EPILOGUE, "nbop"))
+# So many output channels are neighbours in the packed weight, input channel after input channel: what a tile reads is
+# a few streams, and every cache line of them is used at once.
+RUN = 4
 
 LINE_BYTES = 64
 CHUNKS = (2, 4)
@@ -79,6 +83,15 @@ class Variant:
     staged: bool
 
 
+def layout(_operator, _machine: Machine) -> Layout:
+    return Layout(strip=RUN)
+
+
+def schedules(sch, machine: Machine) -> Iterator:
+    shape = read_shape(sch.get(sch.get_sblock(BLOCK)))
+    return points(sch, variants(shape, machine), pointwise_template)
+
+
 def variants(shape: Shape, machine) -> list[Variant]:
     """The variants worth a trial for ``shape`` on ``machine``, best guess first."""
     found = {}
@@ -109,7 +122,7 @@ def tasks(shape: Shape, machine) -> list[tuple[int, int]]:
 def passes(shape: Shape, strip: int, machine) -> list[tuple[int, bool]]:
     """Input channels of a pass, and whether it is staged: all of them, or so few that their pixels take half of L1."""
     found = [(shape.inputs, False), (shape.inputs, True)]
-    count = -(-shape.inputs * strip * 4 // (machine.l1_bytes // 2))
+    count = -(-shape.inputs * strip * machine.precision.bytes // (machine.l1_bytes // 2))
     depth = -(-shape.inputs // count) + 3 & ~3
     if count > 1 and depth >= MIN_DEPTH:
         found.append((depth, True))
@@ -198,15 +211,15 @@ def misses(shape: Shape, machine, variant: Variant, rows: int) -> float:
     """Estimated misses of one task: an operand stays in the first cache if what is used between two uses of it fits."""
     outputs, width = shape.outputs // variant.chunks, min(variant.vectors * variant.lanes, variant.strip)
     depth, strip = min(variant.depth, shape.inputs), variant.strip
-    room = 0.65 * machine.l1_bytes / LINE_BYTES
+    room, element = 0.65 * machine.l1_bytes / LINE_BYTES, machine.precision.bytes
     strips, repeats = -(-strip // width), -(-outputs // rows)
 
     def lines(pixels: int) -> float:
         # Whole planes lie one behind the other; parts of a plane begin and end within a line.
-        aligned = pixels == shape.pixels or not any(p * 4 % LINE_BYTES for p in (pixels, strip, shape.pixels))
-        return pixels * 4 / LINE_BYTES + (0 if aligned else 0.75)
+        aligned = pixels == shape.pixels or not any(p * element % LINE_BYTES for p in (pixels, strip, shape.pixels))
+        return pixels * element / LINE_BYTES + (0 if aligned else 0.75)
 
-    weights, weights_strip = (depth * channels * 4 / LINE_BYTES for channels in (outputs, rows))
+    weights, weights_strip = (depth * channels * element / LINE_BYTES for channels in (outputs, rows))
     data, data_strip = depth * lines(strip), depth * lines(width)
     if variant.pixels_outer:
         split = max(data, data_strip * strips)  # a line that two strips share is read twice, or every other time
@@ -230,7 +243,7 @@ def read_shape(block) -> Shape:
 
 def pointwise_template(sch, variant: Variant) -> None:
     """Schedule ``sch`` in place as ``variant``, sampling the tile's rows and the unrolling of the reduction."""
-    acc, out = sch.get_sblock("pointwise"), sch.get_sblock("epilogue")
+    acc, out = sch.get_sblock(BLOCK), sch.get_sblock(EPILOGUE)
     shape = read_shape(sch.get(acc))
     rows = choose(sch, variant.rows)
     unroll = choose(sch, [u for u in unrolls(variant) if shape.inputs % u == 0])
@@ -310,9 +323,3 @@ def straight_line(sch, rows, pixels, variant: Variant, row_by_row: bool) -> None
         partition(sch, vector, lanes)
     elif rows is not None:
         sch.unroll(vector)
-
-
-def schedules(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
-    """See operators/registry.py."""
-    shape = read_shape(sch.get(sch.get_sblock("pointwise")))
-    return points(sch, variants(shape, machine), pointwise_template)

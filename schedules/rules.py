@@ -9,22 +9,18 @@ from tvm.s_tir.schedule import Trace
 
 from ..errors import ScheduleRejected
 from ..hardware.machine import Machine
-from ..operators.registry import OPERATORS, blocks_of, part_of
+from ..operators import registry
 from .mutate import MutateChoice
+from .template import schedules_these
 
-TEMPLATES = {name: part_of(name, "schedules", ("schedules",)).schedules for name in OPERATORS}
+TEMPLATES = {entry.name: entry.template.schedules for entry in registry.entries()}
 
 
 def template_name(mod: IRModule) -> str | None:
     """The template that schedules this workload, or None where only generated sketches can."""
     sch = Schedule(mod)
     blocks = {sch.get(block).name_hint for block in sch.get_child_blocks(sch.get_sblock("root"))}
-    return next((name for name in OPERATORS if _is_known_by(blocks, blocks_of(name))), None)
-
-
-def _is_known_by(blocks: set[str], known: tuple[str, ...]) -> bool:
-    """An operator of one block has no other: its name alone says too little."""
-    return blocks == set(known) if len(known) == 1 else blocks >= set(known)
+    return next((entry.name for entry in registry.entries() if schedules_these(entry.template, blocks)), None)
 
 
 def space(mod: IRModule, machine: Machine, strategy: str) -> ms.SpaceGenerator:

@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ..hardware.isa import narrowest_lanes
+from ..hardware.machine import Machine
+from ..operators.base import EPILOGUE, PADDED, Layout
 from .space import choose, divisors, partition, unroll_vectors
+
+# Rows of accumulators are rounded up to this many columns: whole vectors of every instruction set.
+ROUND = 16
+# Columns that are moved at once. Compilers split a wider vector into registers without loss in a mere copy.
+COPY_LANES = 16
 
 UNROLLED_TAPS = 25  # of a larger window, only the columns are unrolled
 SCRATCH_BYTES = 24 * 1024
@@ -23,7 +33,7 @@ TASKS = (4, 8, 12, 16, 2, 1)
 class Plane:
     """One workload: ``planes`` of an image, of each ``height`` x ``width`` results, and its window.
 
-    ``scratch_row_bytes`` are those of one padded row.
+    ``scratch_row_bytes`` are those of one padded row, ``element_bytes`` of one number in it.
     """
 
     planes: int
@@ -32,6 +42,7 @@ class Plane:
     kernel: tuple[int, int]
     stride: int
     scratch_row_bytes: int
+    element_bytes: int
 
 
 @dataclass(frozen=True)
@@ -48,9 +59,15 @@ class Variant:
     banded: bool
 
 
-def variants(plane: Plane, lanes: int, registers: int, reserved: int) -> list[Variant]:
+def layout(_operator, machine: Machine) -> Layout:
+    """Of every operator whose window slides: rows that end with a vector."""
+    return Layout(columns=ROUND, narrowest=narrowest_lanes(machine.precision.bytes), copied=COPY_LANES)
+
+
+def variants(plane: Plane, machine: Machine, reserved: int) -> list[Variant]:
     """Legal variants, best guess first; ``reserved`` registers are no accumulators."""
-    while lanes > 4 and plane.width <= lanes // 2:
+    lanes, registers, narrowest = machine.lanes, machine.registers, narrowest_lanes(plane.element_bytes)
+    while lanes > narrowest and plane.width <= lanes // 2:
         lanes //= 2
     per_row = -(-plane.width // lanes)
     found = []
@@ -80,7 +97,7 @@ def scratches(plane: Plane) -> list[tuple[int, bool]]:
 
 def plane_template(sch, block: str, variant: Variant, taps: int) -> None:
     """Schedule ``sch`` in place as ``variant``, sampling the tile's rows and how many tasks run in parallel."""
-    padded, acc, out = (sch.get_sblock(name) for name in ("padded", block, "epilogue"))
+    padded, acc, out = (sch.get_sblock(name) for name in (PADDED, block, EPILOGUE))
     rows = choose(sch, variant.rows)
     n, c, h, w = sch.get_loops(out)
     groups = int(sch.get(c).extent) // variant.planes
@@ -91,7 +108,10 @@ def plane_template(sch, block: str, variant: Variant, taps: int) -> None:
     sch.compute_at(acc, wo, preserve_unit_loops=True)
     sch.compute_at(padded, ho if variant.banded else group, preserve_unit_loops=True)
     sch.parallel(sch.fuse(n, task))
-    if variant.lanes > 4:  # fewer vectors of the scratch lie across two cache lines; four lanes seldom do
+    scratch = sch.get(padded).writes[0].source
+    if variant.lanes > narrowest_lanes(
+        bytes_of(scratch)
+    ):  # fewer vectors of the scratch lie across two cache lines; the narrowest seldom do
         sch.storage_align(padded, 0, 3, 16, 0)
     accumulate(sch, acc, variant.lanes, taps)
     partition(sch, wo)
@@ -118,18 +138,23 @@ def vectors(sch, loop, lanes: int) -> None:
 
 def read_plane(sch, block: str) -> Plane:
     """The workload of a depthwise or pooling block, iterators (n, c, h, w, r, s), read off its TIR."""
-    out, acc = sch.get(sch.get_sblock("epilogue")), sch.get(sch.get_sblock(block))
+    out, acc = sch.get(sch.get_sblock(EPILOGUE)), sch.get(sch.get_sblock(block))
     _, channels, height, width = [int(axis.dom.extent) for axis in out.iter_vars]
     kernel = tuple(int(axis.dom.extent) for axis in acc.iter_vars[-2:])
-    stride, _, row_bytes = read_scratch(sch, height, kernel[0])
-    return Plane(channels, height, width, kernel, stride, row_bytes)
+    stride, _, row_bytes, element_bytes = read_scratch(sch, height, kernel[0])
+    return Plane(channels, height, width, kernel, stride, row_bytes, element_bytes)
 
 
-def read_scratch(sch, height: int, window_rows: int) -> tuple[int, int, int]:
+def bytes_of(buffer) -> int:
+    """Of one number in it."""
+    return np.dtype(str(buffer.dtype)).itemsize
+
+
+def read_scratch(sch, height: int, window_rows: int) -> tuple[int, int, int, int]:
     """The stride of ``height`` windows of ``window_rows`` each down the padded scratch, which does not say it outright;
-    then the scratch's channels, and the bytes of a row of one of them.
+    then the scratch's channels, the bytes of a row of one of them, and of a number.
     """
-    scratch = sch.get(sch.get_sblock("padded")).writes[0].source
+    scratch = sch.get(sch.get_sblock(PADDED)).writes[0].source
     _, channels, padded_height, phases, pitch = (int(extent) for extent in scratch.shape)
     stride = (padded_height - window_rows) // (height - 1) if height > 1 else 1
-    return stride, channels, 4 * phases * pitch
+    return stride, channels, bytes_of(scratch) * phases * pitch, bytes_of(scratch)

@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from tvm.s_tir import Schedule
-
 
 def divisors(extent: int, limit: int) -> list[int]:
     """Divisors of ``extent`` up to ``limit``, ascending."""
     return [d for d in range(1, min(extent, limit) + 1) if extent % d == 0]
+
+
+def points(sch, variants: Sequence, template: Callable, *context) -> Iterator:
+    """A copy of ``sch`` by each variant, its knobs drawn at random."""
+    for variant in variants:
+        copy = sch.copy()
+        template(copy, *context, variant)
+        yield copy
 
 
 def choose(sch, candidates: Sequence[int]):
@@ -36,11 +42,3 @@ def partition(sch, *loops) -> None:
     """Have LoopPartition cut these loops where a test in them changes its outcome."""
     for loop in loops:
         sch.annotate(loop, "pragma_loop_partition_hint", 1)
-
-
-def points(sch: Schedule, variants: Sequence, template: Callable, *context) -> Iterator[Schedule]:
-    """A copy of ``sch`` by each variant, its knobs drawn at random."""
-    for variant in variants:
-        copy = sch.copy()
-        template(copy, *context, variant)
-        yield copy

@@ -9,6 +9,11 @@ from pathlib import Path
 
 import pytest
 
+# Threads that have nothing to do sleep: spinning, those of PyTorch's OpenMP and of TVM take most of a core that several
+# processes share. Set before either is loaded; the processes that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("TVM_THREAD_POOL_SPIN_COUNT", "0")
+
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -8,6 +8,7 @@ import torch
 import tvm
 import tvm_ffi
 from kernels import HOST, MACHINES, draw, module, schedules
+from laid_out import Convolution, Depthwise, Pointwise
 from networks import answer
 from torch import nn
 from tvm import relax, tirx
@@ -27,9 +28,6 @@ from tvm_shufflenet.library.alternate import (
 from tvm_shufflenet.library.lowering import PIPELINE
 from tvm_shufflenet.models import exporting
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
-from tvm_shufflenet.operators.convolution import Convolution
-from tvm_shufflenet.operators.depthwise import Depthwise
-from tvm_shufflenet.operators.pointwise import Pointwise
 
 
 @T.prim_func(s_tir=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zstandard
-from cross import zig_cc
+from cross import static_zig_cc
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from hypothesis import given, settings
@@ -322,10 +322,10 @@ def test_musl_and_llvm_are_of_the_versions_that_zig_brings(tmp_path):
         "#include <stdio.h>\nextern const char __libc_version[];\nint main(void) { puts(__libc_version); }\n"
     )
     machine = os.uname().machine
-    command = zig_cc(f"{machine}-linux-musl", "-static", "m.c", "-o", "m")
+    command = static_zig_cc(machine, "m.c", "-o", "m")
     subprocess.run(command, cwd=tmp_path, check=True)
     assert subprocess.run([tmp_path / "m"], capture_output=True, text=True).stdout.strip() == linked_by(ZIG).musl
-    done = subprocess.run([*zig_cc(f"{machine}-linux-musl"), "--version"], capture_output=True, text=True)
+    done = subprocess.run([*static_zig_cc(machine), "--version"], capture_output=True, text=True)
     assert f"clang version {linked_by(ZIG).llvm}" in done.stdout
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 import tvm
 from kernels import MACHINES
+from laid_out import Depthwise, Pointwise
 from torch import nn
 from torch.nn import functional as F
 from tvm.s_tir import Schedule
@@ -24,7 +25,7 @@ from tvm_shufflenet.devices.checking import checking_device
 from tvm_shufflenet.errors import BadInput, DeviceFailed, RecordMismatch
 from tvm_shufflenet.graph import pipeline
 from tvm_shufflenet.graph.frontend import to_relax
-from tvm_shufflenet.graph.pipeline import fuse
+from tvm_shufflenet.graph.pipeline import Fused
 from tvm_shufflenet.graph.serialized import NotOperators, check_module, check_workload
 from tvm_shufflenet.graph.tasks import argument_shapes, operator_tasks
 from tvm_shufflenet.hardware.machine import machine_for
@@ -32,8 +33,6 @@ from tvm_shufflenet.hardware.targets import find_target, is_cpu
 from tvm_shufflenet.library.scheduling import schedule_tuned
 from tvm_shufflenet.library.serial import json_trace_hash, record_of
 from tvm_shufflenet.models.exporting import export
-from tvm_shufflenet.operators.depthwise import Depthwise
-from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.admitted import NotAdmitted, check_straight, check_trace
 from tvm_shufflenet.support.containers import plain
@@ -255,8 +254,7 @@ def test_straight_line_code_without_end_is_never_generated(body, tmp_path):
     assert time.monotonic() - started < 60
 
 
-def test_a_network_is_not_built_with_such_a_record(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "fused", lambda module, target: module)
+def test_a_network_is_not_built_with_such_a_record(tmp_path):
     builder = tvm.relax.BlockBuilder()
     shapes = [shape for shape, _ in argument_shapes(MOD)]
     inputs = [tvm.relax.Var(f"v{n}", tvm.relax.TensorType(shape, "float32")) for n, shape in enumerate(shapes[:-1])]
@@ -274,7 +272,7 @@ def test_a_network_is_not_built_with_such_a_record(tmp_path, monkeypatch):
         records.write(line, body, task.mod)
     store = RecordStore(tmp_path, TARGET.tvm())
     with pytest.raises(RecordMismatch, match="does not apply to its operator: it unrolls"):
-        schedule_tuned(fuse(network, TARGET), store.database())
+        schedule_tuned(Fused(network, TARGET), store.database())
 
 
 @pytest.mark.parametrize(

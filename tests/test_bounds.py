@@ -9,17 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tvm
+from laid_out import Convolution, Dense, Depthwise, Pointwise, Pooling
 from test_operators import HOST, Case
 from tvm.s_tir import Schedule
 
 from tvm_shufflenet.hardware.isa import AVX512, NEON
 from tvm_shufflenet.hardware.machine import Machine, unknown
-from tvm_shufflenet.operators.convolution import Convolution
-from tvm_shufflenet.operators.dense import Dense
-from tvm_shufflenet.operators.depthwise import Depthwise
 from tvm_shufflenet.operators.destination import Window
-from tvm_shufflenet.operators.pointwise import Pointwise
-from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.schedules import rules
 
 PROGRAM = Path(__file__).with_name("guarded.py")

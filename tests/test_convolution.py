@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import MACHINES, check, check_default, draw, padded, schedules, spoil, torch_of
-
-from tvm_shufflenet.operators.convolution import Convolution
+from laid_out import Convolution
 
 
 def operands(kernel: Convolution, data: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from cross import zig_cc
+from cross import static_zig_cc
 
 from tvm_shufflenet.clock import disassembly
 from tvm_shufflenet.clock.counts import (
@@ -150,7 +150,7 @@ int main(void) {
 
 def compiled(source: str, folder, *options: str):
     (folder / "program.c").write_text(source)
-    command = zig_cc("aarch64-linux-musl", "-static", "-O1", *options)
+    command = static_zig_cc("aarch64", "-O1", *options)
     subprocess.run([*command, "-o", folder / "program", folder / "program.c"], check=True)
     return folder / "program"
 
@@ -402,7 +402,7 @@ class TestCost:
         )
         blocks = Block(computing, 1000), Block(loading, 1000, misses=missing(HIDDEN, 1000))
         together = a72.price(Counts(1, blocks, arrivals))
-        assert together.memory_cycles == pytest.approx(OVERLAP_LOST * 1000 * a72.core.l2_latency)
+        assert together.memory_cycles == pytest.approx(OVERLAP_LOST * 1000 * a72.board.core.l2_latency)
 
     def test_a_parallel_region_ends_with_its_slowest_share(self, a72):
         alone, work = executed((10, (NOP, RET))), loop(*map(fmla, range(16)))
@@ -469,8 +469,8 @@ class TestCost:
         mixed = a72.price(executed((10, (fmla(0), NOT_AN_INSTRUCTION, RET))))
         only = a72.price(executed((10, (NOT_AN_INSTRUCTION, NOT_AN_INSTRUCTION))))
         assert (known.unmodelled_instructions, mixed.unmodelled_instructions) == (0, 10)
-        assert mixed.core_cycles == pytest.approx(known.core_cycles + 10 * a72.core.compute_scale)
-        assert only.core_cycles == pytest.approx(20 * a72.core.compute_scale)
+        assert mixed.core_cycles == pytest.approx(known.core_cycles + 10 * a72.board.core.compute_scale)
+        assert only.core_cycles == pytest.approx(20 * a72.board.core.compute_scale)
         assert (only.unmodelled_instructions, only.unmodelled_share) == (20, pytest.approx(1))
 
     def test_what_the_cores_model_lacks_is_counted_too(self, tmp_path):

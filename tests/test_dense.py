@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import MACHINES, check, check_default, draw, schedules, spoil, torch_of
-
-from tvm_shufflenet.operators.dense import Dense
+from laid_out import Dense
 
 
 def operands(kernel: Dense, data: np.ndarray | None = None) -> tuple[list[np.ndarray], np.ndarray]:

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import MACHINES, check, check_default, draw, padded, schedules, spoil, torch_of
-
-from tvm_shufflenet.operators.depthwise import Depthwise
+from laid_out import Depthwise
 
 PLANES = ((1, 1), (7, 7), (5, 9), (14, 14), (1, 6), (8, 33), (2, 7), (28, 28))
 

@@ -295,7 +295,7 @@ class TestServed:
         open_to_all = EmulatedDevice(find_board("cortex-a53"), secret=b"", served=True)
         with open_to_all as served, find_device(f"rpc://{served.address}", target) as seen:
             assert (seen.kind, seen.clock, seen.name) == ("modelled", served.clock, served.name)
-            assert f"modelled clock, about {served.cost_model.error_percent:.0f} % off) at rpc://" in seen.describe()
+            assert f"modelled clock, about {served.facts.model_error_percent:.0f} % off) at rpc://" in seen.describe()
             with pytest.raises(DeviceFailed, match="models 1 cores, not 2"):
                 find_device(f"rpc://{served.address}", target, threads=2).start()
 

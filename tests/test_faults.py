@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from factories import FACTORY
 from scripts import BENCHMARKS, load
 from test_tune import MISSING, Command, journal, tune_command
 
@@ -35,16 +36,16 @@ def test_faults_change_no_record_and_leave_nothing():
 @pytest.mark.slow
 def test_two_tuners_make_the_union_of_both(tmp_path):
     """Two processes with seeds of their own on one folder at the same time."""
-    model = tmp_path / "units.py"
-    model.write_text(fault_campaign.MODEL)
+    model = tmp_path / "unit.py"
+    model.write_text(FACTORY)
     folder = tmp_path / "records"
     commands = []
     for seed in ("0", "1"):
-        words = tune_command(f"{model}:units", folder, "--seed", seed, "--json", str(tmp_path / f"{seed}.json"))[1:]
+        words = tune_command(f"{model}:unit", folder, "--seed", seed, "--json", str(tmp_path / f"{seed}.json"))[1:]
         words[words.index("200")] = "20"
         commands.append(Command(words))
     for command in commands:
-        _, error = command.process.communicate(timeout=200)
+        _, error = command.process.communicate(timeout=300)
         assert command.process.returncode == 0, error
     measured = [json.loads((tmp_path / f"{seed}.json").read_text())["trials"]["measured"] for seed in "01"]
     lines = journal(folder)

@@ -7,6 +7,7 @@ import pytest
 import torch
 import tvm
 from kernels import HOST, module
+from laid_out import Pointwise
 from tvm import tirx
 from tvm.s_tir import Schedule
 
@@ -15,7 +16,6 @@ from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.keep_nan import KeepNaN
 from tvm_shufflenet.library.lowering import PIPELINE, STACK_BYTES, on_stack
-from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 
 KERNEL = Pointwise(1, 45, 14, 14, 45, 45, residual=True, relu=True)

@@ -14,6 +14,7 @@ import tvm
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from kernels import HOST, check, draw, module, run
+from laid_out import Convolution, Dense, Depthwise, Pointwise, Pooling
 from scripts import load
 from test_records import put
 from tvm.s_tir import Schedule
@@ -24,11 +25,6 @@ from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.graph.tasks import argument_shapes
 from tvm_shufflenet.hardware.machine import Machine, machine_for
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.operators.convolution import Convolution
-from tvm_shufflenet.operators.dense import Dense
-from tvm_shufflenet.operators.depthwise import Depthwise
-from tvm_shufflenet.operators.pointwise import Pointwise
-from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.nearest import NEAR, Neighbour, distance, near_trace, outline
 from tvm_shufflenet.support import toolchain

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from kernels import module
+from laid_out import Convolution, Dense, Depthwise, Pointwise, Pooling
 from torch import nn
 
 from tvm_shufflenet import models
@@ -18,11 +19,6 @@ from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.scheduling import schedule_tuned, schedule_untuned
 from tvm_shufflenet.models import randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
-from tvm_shufflenet.operators.convolution import Convolution
-from tvm_shufflenet.operators.dense import Dense
-from tvm_shufflenet.operators.depthwise import Depthwise
-from tvm_shufflenet.operators.pointwise import Pointwise
-from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.packages.operator_text import entry_text, layers_text, shape_text
 from tvm_shufflenet.tuning.records.store import RecordStore
 from tvm_shufflenet.workflow.compile import operator_entry, with_layers

@@ -12,14 +12,14 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import UNOPTIMISED
+from laid_out import Copy, Pointwise
 from torch import nn
 
 from tvm_shufflenet.hardware.isa import AVX2, AVX512, NEON
 from tvm_shufflenet.hardware.machine import Machine, unknown
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.operators.copy import Copy
 from tvm_shufflenet.operators.destination import Window
-from tvm_shufflenet.operators.pointwise import Pointwise, can_fuse_shuffle
+from tvm_shufflenet.operators.pointwise import can_fuse_shuffle
 from tvm_shufflenet.schedules import rules
 
 HOST = find_target("local").tvm_config  # "native" would be plain x86-64

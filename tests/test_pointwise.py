@@ -10,6 +10,7 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import HOST, module
+from laid_out import Pointwise
 from test_operators import Case, pointwise_operators
 from tvm.s_tir import Schedule
 
@@ -17,9 +18,8 @@ from tvm_shufflenet.hardware.isa import AVX2, AVX512, SSE
 from tvm_shufflenet.hardware.machine import Machine, machine_for, unknown
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.operators.destination import Window
-from tvm_shufflenet.operators.pointwise import RUN, Pointwise
 from tvm_shufflenet.schedules import pointwise, rules
-from tvm_shufflenet.schedules.pointwise import Shape, Variant
+from tvm_shufflenet.schedules.pointwise import RUN, Shape, Variant
 
 WIDE, NARROW = unknown(AVX512), unknown(AVX2)
 A72, A53, A76 = (machine_for(find_target(f"cortex-{core}")) for core in ("a72", "a53", "a76"))

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import MACHINES, UNTOUCHED, check, draw, module, schedules, spoil
+from laid_out import Copy, Pooling
 
-from tvm_shufflenet.operators.copy import Copy
 from tvm_shufflenet.operators.destination import Window
-from tvm_shufflenet.operators.pooling import Pooling
 from tvm_shufflenet.schedules import rules
 
 WINDOWS = (None, Window(5, 9, offset=2), Window(5, 9, scattered=True), Window(5, 8, offset=3, first=True))

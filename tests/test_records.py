@@ -6,13 +6,13 @@ import json
 
 import pytest
 import tvm
+from laid_out import Pointwise
 from tvm.s_tir import meta_schedule as ms
 
 from tvm_shufflenet.errors import BadInput, RecordMismatch
 from tvm_shufflenet.hardware.isa import NEON
 from tvm_shufflenet.hardware.machine import unknown
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.tuning.measuring.trial import Cause
 from tvm_shufflenet.tuning.records import lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tvm
+from laid_out import Depthwise, Pointwise
 from tvm import te
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
@@ -12,8 +13,6 @@ from tvm_shufflenet.errors import ScheduleRejected
 from tvm_shufflenet.hardware.isa import AVX512, NEON
 from tvm_shufflenet.hardware.machine import machine_for, unknown
 from tvm_shufflenet.hardware.targets import targets
-from tvm_shufflenet.operators.depthwise import Depthwise
-from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.schedules.mutate import MutateChoice
 from tvm_shufflenet.schedules.space import divisors

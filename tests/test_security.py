@@ -632,7 +632,7 @@ def test_an_emulated_core_has_the_features_of_its_cpu():
         features = session_info(device.endpoint().connect(10))["features"]
         assert features["neon"] and not features["dotprod"] and not features["fullfp16"]
         with pytest.raises(DeviceFailed, match=r"cannot execute dotprod, fullfp16, .*for cortex-a76 uses"):
-            handshake.check_device(device, a76)
+            device.check(a76)
     with find_device(None, a76):
         pass
 
@@ -641,7 +641,7 @@ def test_an_emulated_core_has_the_features_of_its_cpu():
 def test_every_target_s_own_emulated_core_has_its_features(name):
     target = find_target(name)
     with find_device("emulated", target) as device:
-        handshake.check_device(device, target)
+        device.check(target)
 
 
 @pytest.mark.parametrize("name", ["TVM_VERSION", "FFI_VERSION", "SERVER_VERSION"])
@@ -660,7 +660,7 @@ def test_a_library_of_another_machine_is_told_by_the_handshake():
         find_device("local", here) as device,
         pytest.raises(DeviceFailed, match=f"local is {host_machine()}, {other.name} is {other.machine}"),
     ):
-        handshake.check_device(device, other)
+        device.check(other)
 
 
 def test_a_server_that_is_not_ours_is_taken_as_it_is(monkeypatch):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tvm
 from kernels import MACHINES, module
+from laid_out import Pointwise
 from scripts import load
 
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import largest_error
 from tvm_shufflenet.hardware.targets import find_target
-from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.support import toolchain
 

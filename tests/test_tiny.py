@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import tvm
+from laid_out import Pointwise
 
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
@@ -17,7 +18,6 @@ from tvm_shufflenet.library.link import link, linker_command
 from tvm_shufflenet.library.scheduling import schedule_tuned, schedule_untuned
 from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleNetV1, ShuffleUnit
-from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.store import RecordStore

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tvm
 from kernels import MACHINES, module
+from laid_out import Pointwise
 from tvm.script import ir as I
 from tvm.script import tirx as T
 
@@ -17,7 +18,6 @@ from tvm_shufflenet.devices import find_device, operands
 from tvm_shufflenet.devices.operands import Operands, digest, filled
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.link import trial_command
-from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.measuring import trial

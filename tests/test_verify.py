@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tvm
 from kernels import module
+from laid_out import Pointwise
 from torch import nn
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
@@ -30,7 +31,6 @@ from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.library.build import build
 from tvm_shufflenet.library.scheduling import Scheduled
 from tvm_shufflenet.models import Model, find_model
-from tvm_shufflenet.operators.pointwise import Pointwise
 from tvm_shufflenet.packages.package import Package
 from tvm_shufflenet.schedules.admitted import INSTRUCTIONS
 from tvm_shufflenet.support import toolchain

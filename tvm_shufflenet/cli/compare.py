@@ -39,8 +39,8 @@ def run(options) -> None:
     target, model = target_and_model(options)
     device = device_of(options, target)
     peers = _peers(options, device)
-    baseline = _baseline(options, device, model)
     with device:
+        baseline = _baseline(options, device, model)  # only now a served core has said which one it is
         console = console_of(options)
         console.print(f"device: {device.describe()}")
         say_notes(console, model)
@@ -91,7 +91,7 @@ def _commands(options, device, curves):
     shape = options.input_shape and ",".join(map(str, options.input_shape))
     model = given({"--model": options.model, "--target": options.target, "--weights": options.weights})
     model += given({"--classes": options.classes, "--input-shape": shape, "--records": options.records})
-    on = given({"--device": device.name, "--threads": options.threads})
+    on = given({"--device": device.spec, "--threads": options.threads})
     package = f"{options.html.stem}-package"
     html = given({"--repeat": options.repeat, "--peers": options.peers, "--html": options.html.name})
     trials = {strategy: 0 for strategy in [curve.strategy for curve in curves] or ["template"]}

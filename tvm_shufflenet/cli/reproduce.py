@@ -62,7 +62,7 @@ def run(options) -> None:
     if options.html is not None:
         from ..report.reproduction_page import reproduction_page
 
-        words = given({"--target": target.name, "--device": device.name, "--threads": options.threads})
+        words = given({"--target": target.name, "--device": device.spec, "--threads": options.threads})
         words += given({"--sizes": options.sizes, "--records": options.records, "--repeat": options.repeat})
         words += given({"--trials": options.trials})
         page = reproduction_page(results, typed("reproduce", options.table, *words, "--html", options.html.name))

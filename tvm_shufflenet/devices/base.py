@@ -23,6 +23,7 @@ BIG_CORES = 1  # TVM's own code for its preference among cores of several kinds
 
 # What a session with a whole network may take on silicon.
 SESSION_SECONDS = 600
+GREETING_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,11 @@ class Device(ABC):
     shares_host: bool = False
 
     @property
+    def spec(self) -> str:
+        """What names it for ``--device``."""
+        return self.name
+
+    @property
     def kind(self) -> Kind:
         """What times on it are called."""
         return MEASURED if self.cost_model is None else MODELLED
@@ -153,6 +159,12 @@ class Device(ABC):
         """What was executed in the latest modelled time of the session. Raises DeviceFailed."""
         raise DeviceFailed(f"nothing is counted on {self.name}")
 
+    def check(self, target: Target) -> None:
+        """Ask a started device what it is. Raises DeviceFailed where it cannot run code for ``target``."""
+        from .handshake import check_server
+
+        check_server(self.name, self.machine, self.endpoint().connect(GREETING_SECONDS), target)
+
     def restart(self) -> None:
         """Bring a device that died or hangs back, as far as that is in our hands. Raises DeviceFailed."""
         self.close()
@@ -164,10 +176,8 @@ class Device(ABC):
     def __enter__(self) -> Self:
         self.start()
         if self.target is not None:
-            from .handshake import check_device
-
             try:
-                check_device(self, self.target)
+                self.check(self.target)
             except BaseException:  # without having been entered, a device is not closed
                 self.close()
                 raise

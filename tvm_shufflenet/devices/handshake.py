@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import DeviceFailed, first_line
 from ..hardware.targets import Target, features_of
@@ -12,31 +12,28 @@ from ..support.toolchain import FFI_VERSION, TVM_VERSION
 from ..text import clean
 from .operands import server_function
 
-if TYPE_CHECKING:
-    from .base import Device
-
-GREETING_SECONDS = 10
 FACTS_CHARACTERS, FACTS_DEPTH = 64 << 10, 4  # a server's own description takes 1 KB
 
 
-def check_device(device: Device, target: Target) -> None:
-    """Ask a started device what it is. Raises DeviceFailed where it cannot run code for ``target`` as it is meant.
+def check_server(name: str, machine: str, session, target: Target) -> None:
+    """Ask the server of the device ``name`` what it is. Raises DeviceFailed where it cannot run code for ``target`` as
+    it is meant; ``machine`` is what the device is taken for where the server does not say.
 
     A server that is not ours, such as TVM's own, does not say.
     """
-    facts = facts_of(device, device.endpoint().connect(GREETING_SECONDS))
+    facts = facts_of(name, session)
     if facts is not None:
-        _check_versions(device, facts)
-        _check_features(device, target, facts)
+        _check_versions(name, facts)
+        _check_features(name, machine, target, facts)
 
 
-def facts_of(device: Device, session) -> dict | None:
+def facts_of(name: str, session) -> dict | None:
     """What the server says it is; None where it is not ours. Raises DeviceFailed."""
     try:
         info = server_function(session, "server_info")
         return None if info is None else _understood(info())
     except Exception as exc:
-        raise DeviceFailed(f"{device.name} does not say what it is: {first_line(exc)}") from exc
+        raise DeviceFailed(f"{name} does not say what it is: {first_line(exc)}") from exc
 
 
 def _understood(said: object) -> dict:
@@ -52,8 +49,8 @@ def _cleaned(value: object) -> object:
     return clean(value) if isinstance(value, str) else value
 
 
-def _check_versions(device: Device, facts: dict) -> None:
-    for name, key, ours in (
+def _check_versions(name: str, facts: dict) -> None:
+    for what, key, ours in (
         ("TVM", "tvm", TVM_VERSION),
         ("TVM's FFI", "tvm_ffi", FFI_VERSION),
         ("the device server", "server", SERVER_VERSION),
@@ -61,24 +58,24 @@ def _check_versions(device: Device, facts: dict) -> None:
         theirs = facts.get(key, 1)
         if theirs != ours:
             raise DeviceFailed(
-                f"{device.name} has version {theirs} of {name}, this host {ours}",
+                f"{name} has version {theirs} of {what}, this host {ours}",
                 "the device's bundle is of another version of tvm-shufflenet",
                 "tvm-shufflenet serve --bundle DIR here, and copy it to the device",
             )
 
 
-def _check_features(device: Device, target: Target, facts: dict) -> None:
-    machine = facts.get("arch", device.machine)
+def _check_features(name: str, machine: str, target: Target, facts: dict) -> None:
+    machine = facts.get("arch", machine)
     if machine != target.machine:
         raise DeviceFailed(
-            f"{device.name} is {machine}, {target.name} is {target.machine}", "", "choose another --target or --device"
+            f"{name} is {machine}, {target.name} is {target.machine}", "", "choose another --target or --device"
         )
     features = facts.get("features")
     known = features if isinstance(features, dict) else {}
-    missing = sorted(name for name in features_of(target) if known.get(name) is False)
+    missing = sorted(each for each in features_of(target) if known.get(each) is False)
     if missing:
         raise DeviceFailed(
-            f"{device.name} cannot execute {', '.join(missing)}, which code for {target.name} uses",
+            f"{name} cannot execute {', '.join(missing)}, which code for {target.name} uses",
             "the target is of a newer CPU than the device",
             "choose a --target of this CPU, see tvm-shufflenet targets",
         )

@@ -170,5 +170,5 @@ def device_failed(device: Device, what: str, exc: Exception) -> DeviceFailed:
     return DeviceFailed(
         f"{device.name} {what}: {first_line(exc)}",
         "the device died, or ran out of memory or time",
-        f"tvm-shufflenet doctor --device {device.name}",
+        f"tvm-shufflenet doctor --device {device.spec}",
     )

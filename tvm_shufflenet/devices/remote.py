@@ -32,11 +32,15 @@ class RemoteDevice(Device):
     MOST_WORKERS = 8
 
     def __init__(self, spec: str, endpoint: Endpoint, machine: str):
-        self.spec = self.name = spec
+        self._spec = self.name = spec
         self.machine, self._endpoint = machine, endpoint
 
+    @property
+    def spec(self) -> str:
+        return self._spec
+
     def start(self) -> None:
-        facts = facts_of(self, self._endpoint.connect(START_SECONDS))
+        facts = facts_of(self.name, self._endpoint.connect(START_SECONDS))
         if self._endpoint.key is not None:
             self.workers = min(1 + self.devices(), self.MOST_WORKERS)
         if facts is not None and facts.get("timer") == MODELLED:

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-# Axes of our operators' weights, and how many of them are a layer's inputs and its window.
-PACKED = {"convolution": (6, 3), "pointwise": (4, 1), "dense": (3, 1)}
+from ..operators.registry import ROWS
+
+PACKED = {row.name: row.weight_axes for row in ROWS if row.weight_axes}
 ALIKE = 1e-3  # relative; rounding of a folded weight is a ten thousandth of that
 
 

@@ -77,7 +77,7 @@ def fold(module: tvm.IRModule) -> tvm.IRModule:
 def fuse(module: tvm.IRModule, target: Target) -> Fused:
     """Our operators where they match, TVM's own elsewhere."""
     passes = [
-        phase("fused", FuseOperators()),  # convolution + bias + residual + ReLU + shuffle
+        phase("fused", FuseOperators(target)),  # convolution + bias + residual + ReLU + shuffle
         phase("legalized", legalize()),  # what is left becomes TVM's own operators, of PyTorch's numbers
         phase(
             "operators",

@@ -1,4 +1,4 @@
-"""What a value of the old network has become while operators are fused, and where a result is to go."""
+"""What the fuser makes of a variable of the old function, and where an operator's results go."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tvm import relax
 
 from ..operators.destination import Window, own
+from .bindings import constant
 from .views import Memory, Storage, View
 
 
@@ -55,8 +56,14 @@ class Other:
 Value = View | Pending | Other | tuple[View, ...]
 
 
-def channels_of(each: View | Pending) -> int:
-    return len(each.planes) if isinstance(each, View) else each.channels
+def owned() -> frozenset[Memory]:
+    """The memory of a fresh tensor."""
+    return frozenset([Memory()])
+
+
+def foreign() -> frozenset[Memory]:
+    """The memory of an input or a constant, which is never written."""
+    return frozenset([Memory(writable=False)])
 
 
 def memories_of(value: Value) -> frozenset[Memory]:
@@ -70,3 +77,9 @@ def memories_of(value: Value) -> frozenset[Memory]:
 
 def lies_in(value: Value, storage: Storage) -> bool:
     return isinstance(value, View) and value.storage is storage
+
+
+def is_tensor_constant(expr: relax.Expr) -> bool:
+    """Whether it is a constant of more than one element: a scalar is an operand of arithmetic."""
+    value = constant(expr)
+    return value is not None and value.size > 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..precision import FLOAT32
+
 
 @dataclass(frozen=True)
 class Isa:
@@ -19,9 +21,17 @@ class Isa:
     registers: int
     by_element: bool = False
 
-    def lanes(self, element_bytes: int = 4) -> int:
+    def lanes(self, element_bytes: int = FLOAT32.bytes) -> int:
         """How many elements one register holds."""
         return self.vector_bytes // element_bytes
+
+
+NARROWEST_BYTES = 16  # of all vector registers here
+
+
+def narrowest_lanes(element_bytes: int) -> int:
+    """How many elements the narrowest vector register holds."""
+    return NARROWEST_BYTES // element_bytes
 
 
 NEON = Isa("NEON", "aarch64", 16, 32, by_element=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..precision import FLOAT32, Precision
 from .boards import find_board
 from .cores import TWO_PIPES, Costs
 from .isa import Isa
@@ -20,7 +21,7 @@ class Machine:
 
     ``multiply_adds`` is how many vector multiply-adds start in a cycle, ``l1_bytes`` the size of the first cache,
     ``miss_cycles`` what an access costs that misses it and hits the second. An operator should have work for
-    ``threads`` threads.
+    ``threads`` threads. Lanes and bytes are those of numbers of ``precision``.
     """
 
     isa: Isa
@@ -29,11 +30,12 @@ class Machine:
     miss_cycles: float
     costs: Costs
     threads: int = 1
+    precision: Precision = FLOAT32
 
     @property
     def lanes(self) -> int:
-        """Float32 lanes of a vector register."""
-        return self.isa.lanes()
+        """Elements of a vector register."""
+        return self.isa.lanes(self.precision.bytes)
 
     @property
     def registers(self) -> int:

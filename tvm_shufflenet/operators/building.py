@@ -8,6 +8,8 @@ from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
+INDEX = "int32"  # tables of planes
+
 
 def prim_func(body: Callable[[], None]) -> tirx.PrimFunc:
     """The function ``main`` whose parameters and blocks ``body`` emits, in order."""
@@ -16,11 +18,11 @@ def prim_func(body: Callable[[], None]) -> tirx.PrimFunc:
     return builder.get().with_attr("global_symbol", "main")
 
 
-def parameter(name: str, shape: tuple[int, ...], dtype: str = "float32"):
+def parameter(name: str, shape: tuple[int, ...], dtype: str):
     """Declare the next parameter of the function that is being built; returns its buffer."""
     return T.arg(name, T.buffer(shape, dtype))
 
 
 def rectified(value: tirx.PrimExpr, relu: bool) -> tirx.PrimExpr:
     """``value``, after a ReLU if there is one. NaN stays NaN in this order: TVM compiles max(a, b) to a > b ? a : b."""
-    return tirx.max(T.float32(0), value) if relu else value
+    return tirx.max(tirx.const(0, value.ty.dtype), value) if relu else value

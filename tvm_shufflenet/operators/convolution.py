@@ -8,18 +8,20 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from .building import parameter, prim_func, rectified
+from .base import EPILOGUE, Operator
+from .building import parameter, rectified
 from .sliding import Sliding
 
-BLOCKS = ("convolution", "epilogue")
-# Output channels that lie together in a packed weight. A tile of any width then reads whole cache lines: rows of all
-# output channels, of which it takes a part, would crowd into few sets of a cache.
-STRIPS = (4, 2, 1)
+BLOCK = "convolution"
 
 
 @dataclass(frozen=True)
-class Convolution:
-    """One convolution, float32; ``padding`` is (top, left, bottom, right), filled with zeros."""
+class Convolution(Operator):
+    """One convolution; ``padding`` is (top, left, bottom, right), filled with zeros.
+
+    It takes data: (N, I, H, W); weight: see ``pack_weight``; bias: (O,); and writes result: (N, O, OH, OW). The
+    layout's strip divides the output channels of a group.
+    """
 
     batch: int
     in_channels: int
@@ -34,21 +36,21 @@ class Convolution:
 
     @property
     def window(self) -> Sliding:
-        return Sliding(self.height, self.width, self.kernel, self.stride, self.padding)
+        return Sliding(self.height, self.width, self.kernel, self.stride, self.padding, self.layout)
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
         return self.batch, self.out_channels, self.window.out_height, self.window.out_width
 
-    @property
-    def strip(self) -> int:
-        """Output channels of a group that lie together in the packed weight: at most four, no part of a strip."""
-        return next(strip for strip in STRIPS if self.out_channels // self.groups % strip == 0)
+    @classmethod
+    def example(cls) -> Convolution:
+        return cls(1, 2, 4, 4, out_channels=2)
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        strips = self.out_channels // self.groups // self.strip
-        return self.groups, strips, self.in_channels // self.groups, *self.kernel, self.strip
+        strip = self.layout.strip
+        strips = self.out_channels // self.groups // strip
+        return self.groups, strips, self.in_channels // self.groups, *self.kernel, strip
 
     def pack_weight(self, weight: np.ndarray) -> np.ndarray:
         """(O, I / groups, R, S) as PyTorch has it -> (groups, O / groups / strip, I / groups, R, S, strip)."""
@@ -56,27 +58,20 @@ class Convolution:
         by_strip = weight.reshape(groups, strips, strip, -1, *self.kernel)
         return np.ascontiguousarray(by_strip.transpose(0, 1, 3, 4, 5, 2))
 
-    def function(self) -> tirx.PrimFunc:
-        """The operator as a PrimFunc, float32.
-
-        It takes data: (N, I, H, W); weight: see ``pack_weight``; bias: (O,); and writes result: (N, O, OH, OW).
-        """
-        return prim_func(self._body)
-
-    def _body(self) -> None:
-        batch, groups, window, strip = self.batch, self.groups, self.window, self.strip
+    def emit(self) -> None:
+        batch, groups, window, strip = self.batch, self.groups, self.window, self.layout.strip
         group_in, group_out = self.in_channels // groups, self.out_channels // groups
         height, width, rounded = window.out_height, window.out_width, window.rounded_width
-        data = parameter("data", (batch, self.in_channels, self.height, self.width))
-        weight = parameter("weight", self.weight_shape)
-        bias = parameter("bias", (self.out_channels,))
-        result = parameter("result", self.output_shape)
-        padded = T.sblock_alloc_buffer(window.scratch_shape(batch, self.in_channels), "float32")
-        accumulated = T.sblock_alloc_buffer((batch, groups, group_out, height, rounded), "float32")
+        data = parameter("data", (batch, self.in_channels, self.height, self.width), self.dtype)
+        weight = parameter("weight", self.weight_shape, self.dtype)
+        bias = parameter("bias", (self.out_channels,), self.accumulator)
+        result = parameter("result", self.output_shape, self.dtype)
+        padded = T.sblock_alloc_buffer(window.scratch_shape(batch, self.in_channels), self.dtype)
+        accumulated = T.sblock_alloc_buffer((batch, groups, group_out, height, rounded), self.accumulator)
 
-        window.pad(data, padded, T.float32(0))
+        window.pad(data, padded, tirx.const(0, self.dtype))
         extents = (batch, groups, group_out, height, rounded, group_in, *self.kernel)
-        with T.grid(*extents) as loops, T.sblock(BLOCKS[0]):
+        with T.grid(*extents) as loops, T.sblock(BLOCK):
             n, g, o, h, w, k, r, s = T.axis.remap("SSSSSRRR", loops)
             place = window.place(n, g * group_in + k, h, w, r, s)
             T.reads(padded[place], weight[g, o // strip, k, r, s, o % strip], bias[g * group_out + o])
@@ -86,7 +81,7 @@ class Convolution:
             product = padded[place] * weight[g, o // strip, k, r, s, o % strip]
             T.buffer_store(accumulated, accumulated[n, g, o, h, w] + product, [n, g, o, h, w])
 
-        with T.grid(batch, groups, group_out, height, width) as loops, T.sblock(BLOCKS[1]):
+        with T.grid(batch, groups, group_out, height, width) as loops, T.sblock(EPILOGUE):
             n, g, o, h, w = T.axis.remap("SSSSS", loops)
             T.reads(accumulated[n, g, o, h, w])
             T.writes(result[n, g * group_out + o, h, w])

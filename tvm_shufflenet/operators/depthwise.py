@@ -8,15 +8,19 @@ import numpy as np
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from .building import parameter, prim_func, rectified
+from .base import EPILOGUE, Operator
+from .building import parameter, rectified
 from .sliding import Sliding
 
-BLOCKS = ("depthwise", "epilogue")
+BLOCK = "depthwise"
 
 
 @dataclass(frozen=True)
-class Depthwise:
-    """One depthwise convolution, float32; ``padding`` is (top, left, bottom, right), filled with zeros."""
+class Depthwise(Operator):
+    """One depthwise convolution; ``padding`` is (top, left, bottom, right), filled with zeros.
+
+    It takes data: (N, C, H, W); weight: (C, R, S); bias: (C,); and writes result: (N, C, OH, OW).
+    """
 
     batch: int
     channels: int
@@ -29,7 +33,7 @@ class Depthwise:
 
     @property
     def window(self) -> Sliding:
-        return Sliding(self.height, self.width, self.kernel, self.stride, self.padding)
+        return Sliding(self.height, self.width, self.kernel, self.stride, self.padding, self.layout)
 
     @property
     def output_shape(self) -> tuple[int, int, int, int]:
@@ -39,25 +43,22 @@ class Depthwise:
         """(C, 1, R, S) as PyTorch has it -> (C, R, S)."""
         return np.ascontiguousarray(weight.reshape(self.channels, *self.kernel))
 
-    def function(self) -> tirx.PrimFunc:
-        """The operator as a PrimFunc, float32.
+    @classmethod
+    def example(cls) -> Depthwise:
+        return cls(1, 2, 4, 4)
 
-        It takes data: (N, C, H, W); weight: (C, R, S); bias: (C,); and writes result: (N, C, OH, OW).
-        """
-        return prim_func(self._body)
-
-    def _body(self) -> None:
+    def emit(self) -> None:
         batch, channels, window, (rows, columns) = self.batch, self.channels, self.window, self.kernel
         height, width, rounded = window.out_height, window.out_width, window.rounded_width
-        data = parameter("data", (batch, channels, self.height, self.width))
-        weight = parameter("weight", (channels, rows, columns))
-        bias = parameter("bias", (channels,))
-        result = parameter("result", self.output_shape)
-        padded = T.sblock_alloc_buffer(window.scratch_shape(batch, channels), "float32")
-        accumulated = T.sblock_alloc_buffer((batch, channels, height, rounded), "float32")
+        data = parameter("data", (batch, channels, self.height, self.width), self.dtype)
+        weight = parameter("weight", (channels, rows, columns), self.dtype)
+        bias = parameter("bias", (channels,), self.accumulator)
+        result = parameter("result", self.output_shape, self.dtype)
+        padded = T.sblock_alloc_buffer(window.scratch_shape(batch, channels), self.dtype)
+        accumulated = T.sblock_alloc_buffer((batch, channels, height, rounded), self.accumulator)
 
-        window.pad(data, padded, T.float32(0))
-        with T.grid(batch, channels, height, rounded, rows, columns) as loops, T.sblock(BLOCKS[0]):
+        window.pad(data, padded, tirx.const(0, self.dtype))
+        with T.grid(batch, channels, height, rounded, rows, columns) as loops, T.sblock(BLOCK):
             n, c, h, w, r, s = T.axis.remap("SSSSRR", loops)
             place = window.place(n, c, h, w, r, s)
             T.reads(padded[place], weight[c, r, s], bias[c])
@@ -66,7 +67,7 @@ class Depthwise:
                 T.buffer_store(accumulated, bias[c], [n, c, h, w])
             T.buffer_store(accumulated, accumulated[n, c, h, w] + padded[place] * weight[c, r, s], [n, c, h, w])
 
-        with T.grid(batch, channels, height, width) as loops, T.sblock(BLOCKS[1]):
+        with T.grid(batch, channels, height, width) as loops, T.sblock(EPILOGUE):
             n, c, h, w = T.axis.remap("SSSS", loops)
             T.reads(accumulated[n, c, h, w])
             T.writes(result[n, c, h, w])

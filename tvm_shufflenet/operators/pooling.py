@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
-from .building import parameter, prim_func, rectified
+from .base import EPILOGUE, Operator
+from .building import INDEX, parameter, rectified
 from .destination import Window, own
 from .sliding import Convert, Sliding, unchanged
 
-BLOCKS = ("pooling", "epilogue")
+BLOCK = "pooling"
 LOWEST = float("-inf")
 
 
@@ -27,13 +28,16 @@ class Arithmetic:
 
 
 @dataclass(frozen=True)
-class Pooling:
-    """Pooling of every channel plane, float32. ``kind`` is ``max`` or ``average``.
+class Pooling(Operator):
+    """Pooling of every channel plane. ``kind`` is ``max`` or ``average``.
 
     ``padding`` is (top, left, bottom, right). ``count_include_pad`` divides a mean by the whole window, else by the
     pixels of the image in it. ``ceil_mode`` lets the last window hang over the padding, as PyTorch does; ``window`` is
     where the results go (default: a tensor of their own). With ``non_negative`` data, as after a ReLU, a maximum is
     found among bit patterns: below zero there are only -0.0 and NaN.
+
+    It takes data: (N, C, H, W); for a shared tensor with ``scattered`` the int32 table of output planes: (C,), and the
+    tensor itself, which is not read; and writes result: (N, total, OH, OW).
     """
 
     batch: int
@@ -61,7 +65,7 @@ class Pooling:
         if self.ceil_mode:
             bottom += self._overhang(self.height, top, bottom, self.kernel[0], self.stride[0])
             right += self._overhang(self.width, left, right, self.kernel[1], self.stride[1])
-        return Sliding(self.height, self.width, self.kernel, self.stride, (top, left, bottom, right))
+        return Sliding(self.height, self.width, self.kernel, self.stride, (top, left, bottom, right), self.layout)
 
     @staticmethod
     def _overhang(extent: int, before: int, after: int, kernel: int, stride: int) -> int:
@@ -76,28 +80,24 @@ class Pooling:
     def output_shape(self) -> tuple[int, int, int, int]:
         return self.batch, self.destination.total, self.sliding.out_height, self.sliding.out_width
 
-    def function(self) -> tirx.PrimFunc:
-        """The operator as a PrimFunc, float32.
+    @classmethod
+    def example(cls) -> Pooling:
+        return cls(1, 2, 4, 4)
 
-        It takes data: (N, C, H, W); for a shared tensor with ``scattered`` the int32 table of output planes: (C,), and
-        the tensor itself, which is not read; and writes result: (N, total, OH, OW).
-        """
-        return prim_func(self._body)
-
-    def _body(self) -> None:
+    def emit(self) -> None:
         batch, channels, sliding, window = self.batch, self.channels, self.sliding, self.destination
         height, width, rounded = sliding.out_height, sliding.out_width, sliding.rounded_width
         arithmetic = self._arithmetic()
-        data = parameter("data", (batch, channels, self.height, self.width))
-        scatter = parameter("scatter", (channels,), "int32") if window.scattered else None
+        data = parameter("data", (batch, channels, self.height, self.width), self.dtype)
+        scatter = parameter("scatter", (channels,), INDEX) if window.scattered else None
         if window.shared:
-            parameter("shared", self.output_shape)
-        result = parameter("result", self.output_shape)
+            parameter("shared", self.output_shape, self.dtype)
+        result = parameter("result", self.output_shape, self.dtype)
         padded = T.sblock_alloc_buffer(sliding.scratch_shape(batch, channels), arithmetic.dtype)
         accumulated = T.sblock_alloc_buffer((batch, channels, height, rounded), arithmetic.dtype)
 
         sliding.pad(data, padded, arithmetic.start, arithmetic.convert)
-        with T.grid(batch, channels, height, rounded, *self.kernel) as loops, T.sblock(BLOCKS[0]):
+        with T.grid(batch, channels, height, rounded, *self.kernel) as loops, T.sblock(BLOCK):
             n, c, h, w, r, s = T.axis.remap("SSSSRR", loops)
             place = sliding.place(n, c, h, w, r, s)
             T.reads(padded[place])
@@ -106,12 +106,12 @@ class Pooling:
                 T.buffer_store(accumulated, arithmetic.start, [n, c, h, w])
             T.buffer_store(accumulated, arithmetic.combine(padded[place], accumulated[n, c, h, w]), [n, c, h, w])
 
-        with T.grid(batch, channels, height, width) as loops, T.sblock(BLOCKS[1]):
+        with T.grid(batch, channels, height, width) as loops, T.sblock(EPILOGUE):
             n, c, h, w = T.axis.remap("SSSS", loops)
             plane = scatter[c] if scatter is not None else window.offset + c
             T.reads(accumulated[n, c, h, w], *([scatter[c]] if scatter is not None else []))
             T.writes(result[n, slice(0, window.total) if scatter is not None else plane, h, w])
-            value = T.reinterpret("float32", accumulated[n, c, h, w]) if self.bitwise else accumulated[n, c, h, w]
+            value = T.reinterpret(self.dtype, accumulated[n, c, h, w]) if self.bitwise else accumulated[n, c, h, w]
             value = value if self.kind == "max" else value * self._share(h, w)
             T.buffer_store(result, rectified(value, self.relu), [n, plane, h, w])
 
@@ -122,18 +122,20 @@ class Pooling:
 
     def _arithmetic(self) -> Arithmetic:
         if self.kind == "average":
-            return Arithmetic("float32", T.float32(0), unchanged, lambda value, so_far: so_far + value)
+            return Arithmetic(
+                self.accumulator, tirx.const(0, self.accumulator), unchanged, lambda value, so_far: so_far + value
+            )
         if self.bitwise:
             return Arithmetic("uint32", T.uint32(0), _bits, tirx.max)
-        return Arithmetic("float32", T.float32(LOWEST), unchanged, _larger)
+        return Arithmetic(self.dtype, tirx.const(LOWEST, self.dtype), unchanged, _larger)
 
     def _share(self, h, w):
         """What a sum is multiplied with: one over the number of pixels that PyTorch counts."""
         along = ((h, self.height, 0), (w, self.width, 1))
         counts = [self._count(place, extent, axis) for place, extent, axis in along]
         if all(isinstance(count, int) for count in counts):
-            return T.float32(1.0 / (counts[0] * counts[1]))
-        return T.float32(1) / tirx.Cast("float32", counts[0] * counts[1])
+            return tirx.const(1.0 / (counts[0] * counts[1]), self.accumulator)
+        return tirx.const(1, self.accumulator) / tirx.Cast(self.accumulator, counts[0] * counts[1])
 
     def _count(self, place, extent: int, axis: int):
         """Pixels counted along one axis: an int where they are everywhere as many."""

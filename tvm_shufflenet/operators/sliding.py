@@ -13,11 +13,7 @@ from dataclasses import dataclass
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
-# Rows of accumulators are rounded up to this many columns, so that a vector never ends within a row. What is computed
-# in the extra columns is dropped.
-ROUND = 16
-# Columns that are moved at once. Compilers split a wider vector into registers without loss in a mere copy.
-COPY_LANES = 16
+from .base import PADDED, Layout
 
 # Of a vector, and how many lanes it has.
 Convert = Callable[[ir.Expr, int], ir.Expr]
@@ -40,6 +36,7 @@ class Sliding:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
+    layout: Layout
 
     @property
     def out_height(self) -> int:
@@ -51,8 +48,9 @@ class Sliding:
 
     @property
     def rounded_width(self) -> int:
-        narrow = max(4, 1 << (self.out_width - 1).bit_length())  # a power of two, for narrower vectors
-        return round_up(self.out_width, min(ROUND, narrow))
+        """Columns of accumulators; what is computed in those beyond ``out_width`` is dropped."""
+        narrow = max(self.layout.narrowest, 1 << (self.out_width - 1).bit_length())  # a power of two
+        return round_up(self.out_width, min(self.layout.columns, narrow))
 
     @property
     def padded_height(self) -> int:
@@ -70,7 +68,7 @@ class Sliding:
     def pitch(self) -> int:
         """Columns of one phase in the copy, those included that only dropped results read and whole vectors fill."""
         last_read = self.rounded_width - 1 + (self.kernel[1] - 1) // self.phases
-        return max(last_read + 1, vector_over(self.length(0)))
+        return max(last_read + 1, vector_over(self.length(0), self.layout.copied))
 
     def scratch_shape(self, batch: int, channels: int) -> tuple[int, ...]:
         return batch, channels, self.padded_height, self.phases, self.pitch
@@ -87,7 +85,7 @@ class Sliding:
         batch, channels, rows, phases, pitch = (int(extent) for extent in scratch.shape)
         top = self.padding[0]
         # The two loops of extent 1 are there for compute_at, which wants each written dimension to have an iterator.
-        with T.grid(batch, channels, rows, 1, 1) as loops, T.sblock("padded"):
+        with T.grid(batch, channels, rows, 1, 1) as loops, T.sblock(PADDED):
             n, c, h, f, j = T.axis.remap("SSSSS", loops)
             T.reads(data[n, c, h - top, 0 : self.width])
             T.writes(scratch[n, c, h, f * phases : f * phases + phases, j * pitch : j * pitch + pitch])
@@ -99,15 +97,15 @@ class Sliding:
                     self._copy_row(data, scratch, n, c, h, value, convert)
                 with T.Else():
                     for phase in range(phases):
-                        _fill(scratch, (n, c, h, phase), 0, pitch, value)
+                        _fill(scratch, (n, c, h, phase), pitch, self.layout.copied, value)
 
     def _copy_row(self, data, scratch, n, c, h, value, convert: Convert) -> None:
         """One row with what surrounds it, in whole vectors: all phases of some columns, then of the next."""
         left, phases, row = self.padding[1], self.phases, (n, c, h - self.padding[0])
-        for start in range(0, self.length(0), COPY_LANES):
+        for start in range(0, self.length(0), self.layout.copied):
             columns = {}
             for phase in range(phases):
-                lanes = vector_over(min(COPY_LANES, self.length(phase) - start)) if start < self.length(phase) else 0
+                lanes = self._vector_at(start, phase)
                 kept = range(start, min(start + lanes, self.length(phase)))
                 found = [place * phases + phase - left for place in kept]
                 columns[phase] = [column if 0 <= column < self.width else None for column in found]
@@ -118,6 +116,11 @@ class Sliding:
                 if found:
                     vector = run.pick(found, value) if run else _all(value, len(found))
                     _store(scratch, (n, c, h, phase), start, len(found), vector)
+
+    def _vector_at(self, start: int, phase: int) -> int:
+        """Columns of a phase that are moved at once from ``start`` on."""
+        copied, left = self.layout.copied, self.length(phase) - start
+        return vector_over(min(copied, left), copied) if left > 0 else 0
 
 
 class _Run:
@@ -152,20 +155,21 @@ def power_of_two_below(value: int) -> int:
     return 1 << value.bit_length() - 1
 
 
-def vector_over(count: int) -> int:
-    """Columns that ``count`` of them take when they are stored in whole vectors."""
-    whole, rest = divmod(count, COPY_LANES)
-    return whole * COPY_LANES + (1 << (rest - 1).bit_length() if rest else 0)
+def vector_over(count: int, widest: int) -> int:
+    """Columns that ``count`` of them take when they are stored in whole vectors, the ``widest`` first."""
+    whole, rest = divmod(count, widest)
+    return whole * widest + (1 << (rest - 1).bit_length() if rest else 0)
 
 
 def _all(value, lanes: int):
     return value if lanes == 1 else T.broadcast(value, lanes)
 
 
-def _fill(scratch, row: tuple, start: int, end: int, value) -> None:
-    """``scratch[row, start:end] = value``."""
+def _fill(scratch, row: tuple, end: int, widest: int, value) -> None:
+    """``scratch[row, :end] = value``, at most ``widest`` columns at once."""
+    start = 0
     while start < end:
-        lanes = power_of_two_below(min(end - start, COPY_LANES))
+        lanes = power_of_two_below(min(end - start, widest))
         _store(scratch, row, start, lanes, _all(value, lanes))
         start += lanes
 

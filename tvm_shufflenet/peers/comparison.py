@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..devices.base import Device
+from ..devices.emulated import EmulatedDevice
 from ..errors import BadInput, WrongResult
 from ..hardware.targets import Target
 from ..workflow.compare import Comparison, Libraries
@@ -21,15 +22,16 @@ from .handover import write_handover
 
 def peers_for(names: str, device: Device, threads: int) -> list[Peer]:
     """The peers that ``--peers`` names, if they run on that device. Raises UnknownName, BadInput."""
-    if device.name != "local" and device.cost_model is None:
+    emulated = isinstance(device, EmulatedDevice)
+    if device.name != "local" and not emulated:
         what = f"other engines cannot be run on {device.name}"
         raise BadInput(what, "they are known to this machine only", "use --device local or emulated:CORE")
-    if device.cost_model is not None and threads > 1:
+    if emulated and threads > 1:
         what = f"other engines run on one emulated core, not on {threads}"
         raise BadInput(what, "their threads cannot be counted apart", "use --threads 1, or leave --peers out")
     if device.name == "local":
         first_cpus(threads)
-    return find_peers(names, device.cost_model is not None)
+    return find_peers(names, emulated)
 
 
 def compare_with_peers(

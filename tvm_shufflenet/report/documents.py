@@ -1,6 +1,6 @@
 """What commands write where --json says: a struct a document, its fields in the order in which they are written.
 
-docs/json.md has them for those who read them. What is computed is computed here, once, from what workflows return.
+What is computed is computed here, once, from what workflows return.
 """
 
 from __future__ import annotations

@@ -21,14 +21,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..precision import FLOAT32
 from ..support.activity import doing
 from .probes import INFINITE, NAN, OTHER, PROBES, QUIET, REFERENCE, probe
 
 if TYPE_CHECKING:
     from ..models import Model
 
-EPSILON = float(np.finfo(np.float32).eps)
-SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+EPSILON, SMALLEST = FLOAT32.epsilon, FLOAT32.smallest
 UNITS = 64
 FACTOR = 8
 # Where the network does not run in float64: 1e-4 of the largest output, ten times what fifty layers were seen to round.

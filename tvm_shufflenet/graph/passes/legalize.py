@@ -14,6 +14,7 @@ import tvm
 from tvm import relax, te, tirx, topi
 from tvm.relax import transform
 
+from ...precision import FLOAT32
 from ..bindings import constant
 
 FEW = 256  # numbers, whose sum in float32 is off by a few dozen roundings at most
@@ -137,7 +138,7 @@ def _count(call: relax.Call) -> int:
 
 
 def _many(call: relax.Call) -> bool:
-    return _count(call) > FEW and str(call.args[0].ty.dtype) == "float32"
+    return _count(call) > FEW and str(call.args[0].ty.dtype) == FLOAT32.data
 
 
 def _sum(mean: bool) -> Callable:
@@ -147,7 +148,7 @@ def _sum(mean: bool) -> Callable:
         def compute(data):
             total = _reduced(data, call, lambda value, axis: te.sum(tirx.Cast("float64", value), axis), "total")
             divisor = tirx.const(_count(call) if mean else 1, "float64")
-            return _elementwise(lambda value: tirx.Cast("float32", value / divisor), total, "rounded")
+            return _elementwise(lambda value: tirx.Cast(FLOAT32.data, value / divisor), total, "rounded")
 
         return builder.call_te(compute, call.args[0], primfunc_name_hint="mean" if mean else "sum")
 

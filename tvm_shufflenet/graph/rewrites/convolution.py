@@ -1,4 +1,4 @@
-"""Any other convolution with its bias and ReLU."""
+"""Convolutions that are neither pointwise nor depthwise, which come before this row, with bias and ReLU."""
 
 from __future__ import annotations
 
@@ -8,20 +8,23 @@ from tvm import relax
 
 from ...operators.convolution import Convolution
 from ..bindings import Bindings
-from ..chains import Chain, chain_at
 from ..values import fresh
 from ..views import View
-from .base import Rewrite
+from .chain import Chain, chain_at
+from .match import Match
 
 if TYPE_CHECKING:
-    from ..passes.fuse_operators import Fuser
+    from ..fuser import Fuser
+
+STARTS = ("relax.nn.conv2d",)
 
 
-def _find(bindings: Bindings, var: relax.Var, claimed: set[relax.Var]) -> Chain | None:
-    return chain_at(bindings, var, claimed, "convolution")
+def find(bindings: Bindings, var: relax.Var, claimed: set[relax.Var]) -> Match | None:
+    chain = chain_at(Chain, bindings, var, claimed)
+    return None if chain is None else chain.match(_emit)
 
 
-def _write(fuser: Fuser, _var: relax.Var, chain: Chain) -> View:
+def _emit(fuser: Fuser, chain: Chain) -> View:
     weight = chain.weight
     if chain.groups == 1:
         data, order = fuser.in_order(chain.data)
@@ -30,11 +33,8 @@ def _write(fuser: Fuser, _var: relax.Var, chain: Chain) -> View:
         data = fuser.whole(fuser.view(chain.data))
         fuser.read(chain.data)
     channels, _, *kernel_size = weight.shape
-    kernel = Convolution(
-        *data.shape, channels, chain.groups, tuple(kernel_size), chain.stride, chain.padding, chain.relu
+    kernel = fuser.laid_out(
+        Convolution(*data.shape, channels, chain.groups, tuple(kernel_size), chain.stride, chain.padding, chain.relu)
     )
     arguments = [relax.const(kernel.pack_weight(weight)), relax.const(chain.bias)]
-    return fuser.emit_planes("convolution", kernel, data, arguments, fresh(channels), chain.relu)
-
-
-REWRITES = (Rewrite(("relax.nn.conv2d",), _write, _find),)
+    return fuser.emit(kernel, data, arguments, fresh(channels), chain.relu)

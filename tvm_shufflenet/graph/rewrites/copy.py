@@ -1,4 +1,4 @@
-"""Planes that must lie elsewhere than they do. No call of Relax is one: what others need is copied."""
+"""Copies of planes: none is in a graph, the fuser makes them where a view must become a tensor or lie elsewhere."""
 
 from __future__ import annotations
 
@@ -7,21 +7,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tvm import relax
 
+from ...operators.building import INDEX
 from ...operators.copy import Copy
+from ..bindings import Bindings
 from ..values import Place
 from ..views import View
-from .base import Rewrite
+from .match import Match
 
 if TYPE_CHECKING:
-    from ..passes.fuse_operators import Fuser
+    from ..fuser import Fuser
+
+STARTS = ()
 
 
-def copy_planes(fuser: Fuser, view: View, place: Place) -> View:
-    """The fallback where a view must become a tensor or lie elsewhere."""
+def find(_bindings: Bindings, _var: relax.Var, _claimed: set[relax.Var]) -> Match | None:
+    return None
+
+
+def copied(fuser: Fuser, view: View, place: Place) -> View:
     batch, planes, height, width = view.storage.shape
-    kernel = Copy(batch, planes, height, width, len(view.planes), place.relu, place.window)
-    table = relax.const(np.array(view.planes, np.int32))
-    return fuser.emit_planes("copy", kernel, view, [table], place, place.relu or view.non_negative)
-
-
-REWRITES: tuple[Rewrite, ...] = ()
+    kernel = fuser.laid_out(Copy(batch, planes, height, width, len(view.planes), place.relu, place.window))
+    table = relax.const(np.array(view.planes, INDEX))
+    return fuser.emit(kernel, view, [table], place, place.relu or view.non_negative)

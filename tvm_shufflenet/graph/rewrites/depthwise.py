@@ -1,33 +1,42 @@
-"""A depthwise convolution with its bias and ReLU."""
+"""Depthwise convolutions with bias and ReLU."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tvm import relax
 
 from ...operators.depthwise import Depthwise
-from ..bindings import Bindings
-from ..chains import Chain, chain_at
+from ..bindings import Bindings, shape_of
 from ..values import fresh
 from ..views import View
-from .base import Rewrite
+from .chain import Chain, chain_at
+from .match import Match
 
 if TYPE_CHECKING:
-    from ..passes.fuse_operators import Fuser
+    from ..fuser import Fuser
+
+STARTS = ("relax.nn.conv2d",)
 
 
-def _find(bindings: Bindings, var: relax.Var, claimed: set[relax.Var]) -> Chain | None:
-    return chain_at(bindings, var, claimed, "depthwise")
+@dataclass
+class DepthwiseChain(Chain):
+    @property
+    def fits(self) -> bool:
+        out_channels, group_in, *_ = self.weight.shape
+        return group_in == 1 and out_channels == self.groups == shape_of(self.data)[1]
 
 
-def _write(fuser: Fuser, _var: relax.Var, chain: Chain) -> View:
+def find(bindings: Bindings, var: relax.Var, claimed: set[relax.Var]) -> Match | None:
+    chain = chain_at(DepthwiseChain, bindings, var, claimed)
+    return None if chain is None else chain.match(_emit)
+
+
+def _emit(fuser: Fuser, chain: Chain) -> View:
     """Channel by channel, so in the order in which the planes lie."""
     data, order = fuser.in_order(chain.data)
-    kernel = Depthwise(*data.shape, chain.weight.shape[2:], chain.stride, chain.padding, chain.relu)
+    kernel = fuser.laid_out(Depthwise(*data.shape, chain.weight.shape[2:], chain.stride, chain.padding, chain.relu))
     weight, bias = kernel.pack_weight(chain.weight[order]), chain.bias[order]
     arguments = [relax.const(weight), relax.const(bias)]
-    return fuser.emit_planes("depthwise", kernel, data, arguments, fresh(len(order)), chain.relu).take(data.planes)
-
-
-REWRITES = (Rewrite(("relax.nn.conv2d",), _write, _find),)
+    return fuser.emit(kernel, data, arguments, fresh(len(order)), chain.relu).take(data.planes)

@@ -1,4 +1,4 @@
-"""Maximum and mean of a sliding window; a ReLU after a concatenation is taken in."""
+"""Maximum and mean pooling, where it is no identity."""
 
 from __future__ import annotations
 
@@ -7,27 +7,36 @@ from typing import TYPE_CHECKING
 from tvm import relax
 
 from ...operators.pooling import Pooling
-from ..bindings import operator
+from ..bindings import Bindings, operator
 from ..values import Pending, Place, fresh
 from ..views import View
-from .base import Rewrite
+from .match import Match
 
 if TYPE_CHECKING:
-    from ..passes.fuse_operators import Fuser
+    from ..fuser import Fuser
+
+AVERAGE = "relax.nn.avg_pool2d"
+STARTS = ("relax.nn.max_pool2d", AVERAGE)
 
 
-def _write(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | Pending | None:
-    attrs, view = call.attrs, fuser.view(call.args[0])
+def find(bindings: Bindings, var: relax.Var, _claimed: set[relax.Var]) -> Match | None:
+    call = bindings.values[var]
+    attrs = call.attrs
     plain = attrs.layout == attrs.out_layout == "NCHW" and all(int(d) == 1 for d in attrs.dilation)
-    if view is None or not plain:
+    return Match(var, (var,), lambda fuser: _emit(fuser, var, call)) if plain else None
+
+
+def _emit(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | Pending | None:
+    view = fuser.view(call.args[0])
+    if view is None:
         return None
-    if _is_identity(attrs):
+    if _is_identity(call.attrs):
         fuser.read(call.args[0])
         return view  # as a copy it would be one that TVM takes for a view
     channels = len(view.planes)
-    if fuser.is_concatenated(var):
-        return Pending(channels, lambda place: _pooling(fuser, call, place))
-    return _pooling(fuser, call, fresh(channels))
+    if fuser.concatenated(var):
+        return Pending(channels, lambda place: _write(fuser, call, place))
+    return _write(fuser, call, fresh(channels))
 
 
 def _is_identity(pooling) -> bool:
@@ -35,25 +44,23 @@ def _is_identity(pooling) -> bool:
     return steps == {1} and not any(int(pixels) for pixels in pooling.padding)
 
 
-def _pooling(fuser: Fuser, call: relax.Call, place: Place) -> View:
+def _write(fuser: Fuser, call: relax.Call, place: Place) -> View:
     """Plane by plane, as they lie: where they are not in order, neither is the result."""
     data, _ = fuser.in_order(call.args[0])
-    attrs, average = call.attrs, operator(call) == "relax.nn.avg_pool2d"
+    attrs = call.attrs
     relu = place.relu and not data.non_negative
-    kernel = Pooling(
-        *data.shape,
-        "average" if average else "max",
-        tuple(int(k) for k in attrs.pool_size),
-        tuple(int(s) for s in attrs.strides),
-        tuple(int(p) for p in attrs.padding),
-        bool(attrs.count_include_pad),
-        bool(attrs.ceil_mode),
-        relu,
-        place.window,
-        data.non_negative,
+    kernel = fuser.laid_out(
+        Pooling(
+            *data.shape,
+            "average" if operator(call) == AVERAGE else "max",
+            tuple(int(k) for k in attrs.pool_size),
+            tuple(int(s) for s in attrs.strides),
+            tuple(int(p) for p in attrs.padding),
+            bool(attrs.count_include_pad),
+            bool(attrs.ceil_mode),
+            relu,
+            place.window,
+            data.non_negative,
+        )
     )
-    written = fuser.emit_planes("pooling", kernel, data, [], place, relu or data.non_negative)
-    return written.take(data.planes)
-
-
-REWRITES = (Rewrite(("relax.nn.max_pool2d", "relax.nn.avg_pool2d"), _write),)
+    return fuser.emit(kernel, data, [], place, relu or data.non_negative).take(data.planes)

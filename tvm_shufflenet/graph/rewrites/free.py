@@ -1,43 +1,23 @@
-"""What only chooses planes: splits, slices along channels, shuffles, and a ReLU of what is not negative."""
+"""What renames planes or does nothing: splits and slices of channels, and a ReLU of what is never below zero."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tvm import relax
 
-from ..bindings import Bindings, shape_of
-from ..chains import shuffle_groups_of
-from ..views import View, shuffled
-from .base import Rewrite
+from ..bindings import Bindings, operator, shape_of
+from ..views import View
+from .match import Match
 
 if TYPE_CHECKING:
-    from ..passes.fuse_operators import Fuser
+    from ..fuser import Fuser
 
 
-@dataclass(frozen=True)
-class Shuffle:
-    """A channel shuffle of ``source``; it costs nothing."""
-
-    source: relax.Var
-    groups: int
-    bound: list[relax.Var]
-
-    @property
-    def last(self) -> relax.Var:
-        return self.bound[-1]
-
-
-def _find_shuffle(bindings: Bindings, var: relax.Var, _claimed: set[relax.Var]) -> Shuffle | None:
-    found = shuffle_groups_of(bindings, var)
-    return None if found is None else Shuffle(bindings.values[var].args[0], *found)
-
-
-def _shuffle(fuser: Fuser, _var: relax.Var, shuffle: Shuffle) -> View:
-    view = fuser.view(shuffle.source)
-    fuser.read(shuffle.source)
-    return view.take(shuffled(len(view.planes), shuffle.groups))
+def find(bindings: Bindings, var: relax.Var, _claimed: set[relax.Var]) -> Match:
+    call = bindings.values[var]
+    handler = _HANDLERS[operator(call)]
+    return Match(var, (var,), lambda fuser: handler(fuser, var, call))
 
 
 def _relu(fuser: Fuser, _var: relax.Var, call: relax.Call) -> View | None:
@@ -75,9 +55,5 @@ def _strided_slice(fuser: Fuser, var: relax.Var, call: relax.Call) -> View | Non
     return view.take(chosen)
 
 
-REWRITES = (
-    Rewrite(("relax.reshape",), _shuffle, _find_shuffle),
-    Rewrite(("relax.nn.relu",), _relu),
-    Rewrite(("relax.split",), _split),
-    Rewrite(("relax.strided_slice",), _strided_slice),
-)
+_HANDLERS = {"relax.nn.relu": _relu, "relax.split": _split, "relax.strided_slice": _strided_slice}
+STARTS = tuple(_HANDLERS)
