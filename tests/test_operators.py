@@ -12,7 +12,7 @@ import tvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernels import UNOPTIMISED
-from laid_out import Copy, Pointwise
+from laid_out import Convolution, Copy, Dense, Pointwise, Pooling
 from torch import nn
 
 from tvm_shufflenet.hardware.isa import AVX2, AVX512, NEON
@@ -37,6 +37,12 @@ GOLDEN = {
     "pointwise_window": Pointwise(1, 4, 4, 4, 4, 6, relu=True, window=Window(6, 10, offset=4)),
     "pointwise_tables": Pointwise(1, 9, 4, 4, 4, 4, relu=True, gathered=True, window=Window(4, 9, scattered=True)),
     "copy": Copy(1, 6, 4, 4, 3, relu=True, window=Window(3, 8, offset=5, first=True)),
+    "convolution_groups_stride_2": Convolution(1, 4, 9, 7, 6, groups=2, stride=(2, 2), relu=True),
+    "dense": Dense(2, 7, 10),
+    "dense_mean_relu": Dense(1, 5, 18, relu=True, plane=(3, 3)),
+    "pooling_max": Pooling(1, 3, 9, 7),
+    "pooling_max_non_negative": Pooling(1, 3, 9, 7, non_negative=True),
+    "pooling_mean_without_padding": Pooling(1, 3, 5, 5, "average", count_include_pad=False, relu=True),
 }
 
 
