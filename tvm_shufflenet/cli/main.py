@@ -103,7 +103,7 @@ class _Version(argparse.Action):
         from ..support.toolchain import TVM_VERSION
 
         print(f"tvm-shufflenet {version('tvm-shufflenet')} (TVM {TVM_VERSION})")
-        raise SystemExit
+        raise SystemExit(0)
 
 
 def entry() -> NoReturn:
