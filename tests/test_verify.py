@@ -230,10 +230,10 @@ def test_a_cpu_that_lacks_what_the_target_has_is_not_asked(monkeypatch):
     monkeypatch.setattr(handshake, "features_of", lambda target: {"sse4.2", "neon", "avx512f"})
     asked = handshake._check_features
 
-    def lacking(device, target, facts):
-        if device.name == "local":
+    def lacking(name, machine, target, facts):
+        if name == "local":
             facts = facts | {"features": dict.fromkeys(("sse4.2", "neon", "avx512f"), False)}
-        asked(device, target, facts)
+        asked(name, machine, target, facts)
 
     monkeypatch.setattr(handshake, "_check_features", lacking)
     with checking_device(LOCAL) as found:
