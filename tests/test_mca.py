@@ -37,7 +37,7 @@ def started(monkeypatch) -> list[list[tuple[int, int]]]:
         raise LinkFailed("it did not build", "a test", "no way")
 
     with monkeypatch.context() as patch:
-        patch.setattr(mca, "fork_server_library", refuse)
+        patch.setattr(mca, "fork_server", refuse)
         said = moments(Mca(CORTEX_A72))
     assert not loaded_processes()
     return said

@@ -151,7 +151,9 @@ def decode_manifest(path: Path, text: bytes) -> Manifest:
     """The manifest in ``text``, which was read from ``path``. Raises PackageInvalid for anything else."""
     try:
         facts = _cleaned(parse_json(text))
-        schema = facts.get("schema") if isinstance(facts, dict) else None
+        if not isinstance(facts, dict):
+            raise ValueError("it is no JSON object")
+        schema = facts.get("schema")
         if schema not in READABLE:
             newer = isinstance(schema, int) and schema > SCHEMA
             raise PackageInvalid(
@@ -162,7 +164,7 @@ def decode_manifest(path: Path, text: bytes) -> Manifest:
         manifest = msgspec.convert(facts, Manifest)
         _check_values(manifest)
         return manifest
-    except (Malformed, msgspec.ValidationError, AttributeError, ValueError) as exc:
+    except (Malformed, msgspec.ValidationError, ValueError) as exc:
         raise PackageInvalid(f"{path} cannot be read: {exc}", "it is damaged", "compile the package again") from exc
 
 
