@@ -1,4 +1,4 @@
-"""Thousands of random networks (tests/generated.py) against PyTorch: not one wrong number, not one crash.
+"""Thousands of random networks (tests/helpers/generated.py) against PyTorch: not one wrong number, not one crash.
 
     python benchmarks/generated_networks.py --networks 2000 --jobs 2
     python benchmarks/generated_networks.py --first 46 --networks 1      # one again
@@ -27,9 +27,8 @@ RIGHT, REFUSED, WRONG = "right", "refused", "WRONG"
 
 def work(seeds: range) -> None:
     """Print a line for each network: seed, outcome, and what was found."""
-    from generated import Generated
-    from proving import wrong
-
+    from helpers.generated import Generated
+    from helpers.proving import wrong
     from tvm_shufflenet.errors import ImportFailed
 
     for seed in seeds:

@@ -15,9 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from auditing import RIGHT, WRONG, audit
-from operator_cases import ALL
-
+from helpers.auditing import RIGHT, WRONG, audit
+from helpers.operator_cases import ALL
 from tvm_shufflenet.graph import pipeline
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import tvm
-from laid_out import Pointwise
 
+from helpers.laid_out import Pointwise
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.graph.pipeline import fuse, stock

@@ -1,4 +1,4 @@
-"""CanonicalizeShuffles, before and after; tests/test_shuffle_spellings.py has every spelling in PyTorch."""
+"""CanonicalizeShuffles, before and after; tests/graph/test_shuffle_spellings.py has every spelling in PyTorch."""
 
 from __future__ import annotations
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import tvm
-from networks import calls
 from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
+from helpers.networks import calls
 from tvm_shufflenet.graph.passes.fuse_operators import FuseOperators
 from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import find_target
