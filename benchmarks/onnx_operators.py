@@ -183,11 +183,11 @@ def main() -> None:
             continue
         proto = model(case)
         try:
-            expected = ONNXRUNTIME.evaluate(proto, IMAGE, ["y"])["y"]
+            expected = ONNXRUNTIME.evaluate(proto, {"x": IMAGE}, ["y"])["y"]
         except Exception:
             counts["not for onnxruntime"] += 1
             continue
-        engines = {"evaluator": lambda proto: EVALUATOR.evaluate(proto, IMAGE, ["y"])["y"], "TVM": by_tvm}
+        engines = {"evaluator": lambda proto: EVALUATOR.evaluate(proto, {"x": IMAGE}, ["y"])["y"], "TVM": by_tvm}
         for name, compute in engines.items():
             try:
                 wrong = difference(compute(proto), expected)

@@ -75,16 +75,16 @@ def measure(name: str, target: Target, device: Device, threads: int, folder: Pat
     clock = default_clock(target)
     scheduled = schedule_network(fuse(imported.module, target), store, MEASURED, clock, threads=threads)
     vm = build(scheduled, folder / "vm.so")
-    reference = ([imported.input], [imported.reference], imported.tolerance)
-    alone = standalone.build_standalone(scheduled.module, target, name, *reference, folder / "alone")
+    signature, answers = imported.signature, imported.answers
+    alone = standalone.build_standalone(scheduled.module, target, name, signature, answers, folder / "alone")
     called = link_callable(target, name, threads, folder / "alone")
     vm_us, alone_us = [], []
-    with Network(device, vm) as network:
-        expected = network.run(imported.input)
-    arguments = [(tuple(imported.input.shape), "float32"), (tuple(imported.reference.shape), "float32")]
+    with Network(device, vm, signature) as network:
+        (expected,) = network.run(imported.inputs).values()
+    arguments = [(spec.shape, spec.dtype) for spec in (*signature.inputs, *signature.outputs)]
     for _ in range(1 if device.kind == "modelled" else ROUNDS):
-        with Network(device, vm) as network:
-            network.set_input(imported.input)
+        with Network(device, vm, signature) as network:
+            network.set_inputs(imported.inputs)
             vm_us.append(network.latency(SAMPLES).median_us)
         with Kernels(device, called) as kernels:
             samples = 1 if device.kind == "modelled" else SAMPLES

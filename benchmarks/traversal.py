@@ -34,8 +34,8 @@ def timed(imported: Imported, target: Target, device: Device, library: Path) -> 
     """Milliseconds, and thousands of misses."""
     store = open_records(target, None)
     build(schedule_network(fuse(imported.module, target), store, device.clock), library)
-    with Network(device, library) as network:
-        check(network, imported.input, imported.reference, imported.tolerance, library.name)
+    with Network(device, library, imported.signature) as network:
+        check(network, imported.answers, library.name)
         milliseconds = network.latency(1).median_us / 1000
     return milliseconds, device.last_cost().l2_misses / 1000
 

@@ -23,12 +23,11 @@ from tvm_shufflenet.library.scheduling import schedule_untuned
 
 os.environ.setdefault("TVM_NUM_THREADS", "1")
 
-import numpy as np
 
 from tvm_shufflenet import models
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.base import Device
-from tvm_shufflenet.devices.network import Network, largest_error
+from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import DeployError
 from tvm_shufflenet.hardware.targets import Target, find_target
 from tvm_shufflenet.library.build import build
@@ -74,22 +73,22 @@ def prove(name: str, target: Target, device: Device, size: int, folder: Path) ->
         compiling = time.perf_counter()
         library = build(schedule_untuned(stock(imported.module, target)), folder / f"{name}.so")
         running = time.perf_counter()
-        with Network(device, library) as network:
-            output = network.run(imported.input)
+        with Network(device, library, imported.signature) as network:
+            outputs = network.run(imported.inputs)
         done = time.perf_counter()
         library.unlink()
     except Exception as exc:  # whatever it is, the other networks are still to be proved
         kind = "" if isinstance(exc, DeployError) else f"{type(exc).__name__}: "
         return Outcome(**about, failure=" ".join(f"{kind}{exc}".split())[-300:])
-    error = largest_error(output, imported.reference)
+    found = imported.answers.reference.difference(outputs)
     failure = imported.answers.blind
-    if not error <= imported.tolerance:
-        failure = f"off by {error:.3g}, {imported.tolerance:.3g} is allowed"
+    if not found.right:
+        failure = f"off by {found.error:.3g}, {found.tolerance:.3g} is allowed"
     return Outcome(
         **about,
-        max_abs_err=error,
-        tolerance=imported.tolerance,
-        largest=float(np.abs(imported.reference).max()),
+        max_abs_err=found.error,
+        tolerance=found.tolerance,
+        largest=imported.answers.scales[found.output],
         import_s=compiling - started,
         compile_s=running - compiling,
         run_s=done - running,

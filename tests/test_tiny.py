@@ -8,6 +8,7 @@ import torch
 import tvm
 
 from helpers.laid_out import Pointwise
+from helpers.tensors import only
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.graph.pipeline import fuse, stock
@@ -127,10 +128,12 @@ def test_one_unit(bench, tmp_path, empty, in_channels, out_channels, stride, tun
         assert {operator.schedule for operator in scheduled.operators} == {"template"}
     else:
         build(schedule_untuned(stock(unit.module, target)), library)
-    with Network(device, library) as network:
+    with Network(device, library, unit.signature) as network:
         for seed in range(2):
             data = np.random.default_rng(seed).standard_normal((1, in_channels, 8, 8), dtype="float32")
-            np.testing.assert_allclose(network.run(data), unit.model(data), atol=1e-5)
+            (source,) = unit.signature.input_names
+            (expected,) = unit.model(data)
+            np.testing.assert_allclose(only(network.run({source: data})), expected, atol=1e-5)
         assert network.latency(2).kind == device.kind
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from .errors import ImportFailed
 
+if TYPE_CHECKING:
+    import numpy as np
+
 IMAGES = "NCHW"
 DEPLOYED = ("float32",)
+
+Tensors: TypeAlias = "Mapping[str, np.ndarray]"  # by their names in a signature
 
 
 class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -31,8 +37,18 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
         """Of a tensor whose dimensions are all fixed."""
         return math.prod(int(dim) for dim in self.shape)
 
+    @property
+    def bytes(self) -> int:
+        return self.elements * element_bytes(self.dtype)
+
     def __str__(self) -> str:
         return f"{'x'.join(map(str, self.shape))} {self.dtype}"
+
+
+def element_bytes(dtype: str) -> int:
+    import numpy as np
+
+    return 1 if dtype == "bool" else np.dtype(dtype).itemsize
 
 
 class Signature(msgspec.Struct, frozen=True):
@@ -40,6 +56,38 @@ class Signature(msgspec.Struct, frozen=True):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.inputs)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self.outputs)
+
+
+def described(specs: Sequence[TensorSpec]) -> str:
+    """``1x3x224x224 float32``, one after the other."""
+    return ", ".join(map(str, specs))
+
+
+def to_bytes(tensors: Tensors, specs: Sequence[TensorSpec]) -> bytes:
+    """The elements of ``specs``' tensors, one tensor behind the other, each in C order."""
+    return b"".join(tensors[spec.name].tobytes() for spec in specs)
+
+
+def from_bytes(content: bytes, specs: Sequence[TensorSpec]) -> Tensors:
+    """Those tensors again. Raises ValueError for another number of bytes."""
+    import numpy as np
+
+    made, offset = {}, 0
+    for spec in specs:
+        values = np.frombuffer(content, spec.dtype, spec.elements, offset)
+        made[spec.name] = values.reshape(spec.shape)
+        offset += values.nbytes
+    if offset != len(content):
+        raise ValueError(f"{len(content)} bytes, {offset} were expected")
+    return made
 
 
 def refuse_undeployable(signature: Signature, what: str) -> None:

@@ -397,11 +397,11 @@ class TestPackage:
         assert "scheduled by records" in (compiled.parent / "said").read_text()
         manifest = json.loads((compiled / "manifest.json").read_text())
         assert (manifest["model"], manifest["target"], manifest["machine"]) == ("tiny_network", "arm64", "aarch64")
-        assert manifest["input_shape"] == list(SHAPE) and manifest["output_shape"] == [1, 10]
+        assert [each["shape"] for each in (*manifest["inputs"], *manifest["outputs"])] == [list(SHAPE), [1, 10]]
         assert manifest["tvm"] == toolchain.TVM_VERSION and manifest["ffi"] == toolchain.FFI_VERSION
         assert {operator["schedule"] for operator in manifest["operators"]} == {"template"}
         others = {name for name in manifest["hashes"] if not name.startswith("licences/")}
-        assert others == {"tiny_network.so", "reference.npy", "answers.npy", "sbom.cdx.json"}
+        assert others == {"tiny_network.so", "answers0.npy", "sbom.cdx.json"}
         assert "zig" in manifest["linker"][0]
         assert sorted(path.name for path in compiled.parent.iterdir()) == ["package", "said", "tuning_logs"]
 
@@ -409,7 +409,7 @@ class TestPackage:
         code, out, _ = run("run", compiled, "--top", "3", "--output", tmp_path / "out.npy")
         assert code == 0 and out.startswith("device: emulated:cortex-a72 (modelled clock")
         assert out.count("class ") == 3
-        np.testing.assert_allclose(np.load(tmp_path / "out.npy"), np.load(compiled / "reference.npy"), atol=1e-4)
+        np.testing.assert_allclose(np.load(tmp_path / "out.npy"), np.load(compiled / "answers0.npy")[0], atol=1e-4)
 
     @pytest.mark.parametrize("name", ["input.npy", "input.png"])
     def test_run_on_an_input(self, run, compiled, tmp_path, name):
@@ -422,7 +422,7 @@ class TestPackage:
         output = np.load(tmp_path / "out.npy")
         assert code == 0 and output.shape == (1, 10) and np.isfinite(output).all()
         assert f"class {output.argmax()}: {output.max():.4f}" in out
-        assert not np.allclose(output, np.load(compiled / "reference.npy"), atol=1e-4)
+        assert not np.allclose(output, np.load(compiled / "answers0.npy")[0], atol=1e-4)
 
     def test_run_refuses_inputs(self, refused, compiled, tmp_path):
         def saved(array: np.ndarray) -> Path:
@@ -465,8 +465,8 @@ class TestPackage:
             assert facts[f"rpc://{served.address}", "bench"]["unmodelled"]["instructions"] >= 0
 
     def test_a_wrong_result_has_no_latency(self, run, package, tmp_path):
-        np.save(package / "reference.npy", np.load(package / "reference.npy") + 1)
-        _forge(package, "reference.npy")
+        np.save(package / "answers0.npy", np.load(package / "answers0.npy") + 1)
+        _forge(package, "answers0.npy")
         code, _, error = run("bench", package, "--json", tmp_path / "bench.json")
         assert code == 5 and "is off by 1 from PyTorch" in error
         assert not (tmp_path / "bench.json").exists()
@@ -507,12 +507,12 @@ class TestPackage:
     def test_profile_refuses(self, refused, package, tmp_path):
         assert "nearest: pointwise" in refused(2, "profile", package, "--asm-of", "pointwse")
         assert "has 4 cores" in refused(2, "profile", package, "--threads", "5")
-        np.save(package / "reference.npy", np.load(package / "reference.npy") + 1)
-        _forge(package, "reference.npy")
+        np.save(package / "answers0.npy", np.load(package / "answers0.npy") + 1)
+        _forge(package, "answers0.npy")
         assert "is off by 1 from PyTorch" in refused(5, "profile", package, "--json", tmp_path / "profile.json")
         assert not (tmp_path / "profile.json").exists()
         path = package / "manifest.json"
-        manifest = json.loads(path.read_text()) | {"schema": 1}
+        manifest = json.loads(path.read_text())
         for operator in manifest["operators"]:
             del operator["arguments"], operator["multiply_adds"]
         path.write_text(json.dumps(manifest))

@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from torch import nn
 from helpers.adb_server import SERIAL, AdbServer
 from helpers.cut_proxy import CutProxy
 from helpers.servers import answers, servers
+from helpers.tensors import OUTPUT, only
 from helpers.tiny_packages import manifest
 from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.deploy import deployment
@@ -64,12 +66,13 @@ def benches(tmp_path_factory):
     host, folder = find_target("local"), tmp_path_factory.mktemp("benches")
     tiny = import_model(Model("tiny", (1, 2, 4, 4), module=Tiny().eval()))
     scheduled = schedule_untuned(stock(tiny.module, host)).module
-    answers = {True: tiny.reference, False: tiny.reference + 1}
-    built = {
-        ok: build_standalone(scheduled, host, "tiny", [tiny.input], [answer], tiny.tolerance, folder / str(ok)).bench
-        for ok, answer in answers.items()
-    }
-    return built | {"reference": tiny.reference}
+    right = tiny.answers.each[:1]
+    wrong = [replace(right[0], expected={OUTPUT: only(tiny.reference) + 1})]
+    built = {}
+    for ok, each in ((True, right), (False, wrong)):
+        answers = replace(tiny.answers, each=each)
+        built[ok] = build_standalone(scheduled, host, "tiny", tiny.signature, answers, folder / str(ok)).bench
+    return built | {"answers": right}
 
 
 @pytest.fixture
@@ -81,9 +84,9 @@ def make_package(benches, tmp_path):
         header = b"\x7fELF\x02\x01\x01" + bytes(9) + struct.pack("<HH", 3, ELF_CODES[machine])
         library.write_bytes(header + np.random.default_rng(0).bytes(size))
         more = {"tiny_bench": benches[ok], "examples/run.c": CHECK}
-        reference = benches["reference"]
-        facts = manifest(machine=machine, output_shape=reference.shape)
-        return write_package(tmp_path / name, library, reference, facts, more)
+        right = benches["answers"]
+        facts = manifest((1, 2, 4, 4), only(right[0].expected).shape, machine=machine)
+        return write_package(tmp_path / name, library, right, facts, more)
 
     return make
 
@@ -445,9 +448,10 @@ def test_addresses(spec, name, folder):
 def test_an_emulator_s_times_are_not_noted(make_package, phone, benches, tmp_path, monkeypatch):
     monkeypatch.setitem(benches, True, tmp_path / "emulated")
     report = {"schema": 1, "model": "tiny", "device": {}, "threads": 1, "emulated": True}
-    expected = checksum(benches["reference"])
+    reference = only(benches["answers"][0].expected)
+    expected = checksum(reference)
     report["output"] = {"checksum": expected, "expected": expected, "ok": True}
-    (tmp_path / "output").write_bytes(benches["reference"].tobytes())
+    (tmp_path / "output").write_bytes(reference.tobytes())
     script = f"#!/bin/sh\ncp {tmp_path}/output {deployment.VALUES}\necho '{json.dumps(report)}'\n"
     (tmp_path / "emulated").write_text(script)
     (tmp_path / "emulated").chmod(0o755)

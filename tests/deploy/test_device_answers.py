@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from helpers.tiny_packages import manifest
+from helpers.tiny_packages import answers, manifest
 from tvm_shufflenet.deploy.answer import checksum, read_report
 from tvm_shufflenet.deploy.deployment import Settings, deploy
 from tvm_shufflenet.devices import handshake
@@ -75,9 +75,9 @@ HONEST = {"machine": "aarch64\n", "bench": json.dumps(FACTS), "values": in_hex(R
 @pytest.fixture
 def package(tmp_path) -> Package:
     (tmp_path / "lib.so").write_bytes(HEADER)
-    facts = manifest(output_shape=REFERENCE.shape)
+    facts = manifest(output=REFERENCE.shape)
     more = {"tiny_bench": tmp_path / "lib.so"}
-    return write_package(tmp_path / "tiny", tmp_path / "lib.so", REFERENCE, facts, more)
+    return write_package(tmp_path / "tiny", tmp_path / "lib.so", answers(REFERENCE), facts, more)
 
 
 @pytest.fixture

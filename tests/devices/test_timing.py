@@ -10,7 +10,7 @@ from helpers.kernels import MACHINES, module
 from helpers.laid_out import Pointwise
 from helpers.scripts import load
 from tvm_shufflenet.devices import find_device
-from tvm_shufflenet.devices.network import largest_error
+from tvm_shufflenet.devices.difference import largest_error
 from tvm_shufflenet.hardware.targets import find_target
 from tvm_shufflenet.schedules import rules
 from tvm_shufflenet.support import toolchain

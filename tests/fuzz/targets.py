@@ -26,9 +26,11 @@ import numpy as np
 from rich.console import Console
 
 from tvm_shufflenet.errors import BadInput, DeployError, PackageInvalid
-from tvm_shufflenet.packages.manifest import MANIFEST, Manifest
+from tvm_shufflenet.packages.manifest import MANIFEST, SCHEMA, Manifest
 from tvm_shufflenet.packages.package import Package, write_package
 from tvm_shufflenet.report.inspection import facts_of, print_inspection
+from tvm_shufflenet.verification.answers import Answer
+from tvm_shufflenet.verification.probes import REFERENCE
 
 ELF = b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00\xb7\x00" + bytes(44)  # the header of an arm64 library
 SEPARATOR = b"\0"
@@ -50,16 +52,18 @@ def package_folder() -> Path:
     library = scratch() / "tiny.so"
     library.write_bytes(ELF)
     facts = {
-        "schema": 3, "plan": "a plan", "model": "tiny", "input_shape": [1, 3, 8, 8], "output_shape": [1, 2], "seed": 0,
+        "schema": SCHEMA, "plan": "a plan", "model": "tiny", "seed": 0,
+        "inputs": [{"name": "data", "shape": [1, 3, 8, 8]}], "outputs": [{"name": "output0", "shape": [1, 2]}],
         "target": "arm64", "target_config": {}, "machine": "aarch64", "tuned": True, "records": None, "tvm": "0",
         "ffi": "0", "linker": ["zig", "cc"], "library": "tiny.so", "activation_bytes": 1, "weight_bytes": 2,
-        "tolerance": 1e-4, "hashes": {},
+        "tolerances": {"output0": 1e-4}, "hashes": {},
         "operators": [{"name": "dense", "occurrences": 1, "schedule": "record", "multiply_adds": 4,
                        "arguments": [{"shape": [1, 2], "dtype": "float32"}]}],
         "timings": [{"device": {"name": "board"}, "threads": 1, "latency_us": {"median": 3.0, "kind": "measured"}}],
         "verified": {"by": "local", "max_abs_err": 1e-7, "tolerance": 1e-4, "operators": 1},
     }  # fmt: skip
-    write_package(folder, library, np.ones((1, 2), "float32"), msgspec.convert(facts, Manifest))
+    answer = Answer(REFERENCE, {"output0": np.ones((1, 2), "float32")}, {"output0": 1e-4})
+    write_package(folder, library, [answer], msgspec.convert(facts, Manifest))
     return folder
 
 

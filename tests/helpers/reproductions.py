@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from helpers import tiny_packages
 from tvm_shufflenet.devices.facts import DeviceFacts
 from tvm_shufflenet.errors import BadInput
 from tvm_shufflenet.experiments.catalogue import EXPERIMENTS, Case
@@ -15,11 +16,7 @@ A72 = DeviceFacts("emulated:cortex-a72", "modelled", 4.7)
 def manifest(macs_m: float) -> Manifest:
     operators = (OperatorEntry("a", 2, "record", multiply_adds=round(macs_m * 4e5)),)
     operators += (OperatorEntry("b", 1, "template", multiply_adds=round(macs_m * 2e5)),)
-    return Manifest(
-        schema=3, plan="plan", model="net", input_shape=(1, 3, 224, 224), output_shape=(1, 10), seed=0, target="arm64",
-        target_config={}, machine="aarch64", tuned=True, records=None, tvm="0.27", ffi="0.1", linker=(),
-        library="net.so", operators=operators, activation_bytes=1, weight_bytes=1, tolerance=1e-4, hashes={},
-    )  # fmt: skip
+    return tiny_packages.manifest((1, 3, 224, 224), (1, 10), model="net", tuned=True, operators=operators)
 
 
 def row(case: Case, ms: float, macs_m: float, untuned_ms: float | None = None) -> Row:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from helpers.tensors import only
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.network import Network
 from tvm_shufflenet.errors import BadInput, ImportFailed
@@ -107,7 +108,8 @@ def test_an_onnx_file_becomes_what_the_torch_model_becomes(small, tmp_path, how)
     model = find_model(str(path), input_shape=SHAPE)
     assert (model.name, model.input_shape, model.engine) == ("network", SHAPE, ENGINE)
     imported = import_model(model)
-    np.testing.assert_allclose(imported.reference, small(imported.input), rtol=0, atol=ROUNDING)
+    (answer,) = small(only(imported.inputs))
+    np.testing.assert_allclose(only(imported.reference), answer, rtol=0, atol=ROUNDING)
     expected = names(pipeline.fuse(relax_of(small), LOCAL).module)
     assert names(pipeline.fuse(imported.module, LOCAL).module) == expected
 
@@ -151,8 +153,8 @@ def test_exported_shuffles_are_recognised(tmp_path, how):
     model = find_model(str(export(module, tmp_path / "spellings.onnx", **options)), input_shape=shape)
     imported = import_model(model)
     with torch.no_grad():
-        expected = module(torch.from_numpy(imported.input)).numpy()
-    np.testing.assert_allclose(imported.reference, expected, rtol=0, atol=ROUNDING)
+        expected = module(torch.from_numpy(only(imported.inputs))).numpy()
+    np.testing.assert_allclose(only(imported.reference), expected, rtol=0, atol=ROUNDING)
     moves = [name for name in names(imported.module) if any(move in name for move in MOVES)]
     assert moves == 5 * ["relax.permute_dims"]
 
@@ -164,8 +166,8 @@ def test_a_library_from_an_onnx_file_computes_its_answer(small, tmp_path):
     build(schedule_untuned(stock(imported.module, LOCAL)), tmp_path / "untuned.so")
     with find_device("local", LOCAL) as device:
         for library in ("templates.so", "untuned.so"):
-            with Network(device, tmp_path / library) as network:
-                check(network, imported.input, imported.reference, imported.tolerance, library)
+            with Network(device, tmp_path / library, imported.signature) as network:
+                check(network, imported.answers, library)
 
 
 # Files as other tools write them
@@ -196,7 +198,7 @@ def test_weights_may_be_listed_as_inputs(tmp_path):
     model = find_model(saved(proto, tmp_path))
     imported = import_model(model)
     assert len(imported.module["main"].params) == 1
-    np.testing.assert_allclose(imported.reference[:, 0], 2 * imported.input.sum(1), rtol=1e-5)
+    np.testing.assert_allclose(only(imported.reference)[:, 0], 2 * only(imported.inputs).sum(1), rtol=1e-5)
 
 
 def test_arithmetic_on_shapes_becomes_weights():
@@ -227,7 +229,7 @@ def test_batch_norms_of_every_opset_are_inference(tmp_path):
         data = random.standard_normal(model.input_shape, dtype=np.float32)
         scale, bias, mean, variance = (value[:, None, None] for _, value in weights)
         expected = scale * (data - mean) / np.sqrt(variance + 0.1) + bias
-        np.testing.assert_allclose(model(data), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(model(data)[0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_dynamic_dimensions_take_the_input_shape(tmp_path):

@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.cross import static_zig_cc
-from helpers.tiny_packages import ELF, manifest, members, written
+from helpers.tensors import only
+from helpers.tiny_packages import ELF, answers, manifest, members, written
 from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.errors import PackageInvalid
 from tvm_shufflenet.licences.linked import linked_by, without_folders
@@ -29,7 +30,7 @@ from tvm_shufflenet.licences.sbom import SBOM
 from tvm_shufflenet.licences.texts import FOLDER, WEIGHTS, licences_of, texts_for
 from tvm_shufflenet.packages.archive import pack, safe_name
 from tvm_shufflenet.packages.manifest import MANIFEST, SCHEMA, Timing
-from tvm_shufflenet.packages.package import REFERENCE, Package, write_package
+from tvm_shufflenet.packages.package import Package, answers_file, write_package
 from tvm_shufflenet.support import toolchain
 
 
@@ -87,8 +88,8 @@ def test_an_archive_holds_what_the_folder_holds(tmp_path, library, archive):
         assert (packed.folder / name).read_bytes() == (folder.folder / name).read_bytes()
         assert os.access(packed.folder / name, os.X_OK) == os.access(folder.folder / name, os.X_OK)
     texts = {name for name in folder.manifest.hashes if name.startswith(f"{FOLDER}/")}
-    assert set(folder.manifest.hashes) == {"tiny.so", REFERENCE, SBOM, "tiny_bench", "examples/run.c", *texts}
-    np.testing.assert_array_equal(packed.reference, folder.reference)
+    assert set(folder.manifest.hashes) == {"tiny.so", answers_file(0), SBOM, "tiny_bench", "examples/run.c", *texts}
+    np.testing.assert_array_equal(only(packed.reference), only(folder.reference))
 
 
 def test_an_unpacked_package_goes_with_its_object(archive):
@@ -177,7 +178,7 @@ def test_something_behind_the_tar_is_refused(refused, archive):
     assert "follows the end of the tar" in refused(archive)
 
 
-@pytest.mark.parametrize("name", ["tiny.so", REFERENCE, "tiny_bench"])
+@pytest.mark.parametrize("name", ["tiny.so", answers_file(0), "tiny_bench"])
 def test_a_file_cut_short_is_refused(refused, archive, name):
     files = members(archive)
     assert f"{name} has changed" in refused(rebuilt(archive, files | {name: files[name][:-1]}))
@@ -258,10 +259,10 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(refused, archive, monkey
 
 
 def test_every_file_has_a_licence():
-    names = ["m.so", "libm.so", "m.h", "m.hpp", "m.py", "m_bench", "examples/a.c", "cmake/m.cmake", REFERENCE]
+    names = ["m.so", "libm.so", "m.h", "m.hpp", "m.py", "m_bench", "examples/a.c", "cmake/m.cmake", answers_file(0)]
     found = licences_of(names, ("/opt/zig", "cc"))
     of = {name: {part.licence for part in found if name in part.files} for name in names}
-    assert of["m.so"] == of["libm.so"] == {"Apache-2.0", WEIGHTS, "MIT"} and of[REFERENCE] == {WEIGHTS}
+    assert of["m.so"] == of["libm.so"] == {"Apache-2.0", WEIGHTS, "MIT"} and of[answers_file(0)] == {WEIGHTS}
     assert of["m.h"] == of["examples/a.c"] == of["cmake/m.cmake"] == {"Apache-2.0"}
     assert {part.part for part in found if "m_bench" in part.files} >= {"C library", "kernels", "compiler runtime"}
     assert not [part for part in licences_of(names, ("aarch64-linux-gnu-gcc",)) if part.part == "compiler runtime"]
@@ -344,7 +345,9 @@ def test_the_bill_has_the_versions_of_what_is_linked_in(tmp_path, library):
     bench = library.with_name("tiny_bench")
     bench.write_bytes(b"#!/bin/sh\n")
     facts = manifest(linker=(ZIG, "cc"))
-    package = write_package(tmp_path / "tiny", library, np.ones((1, 2), "float32"), facts, {"tiny_bench": bench})
+    package = write_package(
+        tmp_path / "tiny", library, answers(np.ones((1, 2), "float32")), facts, {"tiny_bench": bench}
+    )
     text = (package.folder / SBOM).read_text()
     assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
     versions = {part["name"]: part.get("version") for part in json.loads(text)["components"]}

@@ -23,7 +23,7 @@ from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid
 from tvm_shufflenet.packages.inputs import read_input, write_array
 from tvm_shufflenet.packages.labels import read_labels
 from tvm_shufflenet.packages.manifest import MANIFEST, Timing
-from tvm_shufflenet.packages.package import REFERENCE, Package
+from tvm_shufflenet.packages.package import Package, answers_file
 from tvm_shufflenet.report.baseline import read_baseline
 from tvm_shufflenet.support.files import (
     JSON_DEPTH,
@@ -150,7 +150,7 @@ def test_every_reader_of_json_says_what_is_wrong(tmp_path, package, content):
         Package(package.folder)
 
 
-@pytest.mark.parametrize("name", [REFERENCE, "tiny.so", "tiny_bench", MANIFEST])
+@pytest.mark.parametrize("name", [answers_file(0), "tiny.so", "tiny_bench", MANIFEST])
 def test_a_fifo_in_place_of_a_file_does_not_hold_inspect(package, capsys, name):
     fifo(package.folder / name)
     assert main(["inspect", str(package.folder)]) == 2
@@ -177,10 +177,10 @@ def test_shipped_records_in_a_fifo_are_refused(tmp_path, capsys):
 
 
 def test_a_reference_is_what_the_manifest_says(package):
-    np.save(package.folder / REFERENCE, np.ones((3, 7), "float32"))
-    with pytest.raises(PackageInvalid, match=r"is float32 \(3, 7\), the manifest says float32 \(1, 2\)"):
+    np.save(package.folder / answers_file(0), np.ones((3, 7), "float32"))
+    with pytest.raises(PackageInvalid, match=r"is float32 \(3, 7\), the manifest says float32 \(1, 1, 2\)"):
         package.reference  # noqa: B018
-    (package.folder / REFERENCE).write_bytes(b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, "
+    (package.folder / answers_file(0)).write_bytes(b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4', 'fortran_order': False, "
                                              b"'shape': (99999999999, 9999), }".ljust(118) + b"\n")  # fmt: skip
     with pytest.raises(PackageInvalid, match="is no tensor"):
         package.reference  # noqa: B018
@@ -189,9 +189,13 @@ def test_a_reference_is_what_the_manifest_says(package):
 @pytest.mark.parametrize(
     "changed",
     [
-        {"input_shape": [1, 3, 10**9, 10**9]},
-        {"output_shape": [-1, 2]},
-        {"input_shape": [1] * 100},
+        {"inputs": [{"name": "data", "shape": [1, 3, 10**9, 10**9]}]},
+        {"outputs": [{"name": "output0", "shape": [-1, 2]}]},
+        {"inputs": [{"name": "data", "shape": [1] * 100}]},
+        {"inputs": [{"name": "data", "shape": ["n", 3]}]},
+        {"tolerances": {}},
+        {"tolerances": {"output0": 1e-4, "output1": 1e-4}},
+        {"probes": [{"name": "other", "tolerances": {}}]},
         {"seed": -1},
         {"model": "../../tiny"},
         {"model": "a/b"},
@@ -201,6 +205,21 @@ def test_a_manifest_of_impossible_values_is_refused(package, changed):
     facts = json.loads((package.folder / MANIFEST).read_bytes()) | changed
     (package.folder / MANIFEST).write_text(json.dumps(facts))
     with pytest.raises(PackageInvalid, match="cannot be read"):
+        Package(package.folder)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"inputs": []}, "takes 0 inputs: none"),
+        ({"inputs": [{"name": name, "shape": [1]} for name in "ab"]}, "takes 2 inputs: a, b"),
+        ({"outputs": [{"name": "output0", "shape": [1, 2], "dtype": "int64"}]}, "returns int64, only float32"),
+    ],
+)
+def test_a_package_of_what_is_not_deployed_here_is_refused_by_name(package, changed, words):
+    facts = json.loads((package.folder / MANIFEST).read_bytes()) | changed
+    (package.folder / MANIFEST).write_text(json.dumps(facts))
+    with pytest.raises(PackageInvalid, match=words):
         Package(package.folder)
 
 

@@ -9,6 +9,8 @@ import shutil
 import struct
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -20,6 +22,8 @@ import tvm
 from torch import nn
 from tvm import relax
 
+from helpers.tensors import OUTPUT, only
+from helpers.tiny_packages import as_before_schema_4
 from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.errors import LinkFailed, PackageInvalid, ToolMissing
@@ -32,9 +36,12 @@ from tvm_shufflenet.models import Model, randomise_batch_norms
 from tvm_shufflenet.models.zoo.shufflenet_v1 import ShuffleUnit
 from tvm_shufflenet.packages import package as packages
 from tvm_shufflenet.packages.manifest import MANIFEST, Manifest, Timing
-from tvm_shufflenet.packages.package import ANSWERS, REFERENCE, Package, reference_input, write_package
+from tvm_shufflenet.packages.package import Package, answers_file, write_package
+from tvm_shufflenet.signature import TensorSpec
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.verification.answers import Answer
+from tvm_shufflenet.verification.probes import reference_inputs
 from tvm_shufflenet.workflow.bench import bench_package
 from tvm_shufflenet.workflow.compile import compile_package
 from tvm_shufflenet.workflow.imported import import_model
@@ -99,11 +106,11 @@ def run(library, data: np.ndarray) -> np.ndarray:
 
 
 def test_a_package_answers_as_torch_does(compiled, imported):
-    np.testing.assert_allclose(run(compiled.library, compiled.reference_input()), compiled.reference, atol=1e-5)
-    np.testing.assert_array_equal(compiled.reference, imported.reference)
+    expected = only(compiled.reference)
+    np.testing.assert_allclose(run(compiled.library, only(compiled.inputs)), expected, atol=1e-5)
+    np.testing.assert_array_equal(expected, only(imported.reference))
     with torch.no_grad():
-        expected = Tiny().eval()(torch.from_numpy(reference_input(SHAPE, 0))).numpy()
-    np.testing.assert_array_equal(compiled.reference, expected)
+        np.testing.assert_array_equal(expected, Tiny().eval()(torch.from_numpy(only(compiled.inputs))).numpy())
 
 
 def test_every_command_takes_an_archive(imported, local, tmp_path):
@@ -111,7 +118,8 @@ def test_every_command_takes_an_archive(imported, local, tmp_path):
     package = compile_package(imported, local, store, tmp_path / "tiny.tar.zst")
     assert package.path.is_file() and sorted(os.listdir(tmp_path)) == ["tiny.tar.zst"]
     with find_device("local", local) as device:
-        np.testing.assert_allclose(run_package(package, device, imported.input), imported.reference, atol=1e-5)
+        outputs = run_package(package, device, imported.inputs)
+        np.testing.assert_allclose(only(outputs), only(imported.reference), atol=1e-5)
         bench = bench_package(package, device, 1, 0, 1)
         assert profile_package(Package(package.path), device, 1).operators
     (timing,) = Package(package.path).manifest.timings
@@ -119,7 +127,7 @@ def test_every_command_takes_an_archive(imported, local, tmp_path):
 
 
 def test_a_package_is_five_files_and_the_licences(compiled):
-    assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, REFERENCE, ANSWERS, SBOM, "tiny.so", FOLDER])
+    assert sorted(os.listdir(compiled.folder)) == sorted([MANIFEST, answers_file(0), SBOM, "tiny.so", FOLDER])
     assert os.access(compiled.library, os.X_OK)
     assert oct(compiled.folder.stat().st_mode & 0o777) == "0o755", "not as private as a temporary folder"
 
@@ -139,14 +147,16 @@ def test_the_same_model_makes_the_same_bytes_in_another_folder(compiled, importe
 
 def test_the_manifest_says_what_was_compiled_for_what(compiled, local):
     manifest = json.loads((compiled.folder / MANIFEST).read_text())
-    assert (manifest["schema"], manifest["model"], manifest["library"]) == (3, "tiny", "tiny.so")
-    assert (manifest["input_shape"], manifest["output_shape"]) == ([1, 6, 8, 8], [1, 5])
+    assert (manifest["schema"], manifest["model"], manifest["library"]) == (4, "tiny", "tiny.so")
+    assert [(each["name"], each["shape"]) for each in (*manifest["inputs"], *manifest["outputs"])] == [
+        ("data", [1, 6, 8, 8]), (OUTPUT, [1, 5])
+    ]  # fmt: skip
     assert (manifest["target"], manifest["machine"], manifest["tuned"]) == ("local", local.machine, True)
     assert manifest["target_config"] == local.tvm_config
     assert (manifest["tvm"], manifest["ffi"]) == (toolchain.TVM_VERSION, toolchain.FFI_VERSION)
     assert manifest["linker"] == ["zig", *linker_command(local)[1:]]
-    assert 0 < manifest["tolerance"] < 1e-2 and manifest["timings"] == []
-    for name in (REFERENCE, "tiny.so"):
+    assert 0 < manifest["tolerances"][OUTPUT] < 1e-2 and manifest["timings"] == []
+    for name in (answers_file(0), "tiny.so"):
         assert manifest["hashes"][name] == hashlib.sha256((compiled.folder / name).read_bytes()).hexdigest()
 
 
@@ -172,19 +182,40 @@ def test_an_untuned_package_says_so(imported, local, tmp_path):
     package = compile_package(imported, local, None, tmp_path / "untuned")
     assert (package.manifest.tuned, package.manifest.records) == (False, None)
     assert {operator.schedule for operator in package.manifest.operators} == {"none"}
-    np.testing.assert_allclose(run(package.library, package.reference_input()), package.reference, atol=1e-5)
+    np.testing.assert_allclose(run(package.library, only(package.inputs)), only(package.reference), atol=1e-5)
 
 
 def test_the_reference_input_is_decided_by_its_seed():
-    np.testing.assert_array_equal(reference_input(SHAPE, 3), reference_input(SHAPE, 3))
-    assert reference_input(SHAPE, 3).dtype == np.float32
-    assert not np.array_equal(reference_input(SHAPE, 3), reference_input(SHAPE, 4))
+    specs = (TensorSpec("one", SHAPE), TensorSpec("two", SHAPE))
+    first, again, other = (reference_inputs(specs, seed) for seed in (3, 3, 4))
+    assert [(name, array.dtype, array.shape) for name, array in first.items()] == [
+        ("one", np.float32, SHAPE), ("two", np.float32, SHAPE)
+    ]  # fmt: skip
+    np.testing.assert_array_equal(first["two"], again["two"])
+    assert not np.array_equal(first["one"], first["two"]) and not np.array_equal(first["one"], other["one"])
 
 
 def test_a_package_can_be_moved_and_read_again(copy, compiled):
     package = Package(copy)
     assert package.manifest == compiled.manifest
-    np.testing.assert_array_equal(package.reference, compiled.reference)
+    np.testing.assert_array_equal(only(package.reference), only(compiled.reference))
+
+
+@pytest.mark.parametrize(("schema", "inputs"), [(3, 7), (1, 1)])
+def test_a_package_of_before_schema_4_is_read_and_runs(copy, compiled, local, schema, inputs):
+    as_before_schema_4(copy, schema)
+    package = Package(copy)
+    assert len(package.answers.each) == inputs
+    ours, old = compiled.answers, package.answers
+    for one, other in zip(ours.each, old.each, strict=False):
+        np.testing.assert_array_equal(only(one.expected), only(other.expected))
+        assert list(one.tolerances.values()) == list(other.tolerances.values())
+    assert (schema == 1) == (None in old.roundings.values()) == bool(old.blind)
+    with find_device("local", local) as device:
+        bench_package(package, device, 1, 0, 1)
+        assert np.isfinite(only(run_package(package, device, package.inputs))).all()
+    assert Package(copy).manifest.timings, "what was noted is read again"
+    assert main(["run", str(copy)]) == 0
 
 
 def test_a_timing_replaces_that_of_the_same_device_and_threads(copy):
@@ -195,7 +226,7 @@ def test_a_timing_replaces_that_of_the_same_device_and_threads(copy):
     package.add_timing(Timing(board, 2, {"median": 1.0}))
     timings = Package(copy).manifest.timings
     assert [(t.threads, t.latency_us["median"]) for t in timings] == [(1, 2.0), (2, 1.0)]
-    assert sorted(os.listdir(copy)) == sorted([MANIFEST, REFERENCE, ANSWERS, SBOM, "tiny.so", FOLDER])
+    assert sorted(os.listdir(copy)) == sorted([MANIFEST, answers_file(0), SBOM, "tiny.so", FOLDER])
 
 
 def test_a_manifest_of_a_later_version_may_say_more(copy):
@@ -222,7 +253,7 @@ def test_a_manifest_that_claims_half_of_it_was_not_verified(copy, verified, said
 
 
 def test_a_changed_file_is_found(copy):
-    for name in ("tiny.so", REFERENCE):
+    for name in ("tiny.so", answers_file(0)):
         content = (copy / name).read_bytes()
         (copy / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         with pytest.raises(PackageInvalid, match="has changed"):
@@ -239,7 +270,7 @@ def test_a_truncated_library_is_found(copy):
             Package(copy)
 
 
-@pytest.mark.parametrize("name", ["tiny.so", REFERENCE])
+@pytest.mark.parametrize("name", ["tiny.so", answers_file(0)])
 def test_a_missing_file_is_named(copy, name):
     (copy / name).unlink()
     with pytest.raises(PackageInvalid, match=f"lacks {name}"):
@@ -263,14 +294,14 @@ def test_a_garbage_manifest_is_refused(copy, content):
     assert MANIFEST in str(refused.value)
 
 
-@pytest.mark.parametrize("schema", [0, 4, "1", None])
+@pytest.mark.parametrize("schema", [0, 5, "1", None])
 def test_another_schema_is_refused(copy, schema):
     edit(copy, schema=schema)
     with pytest.raises(PackageInvalid, match="has schema"):
         Package(copy)
 
 
-@pytest.mark.parametrize("field", ["hashes", "library", "machine", "input_shape", "operators"])
+@pytest.mark.parametrize("field", ["hashes", "library", "machine", "inputs", "tolerances", "operators"])
 def test_a_manifest_that_lacks_a_field_is_refused(copy, field):
     manifest = json.loads((copy / MANIFEST).read_bytes())
     del manifest[field]
@@ -311,19 +342,22 @@ def test_a_package_of_another_machine_is_refused_by_name(compiled):
 # Writing
 
 
-def parts(compiled) -> tuple[object, np.ndarray, Manifest]:
-    return compiled.library, compiled.reference, compiled.manifest
+def parts(compiled) -> tuple[Path, Sequence[Answer], Manifest]:
+    return compiled.library, compiled.answers.each, compiled.manifest
 
 
 def test_a_package_is_written_over_an_older_one(compiled, tmp_path):
-    library, reference, manifest = parts(compiled)
-    write_package(tmp_path / "made" / "here", library, reference, manifest)
+    library, answers, manifest = parts(compiled)
+    write_package(tmp_path / "made" / "here", library, answers, manifest)
     renamed = msgspec.structs.replace(manifest, library="renamed.so")
-    package = write_package(tmp_path / "made" / "here", library, reference + 1, renamed)
-    assert sorted(os.listdir(package.folder)) == sorted([MANIFEST, REFERENCE, SBOM, "renamed.so", FOLDER]), (
+    changed = only(answers[0].expected) + 1
+    package = write_package(
+        tmp_path / "made" / "here", library, [replace(answers[0], expected={OUTPUT: changed})], renamed
+    )
+    assert sorted(os.listdir(package.folder)) == sorted([MANIFEST, answers_file(0), SBOM, "renamed.so", FOLDER]), (
         "nothing of the older one"
     )
-    np.testing.assert_array_equal(package.reference, reference + 1)
+    np.testing.assert_array_equal(only(package.reference), changed)
     assert os.listdir(tmp_path / "made") == ["here"]
 
 

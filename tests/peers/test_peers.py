@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from helpers.scripts import load
+from helpers.tensors import OUTPUT, only, signature
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.facts import DeviceFacts
@@ -28,7 +29,10 @@ from tvm_shufflenet.peers.environments import OWN, PINS, installed
 from tvm_shufflenet.peers.handover import NOT_TRACED, write_handover
 from tvm_shufflenet.peers.process import Runner, last_words
 from tvm_shufflenet.report.documents import ComparisonDocument, ContestDocument
+from tvm_shufflenet.verification.answers import Answer, Answers
+from tvm_shufflenet.verification.probes import REFERENCE
 from tvm_shufflenet.workflow.contest import OURS, UNTUNED, Contest, Contestant, geometric_mean, geometric_means
+from tvm_shufflenet.workflow.imported import Imported
 
 REPOSITORY = Path(__file__).parents[2]
 LOCAL = DeviceFacts("local", "measured")
@@ -208,17 +212,18 @@ from common import Engine, serve
 
 class Fake(Engine):
     def run(self): {run}
-    def output(self): return {output}
+    def outputs(self): return [{output}]
     def facts(self): return {{"version": "1.0", "settings": {{}}}}
 
 serve(Fake)
 """
 
 
-def fake_peer(folder, name: str, run: str = "sum(range(10000))", output: str = "") -> Peer:
-    """A peer that runs in this Python, and whose network is the answer that was handed over."""
-    output = output or "np.load(os.path.dirname(self.options.artifact) + '/reference.npy')"
-    (folder / f"{name}.py").write_text(RUNNER.format(runners=str(RUNNERS), run=run, output=output))
+def fake_peer(folder, name: str, output: np.ndarray, run: str = "sum(range(10000))") -> Peer:
+    """A peer that runs in this Python, and whose network answers ``output``."""
+    np.save(folder / f"{name}.npy", output)
+    loaded = f"np.load({str(folder / name)!r} + '.npy')"
+    (folder / f"{name}.py").write_text(RUNNER.format(runners=str(RUNNERS), run=run, output=loaded))
     return Peer(name, "numpy", OWN, str(folder / name), "model.pt2")
 
 
@@ -252,13 +257,13 @@ def run_contest(tiny, *peers: Peer):
 
 @pytest.fixture(scope="module")
 def mixed(tiny, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runners")
+    folder, right = tmp_path_factory.mktemp("runners"), only(tiny[0].ours.expected)
     return run_contest(
         tiny,
-        fake_peer(folder, "good"),
-        fake_peer(folder, "wrong", output="np.zeros((1, 1000), 'float32')"),
-        fake_peer(folder, "misshapen", output="np.zeros((1, 7), 'float32')"),
-        fake_peer(folder, "crashing", run="os.abort()"),
+        fake_peer(folder, "good", right),
+        fake_peer(folder, "wrong", np.zeros((1, 1000), "float32")),
+        fake_peer(folder, "misshapen", np.zeros((1, 7), "float32")),
+        fake_peer(folder, "crashing", right, run="os.abort()"),
         Peer("unconvertible", "numpy", OWN, "run_torch", "model.none", str(folder / "missing")),
     )
 
@@ -287,7 +292,8 @@ class TestContest:
 
     def test_ours_is_checked_as_well(self, tiny):
         handover, libraries = tiny
-        shifted = dataclasses.replace(handover, reference=handover.reference + 1)
+        wrong = dataclasses.replace(handover.ours, expected={OUTPUT: only(handover.ours.expected) + 1})
+        shifted = dataclasses.replace(handover, ours=wrong)
         found, entries = run_contest((shifted, libraries))
         assert isinstance(entries["ours"].failure, WrongResult) and found.ratio is None
 
@@ -309,10 +315,10 @@ class TestComparison:
     """``compare --peers``: tuned and untuned code take turns with the peers."""
 
     def test_figures_of_everyone(self, network, tmp_path):
-        wrong = fake_peer(tmp_path, "wrong", output="np.zeros((1, 1000), 'float32')")
         imported, both, target = network
+        wrong = fake_peer(tmp_path, "wrong", np.zeros((1, 1000), "float32"))
         device, effort = find_device("local", target), contests.Effort(rounds=2, samples=2, warmup=1)
-        peers = fake_peer(tmp_path, "good"), wrong
+        peers = fake_peer(tmp_path, "good", only(imported.reference)), wrong
         comparison = compare_with_peers(imported, both, target, device, 1, peers, effort, lambda text: None)
         facts = msgspec.to_builtins(ComparisonDocument.of(comparison))
         assert [entry.name for entry in comparison.contest.entries] == [OURS, UNTUNED, "good", "wrong"]
@@ -355,10 +361,12 @@ class TestHandover:
         from tvm_shufflenet.models.sources.onnx_files import OnnxModel
 
         proto = onnx.helper.make_model(onnx.helper.make_graph([], "empty", [], []))
-        data = np.zeros((1, 1), "float32")
-        imported = types.SimpleNamespace(model=OnnxModel("net", (1, 1), proto=proto), input=data, reference=data)
-        imported.tolerance, imported.answers = 1e-4, types.SimpleNamespace(scale=1.0)
-        assert write_handover(imported, tmp_path).input.exists()
+        takes, data = signature((1, 1), (1, 1)), np.zeros((1, 1), "float32")
+        imported = Imported(OnnxModel("net", (1, 1), proto=proto), None, takes, {OUTPUT: data})
+        answer = Answer(REFERENCE, imported.reference, {OUTPUT: 1e-4})
+        imported.__dict__["answers"] = Answers(imported.inputs, (answer,), {OUTPUT: 0.0}, {OUTPUT: 1.0})
+        (given,) = write_handover(imported, tmp_path).inputs
+        np.testing.assert_array_equal(np.load(given), only(imported.inputs))
         assert onnx.load(tmp_path / "model.onnx") == proto and not (tmp_path / "model.pt2").exists()
 
 

@@ -17,6 +17,8 @@ from rich.console import Console
 from torch import nn
 
 from helpers.profiles import cost, profile_of, work
+from helpers.tensors import OUTPUT, only
+from helpers.tiny_packages import as_before_schema_4
 from tvm_shufflenet.clock.counts import BEYOND_L2, Arrival, Block, Counts, Share
 from tvm_shufflenet.clock.cycles import LAUNCH_US, Cost, CycleModel
 from tvm_shufflenet.clock.instructions import is_fp32_multiply_add
@@ -444,7 +446,7 @@ class TestModelled:
 
     def test_a_wrong_answer_has_no_profile(self, arm, emulated, monkeypatch):
         first, *others = arm.answers.each
-        wrong = replace(first, expected=first.expected + 1)
+        wrong = replace(first, expected={OUTPUT: only(first.expected) + 1})
         monkeypatch.setattr(Package, "answers", replace(arm.answers, each=(wrong, *others)))
         with pytest.raises(WrongResult, match="off by 1 from PyTorch"):
             profile_package(arm, emulated, 1)
@@ -489,8 +491,7 @@ def test_on_a_measured_device_each_operator_is_timed_by_itself(local):
 
 def test_an_older_package_is_read_but_not_profiled(local, tmp_path):
     package = rewritten(local, tmp_path / "older", arguments=None, multiply_adds=None)
-    manifest = json.loads((package.folder / MANIFEST).read_bytes())
-    (package.folder / MANIFEST).write_text(json.dumps(manifest | {"schema": 1}))
+    as_before_schema_4(package.folder, 1)
     package = Package(package.folder)
     assert package.manifest.operators[0].arguments is None
     with find_device("local", find_target("local")) as device:

@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from helpers import tiny_packages
 from helpers.reproductions import table8
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
@@ -64,10 +65,9 @@ ENTRIES = (operator("pointwise", calls=3), operator("depthwise", 10**5), operato
 
 
 def manifest(model: str) -> Manifest:
-    return Manifest(
-        schema=3, plan=f"model   {model}", model=model, input_shape=(1, 3, 32, 32), output_shape=(1, 10), seed=0,
-        target="local", target_config={}, machine="x86_64", tuned=True, records=None, tvm="0.27", ffi="0.1", linker=(),
-        library="net.so", operators=ENTRIES, activation_bytes=10**6, weight_bytes=4 * 10**6, tolerance=1e-4, hashes={},
+    return tiny_packages.manifest(
+        (1, 3, 32, 32), (1, 10), plan=f"model   {model}", model=model, target="local", machine="x86_64", tuned=True,
+        operators=ENTRIES, activation_bytes=10**6, weight_bytes=4 * 10**6,
     )  # fmt: skip
 
 

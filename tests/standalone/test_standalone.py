@@ -30,6 +30,7 @@ from tvm.script import tirx as T
 
 from helpers.cross import zig_cc
 from helpers.networks import answer, machine_of
+from helpers.tensors import OUTPUT, only, signature
 from helpers.view_programs import STEP, Program
 from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.clock.disassembly import disassembled
@@ -53,6 +54,7 @@ from tvm_shufflenet.standalone.kernels import compile_kernels
 from tvm_shufflenet.standalone.program import plan
 from tvm_shufflenet.support import toolchain
 from tvm_shufflenet.tuning.records.store import RecordStore
+from tvm_shufflenet.verification.answers import Answer, Answers
 from tvm_shufflenet.verification.probes import PROBES, REFERENCE, probe
 from tvm_shufflenet.workflow.compile import compile_package
 from tvm_shufflenet.workflow.imported import import_model
@@ -154,14 +156,14 @@ def test_a_network_with_functions_of_the_c_library(tmp_path):
     package = compiled(network, tmp_path, ("vm", "standalone"))
     assert undefined_symbols(package.folder / "libcurved.so"), "else this tests nothing"
     with load(package.folder, "curved").Network() as instance:
-        output = instance(network.input)
-    np.testing.assert_array_equal(output, vm_answer(package.library, network.input))
+        output = instance(only(network.inputs))
+    np.testing.assert_array_equal(output, vm_answer(package.library, only(network.inputs)))
 
 
 def test_untuned_code_of_tvm_s_own(small, tmp_path):
     package = compile_package(small, HOST, None, tmp_path / "package", formats=("vm", "standalone"))
     with load(package.folder).Network(2) as instance:
-        np.testing.assert_array_equal(instance(small.input), vm_answer(package.library, small.input))
+        np.testing.assert_array_equal(instance(only(small.inputs)), vm_answer(package.library, only(small.inputs)))
 
 
 @pytest.mark.skipif(any(tool.path is None for tool in toolchain.all_tools()), reason="no emulated device")
@@ -170,8 +172,11 @@ def test_it_answers_the_bits_of_the_vm_on_arm(arm, tmp_path):
     options = ["--repeat", "1", "--threads", "2", "--output", str(tmp_path / "output")]
     bench = run_bench(arm, *options, command=command)
     assert bench.returncode == 0, bench.stderr
-    with EmulatedDevice(BOARDS["cortex-a72"]) as device, Network(device, arm.library) as network:
-        expected = network.run(arm.reference_input())
+    with (
+        EmulatedDevice(BOARDS["cortex-a72"]) as device,
+        Network(device, arm.library, arm.manifest.signature) as network,
+    ):
+        expected = only(network.run(arm.inputs))
     np.testing.assert_array_equal(np.fromfile(tmp_path / "output", np.float32), expected.ravel())
 
 
@@ -362,7 +367,7 @@ def test_threads_have_instances_of_their_own(both, small):
     def work(name):
         with wrapper.Network(2) as network:
             for _ in range(20):
-                answers[name] = network(small.input)
+                answers[name] = network(only(small.inputs))
 
     threads = [threading.Thread(target=work, args=(name,)) for name in range(3)]
     for thread in threads:
@@ -540,8 +545,9 @@ def test_the_benchmark_runs_on_an_input_of_the_user_s(both, tmp_path):
 def test_a_wrong_answer_shows_no_time(small, tmp_path):
     package = tmp_path / "built"
     scheduled = schedule_untuned(stock(small.module, HOST))
-    wrong = [small.reference + 1]
-    built = building.build_standalone(scheduled.module, HOST, "small", [small.input], wrong, small.tolerance, package)
+    wrong = replace(small.answers.reference, expected={OUTPUT: only(small.reference) + 1})
+    answers = replace(small.answers, each=(wrong,))
+    built = building.build_standalone(scheduled.module, HOST, "small", small.signature, answers, package)
     done = subprocess.run([built.bench, "--repeat", "1"], capture_output=True, text=True)
     assert done.returncode == 5 and done.stdout == "" and "from PyTorch" in done.stderr
     done = subprocess.run([built.bench, "--repeat", "1", "--json"], capture_output=True, text=True)
@@ -552,12 +558,10 @@ def test_a_wrong_answer_shows_no_time(small, tmp_path):
 def test_an_answer_that_is_right_for_one_input_only_shows_no_time(small, tmp_path, name):
     scheduled = schedule_untuned(stock(small.module, HOST))
     right = {answer.probe: answer for answer in small.answers.each}
-    wrong = np.nan_to_num(right[name].expected, nan=1.0) + np.float32(1)
-    each = [replace(answer, expected=wrong) if answer.probe == name else answer for answer in small.answers.each[1:]]
-    data, answers = [small.input], [small.reference]
-    built = building.build_standalone(
-        scheduled.module, HOST, "small", data, answers, small.tolerance, tmp_path / "built", probes=each
-    )
+    wrong = {OUTPUT: np.nan_to_num(only(right[name].expected), nan=1.0) + np.float32(1)}
+    each = tuple((right | {name: replace(right[name], expected=wrong)}).values())
+    answers = replace(small.answers, each=each)
+    built = building.build_standalone(scheduled.module, HOST, "small", small.signature, answers, tmp_path / "built")
     done = subprocess.run([built.bench, "--repeat", "1"], capture_output=True, text=True)
     assert done.returncode == 5 and done.stdout == "" and f'for the input "{name}"' in done.stderr
     facts = json.loads(subprocess.run([built.bench, "--repeat", "1", "--json"], capture_output=True).stdout)
@@ -586,7 +590,10 @@ class Overwrites:
 
 def test_a_benchmark_that_overwrites_its_input_shows_no_time(tmp_path):
     data = np.arange(16, dtype=np.float32).reshape(2, 8)
-    built = building.build_standalone(Overwrites, HOST, "small", [data], [data + 1], 1e-6, tmp_path / "built")
+    answer = Answer(REFERENCE, {OUTPUT: data + 1}, {OUTPUT: 1e-6})
+    answers = Answers({"data": data}, (answer,), {OUTPUT: 0.0}, {OUTPUT: 1.0})
+    takes = signature(data.shape, data.shape)
+    built = building.build_standalone(Overwrites, HOST, "small", takes, answers, tmp_path / "built")
     done = subprocess.run([built.bench, "--repeat", "1"], capture_output=True, text=True)
     assert done.returncode == 5 and done.stdout == "" and "the input is overwritten" in done.stderr
 
@@ -601,9 +608,9 @@ def test_c_makes_the_same_inputs_bit_by_bit(tmp_path):
         for name in [name for name in PROBES if name != REFERENCE]:
             made = np.empty_like(data)
             assert make(name.encode(), data.ctypes, made.ctypes, ctypes.c_size_t(data.size)) == 0
-            np.testing.assert_array_equal(made, probe(name, data))
-            finite = np.isfinite(made)
-            assert made[finite].tobytes() == probe(name, data)[finite].tobytes()
+            expected, finite = only(probe(name, {"data": data})), np.isfinite(made)
+            np.testing.assert_array_equal(made, expected)
+            assert made[finite].tobytes() == expected[finite].tobytes()
     assert make(b"stranger", data.ctypes, made.ctypes, ctypes.c_size_t(data.size)) == -1
 
 

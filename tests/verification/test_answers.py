@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,15 +12,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tvm_shufflenet.devices.network import largest_error
+from helpers.tensors import OUTPUT, only, signature
+from tvm_shufflenet.devices.difference import largest_error
 from tvm_shufflenet.devices.operands import digest
 from tvm_shufflenet.models import Model
-from tvm_shufflenet.packages.package import reference_input
 from tvm_shufflenet.verification import answers
-from tvm_shufflenet.verification.answers import AMPLIFIES, FACTOR, TELLING, UNITS, Answer, Answers, answers_of
+from tvm_shufflenet.verification.answers import (
+    AMPLIFIES,
+    FACTOR,
+    TELLING,
+    UNITS,
+    Answer,
+    Answers,
+    Difference,
+    answers_of,
+)
 from tvm_shufflenet.verification.networks import verification
 from tvm_shufflenet.verification.outcome import Verification
-from tvm_shufflenet.verification.probes import INFINITE, NAN, OTHER, PROBES, REFERENCE, probe
+from tvm_shufflenet.verification.probes import INFINITE, NAN, OTHER, PROBES, REFERENCE, probe, reference_inputs
 
 SHAPE = (1, 3, 12, 12)
 EPSILON = float(np.finfo(np.float32).eps)
@@ -77,34 +87,49 @@ def found(network: nn.Module) -> Answers:
         if isinstance(layer, nn.Conv2d):
             layer.reset_parameters()
     model = Model("net", SHAPE, network.eval())
-    data = reference_input(SHAPE, 0)
-    return answers_of(model, data, model(data))
+    return asked(model)
+
+
+def asked(model: Model) -> Answers:
+    takes = signature(SHAPE, (1,))
+    inputs = reference_inputs(takes.inputs, 0)
+    return answers_of(model, takes, inputs, dict(zip([OUTPUT], model(*inputs.values()), strict=True)))
+
+
+def figures(answers: Answers) -> tuple[np.ndarray, float, float, float | None]:
+    """Of the only output: PyTorch's own for the reference inputs, its scale, its tolerance, its rounding."""
+    reference = answers.reference
+    return only(reference.expected), answers.scales[OUTPUT], reference.tolerances[OUTPUT], answers.roundings[OUTPUT]
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e5])
 def test_the_tolerance_follows_the_scale_of_the_output(scale):
     ours = found(Net(scale))
-    assert UNITS * EPSILON * ours.scale <= ours.tolerance < 3e-5 * ours.scale
+    expected, largest, tolerance, _ = figures(ours)
+    assert UNITS * EPSILON * largest <= tolerance < 3e-5 * largest
     assert ours.blind is None and ours.note is None
     assert [answer.probe for answer in ours.each] == list(PROBES)
-    halved = largest_error(ours.reference.expected / 2, ours.reference.expected)
-    assert halved > 1e4 * ours.tolerance
+    halved = ours.reference.difference({OUTPUT: expected / 2})
+    assert halved.error > 1e4 * tolerance and not halved.right
 
 
 def test_a_network_that_amplifies_rounding_says_so_and_is_judged_by_that():
     plain, ours = found(Net()), found(Amplifying())
-    assert ours.rounding > AMPLIFIES * ours.scale and ours.tolerance >= FACTOR * ours.rounding
-    np.testing.assert_allclose(plain.reference.expected, ours.reference.expected, atol=5e-4)
-    assert largest_error(plain.reference.expected, ours.reference.expected) <= ours.tolerance, "what is exact passes"
-    assert largest_error(plain.reference.expected, ours.reference.expected) > UNITS * EPSILON * ours.scale
-    assert "amplifies rounding" in ours.note and f"{ours.rounding:.2g} from its float64" in ours.note
-    said = str(verification("board", 1e-4, ours, 7))
+    expected, scale, tolerance, rounding = figures(ours)
+    assert rounding > AMPLIFIES * scale and tolerance >= FACTOR * rounding
+    np.testing.assert_allclose(only(plain.reference.expected), expected, atol=5e-4)
+    difference = ours.reference.difference(plain.reference.expected)
+    assert difference.right, "what is exact passes"
+    assert difference.error > UNITS * EPSILON * scale
+    assert "amplifies rounding" in ours.note and f"{rounding:.2g} from its float64" in ours.note
+    said = str(verification("board", replace(difference, error=1e-4), ours, 7))
     assert "amplifies rounding" in said and said.startswith("verified on board")
 
 
 def test_where_rounding_decides_nothing_is_verified():
     ours = found(Chaotic())
-    verified = verification("board", ours.tolerance / 2, ours, 7)
+    _, _, tolerance, _ = figures(ours)
+    verified = verification("board", Difference(OUTPUT, tolerance / 2, tolerance), ours, 7)
     assert ours.blind and not verified.holds and verified.ran
     assert str(verified).startswith("not verified: PyTorch's answers to two inputs differ by ")
     assert "amplifies rounding" in str(verified)
@@ -112,20 +137,38 @@ def test_where_rounding_decides_nothing_is_verified():
 
 def test_a_network_that_ignores_its_input_is_legal_and_not_verified():
     ours = found(Constant())
-    assert ours.sensitivity == 0 and "a library that ignores its input could pass" in ours.blind
-    verified = verification("board", 0.0, ours, 7)
+    assert ours.sensitivities == {OUTPUT: 0} and "a library that ignores its input could pass" in ours.blind
+    verified = verification("board", Difference(OUTPUT, 0.0, 1e-6), ours, 7)
     assert not verified.holds and str(verified).startswith("not verified: ") and "next: " in str(verified)
 
 
 @pytest.mark.parametrize(("factor", "blind"), [(TELLING - 1, True), (TELLING + 1, False)])
 def test_two_answers_must_differ_by_a_hundred_tolerances(factor, blind):
-    each = [Answer(name, np.zeros((1, 4), np.float32), 2.0**-10) for name in (REFERENCE, OTHER)]
-    assert bool(Answers(tuple(each), 0.0, factor * 2.0**-10).blind) is blind
+    zeros, allowed = {OUTPUT: np.zeros((1, 4), np.float32)}, {OUTPUT: 2.0**-10}
+    each = tuple(Answer(name, zeros, allowed) for name in (REFERENCE, OTHER))
+    answers = Answers({}, each, {OUTPUT: 0.0}, {OUTPUT: factor * 2.0**-10})
+    assert bool(answers.blind) is blind
+    deaf = {output: 0.0 for output in ("anchors", *answers.sensitivities)}
+    two = [replace(answer, tolerances=dict.fromkeys(deaf, 2.0**-10)) for answer in each]
+    answers = replace(answers, each=tuple(two), sensitivities=deaf | answers.sensitivities)
+    assert bool(answers.blind) is blind, "one output that tells is enough"
+
+
+def test_the_worst_output_is_that_which_comes_closest_to_its_tolerance():
+    zeros = np.zeros(3, np.float32)
+    answer = Answer(REFERENCE, {"large": zeros, "small": zeros}, {"large": 1.0, "small": 1e-6})
+    assert answer.difference({"large": zeros + 0.5, "small": zeros}) == Difference("large", 0.5, 1.0)
+    wrong = answer.difference({"large": zeros + 0.5, "small": zeros + np.float32(1e-5)})
+    assert wrong.output == "small" and not wrong.right
+    lost = answer.difference({"large": zeros * np.nan, "small": zeros})
+    assert lost.output == "large" and not lost.right
+    assert answer.difference({"large": zeros * np.nan, "small": zeros}, {"large": zeros == 0}).right
 
 
 def test_a_network_that_float64_does_not_run_has_a_stated_bound():
     ours = found(Single())
-    assert ours.rounding is None and ours.tolerance == pytest.approx(1e-4 * ours.scale)
+    _, scale, tolerance, rounding = figures(ours)
+    assert rounding is None and tolerance == pytest.approx(1e-4 * scale)
     assert "does not run in float64" in ours.note
     assert [answer.probe for answer in ours.each] == [name for name in PROBES if name not in (NAN, INFINITE)]
 
@@ -141,14 +184,11 @@ def test_an_exported_program_has_the_same_answers():
     file = io.BytesIO()
     torch.export.save(program, file)
     file.seek(0)
-    data = reference_input(SHAPE, 0)
-    ours = [
-        answers_of(model, data, model(data))
-        for model in (Model("net", SHAPE, network), Model("net", SHAPE, program=torch.export.load(file)))
-    ]
-    assert ours[0].rounding == pytest.approx(ours[1].rounding, rel=0.5) and ours[1].note is None
+    models = Model("net", SHAPE, network), Model("net", SHAPE, program=torch.export.load(file))
+    ours = [asked(model) for model in models]
+    assert figures(ours[0])[-1] == pytest.approx(figures(ours[1])[-1], rel=0.5) and ours[1].note is None
     for one, other in zip(*(each.each for each in ours), strict=True):
-        np.testing.assert_array_equal(one.expected, other.expected)
+        np.testing.assert_array_equal(only(one.expected), only(other.expected))
 
 
 def test_dtypes_that_a_network_names_become_float64():
@@ -158,17 +198,18 @@ def test_dtypes_that_a_network_names_become_float64():
             return (super().forward(data.to(torch.float32)) + ones + torch.zeros(1)).float()
 
     ours = found(Named())
-    assert 0 < ours.rounding < 1e-5 and ours.note is None
+    assert 0 < ours.roundings[OUTPUT] < 1e-5 and ours.note is None
 
 
 def test_every_probe_is_another_input_and_denormals_are_denormal():
-    data = reference_input(SHAPE, 0)
-    made = {name: probe(name, data) for name in PROBES}
+    inputs = reference_inputs(signature(SHAPE, (1,)).inputs, 0)
+    before = only(inputs).tobytes()
+    made = {name: only(probe(name, inputs)) for name in PROBES}
     assert all(each.shape == SHAPE and each.dtype == np.float32 for each in made.values())
     assert len({each.tobytes() for each in made.values()}) == len(PROBES)
     assert np.abs(made["denormal"]).max() < np.finfo(np.float32).smallest_normal and made["denormal"].any()
     assert np.isnan(made[NAN]).sum() == 2 and set(made[INFINITE][np.isinf(made[INFINITE])]) == {-np.inf, np.inf}
-    assert data.tobytes() == reference_input(SHAPE, 0).tobytes(), "none of them changes it"
+    assert only(inputs).tobytes() == before, "none of them changes it"
 
 
 @pytest.mark.parametrize(

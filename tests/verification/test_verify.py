@@ -21,6 +21,7 @@ from tvm.script import tirx as T
 
 from helpers.kernels import module
 from helpers.laid_out import Pointwise
+from helpers.tensors import OUTPUT, only
 from tvm_shufflenet.cli import main as cli
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.bare import BareEmulator
@@ -195,14 +196,14 @@ def test_a_network_that_is_wrong_makes_no_package_and_an_older_one_stays(importe
     with checking_device(LOCAL) as device:
         older = compiled(device, LOCAL)
         before = (older.folder / "manifest.json").read_bytes()
-        other = replace(imported, reference=imported.reference + np.float32(0.01))
+        other = replace(imported, reference={OUTPUT: only(imported.reference) + np.float32(0.01)})
         with pytest.raises(WrongResult, match=r"is off by 0\.01 from PyTorch"):
             compiled(device, LOCAL, imported=other)
         assert (older.folder / "manifest.json").read_bytes() == before
         (folder,) = reproducers.iterdir()
         assert reproducer.read_reproducer(folder).kind == "network"
         assert replay(folder, device).startswith("off by 0.01")
-        np.save(folder / "expected.npy", imported.reference)
+        np.save(folder / "expected0.npy", only(imported.reference))
         assert replay(folder, device) is None
 
 
@@ -366,7 +367,7 @@ def test_a_library_that_is_right_once_makes_no_package(adds_one, module, words, 
         library = build(scheduled, tmp_path / f"{target.name}.so")
         with checking_device(target) as device:
             with pytest.raises(WrongResult, match=words):
-                candidate = verify.Candidate(scheduled, library, None, (), adds_one.input, adds_one.answers)
+                candidate = verify.Candidate(scheduled, library, None, (), adds_one.signature, adds_one.answers)
                 verify.verify(candidate, device)
             (folder,) = reproducers.iterdir()
             assert re.search(words, replay(folder, device))
@@ -376,9 +377,11 @@ def test_a_library_that_is_right_for_one_input_makes_no_package(adds_one, tmp_pa
     """Also one that ignores its input, and one that loses a NaN."""
     answers = adds_one.answers
     for number, answer in enumerate(answers.each[1:], 1):
-        wrong = replace(answer, expected=answer.expected + np.float32(2 * answer.tolerance + 1e-30))
+        expected = only(answer.expected)
+        changed = expected + np.float32(2 * answer.tolerances[OUTPUT] + 1e-30)
         if answer.probe in (NAN, INFINITE):
-            wrong = replace(answer, expected=np.nan_to_num(answer.expected, nan=1.0, posinf=1.0, neginf=1.0))
+            changed = np.nan_to_num(expected, nan=1.0, posinf=1.0, neginf=1.0)
+        wrong = replace(answer, expected={OUTPUT: changed})
         each = (*answers.each[:number], wrong, *answers.each[number + 1 :])
         other = replace(adds_one)
         other.__dict__["answers"] = replace(answers, each=each)
@@ -408,15 +411,17 @@ def test_a_device_checks_every_input_of_a_package(imported, compiled, tmp_path):
     with checking_device(LOCAL) as device:
         package = compiled(device, LOCAL)
         assert package.manifest.verified.inputs == len(package.answers.each) == len(imported.answers.each) > 2
-        np.save(package.folder / "answers.npy", np.load(package.folder / "answers.npy") + np.float32(0.01))
+        stack = np.load(package.folder / "answers0.npy")
+        stack[1:] += np.float32(0.01)
+        np.save(package.folder / "answers0.npy", stack)
         with pytest.raises(WrongResult, match=r"\(input: other\)"):
             bench_package(package, device, 1, 0, 1)
 
 
 def test_answers_of_another_shape_are_refused(compiled, tmp_path):
     package = compiled(None, LOCAL)
-    answers = np.load(package.folder / "answers.npy")
+    answers = np.load(package.folder / "answers0.npy")
     for other in (answers[1:], answers.astype(np.float64)):
-        np.save(package.folder / "answers.npy", other)
+        np.save(package.folder / "answers0.npy", other)
         with pytest.raises(PackageInvalid, match="the manifest says float32"):
             package.answers  # noqa: B018

@@ -30,14 +30,13 @@ def run(options) -> None:
     from ..packages.inputs import read_input
     from ..workflow.run import run_package
 
-    data = (
-        package.reference_input() if options.input is None else read_input(options.input, package.manifest.input_shape)
-    )
-    labels = None if options.labels is None else _labels(options.labels, package.manifest.output_shape)
+    (source,), (result,) = package.manifest.inputs, package.manifest.outputs
+    inputs = package.inputs if options.input is None else {source.name: read_input(options.input, source.shape)}
+    labels = None if options.labels is None else _labels(options.labels, result.shape)
     console = console_of(options)
     with device:
         console.print(f"device: {device.describe()}")
-        output = run_package(package, device, data)
+        output = run_package(package, device, inputs)[result.name]
     if options.output is not None:
         from ..packages.inputs import write_array
 

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import DeviceFailed, WrongResult
 from ..packages.manifest import OperatorTime
 from ..packages.package import Package
+from ..signature import Tensors, from_bytes
 from ..support.files import JSON_DEPTH, nests_deeper
 from ..text import clean, shortened
 from ..transport.remote import Remote
@@ -146,8 +147,10 @@ def check_output(output: Output, said_wrong: bool, package: Package, device: str
 
     Each value may be off by the package's tolerance, and counts twice at most.
     """
-    expected = package.reference
-    allowed = 2 * package.manifest.tolerance * expected.size + _rounding(expected)
+    answer = package.answers.reference
+    expected = _flat(answer.expected)
+    allowed = 2 * sum(answer.tolerances[name] * each.size for name, each in answer.expected.items())
+    allowed += _rounding(expected)
     if said_wrong or not output.ok or not abs(output.checksum - output.expected) <= allowed:
         raise _wrong(bench, device, f"checksum {output.checksum:.9g}, expected {output.expected:.9g}")
     ours = checksum(expected)
@@ -156,24 +159,26 @@ def check_output(output: Output, said_wrong: bool, package: Package, device: str
         raise _wrong(bench, device, said)
 
 
-def check_values(values: np.ndarray, output: Output, package: Package, device: str, bench: str) -> None:
-    """Raises WrongResult where ``values`` are not the package's reference within its tolerance, or where the checksum
+def check_values(outputs: Tensors, output: Output, package: Package, device: str, bench: str) -> None:
+    """Raises WrongResult where ``outputs`` are not the package's reference within its tolerances, or where the checksum
     that the device named is not theirs."""
-    error = float(np.abs(values.astype(np.float64) - package.reference.reshape(-1)).max(initial=0))
-    if not error <= package.manifest.tolerance:
-        raise _wrong(bench, device, f"off by {error:.3g} from PyTorch, {package.manifest.tolerance:.3g} is allowed")
-    found = checksum(values)
-    if not abs(output.checksum - found) <= _rounding(values):
-        said = f"it says checksum {output.checksum:.9g}, its output has {found:.9g}"
+    found = package.answers.reference.difference(outputs)
+    if not found.right:
+        raise _wrong(bench, device, f"off by {found.error:.3g} from PyTorch, {found.tolerance:.3g} is allowed")
+    values = _flat(outputs)
+    ours = checksum(values)
+    if not abs(output.checksum - ours) <= _rounding(values):
+        said = f"it says checksum {output.checksum:.9g}, its output has {ours:.9g}"
         raise _wrong(bench, device, said)
 
 
-def read_values(remote: Remote, name: str, package: Package) -> np.ndarray:
-    """The float32 values of the file ``name`` in the package's folder on the device, which is removed there.
+def read_values(remote: Remote, name: str, package: Package) -> Tensors:
+    """The outputs in the file ``name`` in the package's folder on the device, which is removed there.
 
-    Raises DeviceFailed where it is not of the size of the package's output.
+    Raises DeviceFailed where it is not of the size of the package's outputs.
     """
-    wanted = 4 * package.reference.size
+    outputs = package.manifest.outputs
+    wanted = sum(spec.bytes for spec in outputs)
     # In digits, since an old phone's shell changes bytes. A line has 16 of them, each with a space before it.
     script = f"cd {shlex.quote(remote.folder)} && od -An -v -tx1 {name}; e=$?; rm -f {name}; exit $e"
     done = remote.shell(f"({script})", limit_bytes=4 * wanted + 64 * 1024)
@@ -190,7 +195,12 @@ def read_values(remote: Remote, name: str, package: Package) -> np.ndarray:
             "another program runs there under the benchmark's name",
             "look at the device",
         )
-    return np.frombuffer(content, "<f4")
+    return from_bytes(content, outputs)
+
+
+def _flat(outputs: Tensors) -> np.ndarray:
+    """All values, one output behind the other, as the benchmark sums them."""
+    return np.concatenate([each.reshape(-1) for each in outputs.values()])
 
 
 def checksum(values: np.ndarray) -> float:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import tvm
 from tvm import relax
 
@@ -16,17 +15,19 @@ from ..clock.counts import Counts
 from ..clock.cycles import Cost
 from ..errors import DeviceFailed, first_line
 from ..latency import Latency
+from ..signature import Signature, Tensors
 from .base import Device
+from .difference import largest_error
 
 # A measured sample averages as many runs as fit in this time: short enough to see a disturbance, long enough to time.
 SAMPLE_MS = 20
 
 
 class Network:
-    """``with Network(device, library) as network: network.run(data)``. Every failure is a DeviceFailed."""
+    """``with Network(device, library, signature) as network: network.run(inputs)``. Every failure is a DeviceFailed."""
 
-    def __init__(self, device: Device, library: Path):
-        self.device, self.library = device, Path(library)
+    def __init__(self, device: Device, library: Path, signature: Signature):
+        self.device, self.library, self.signature = device, Path(library), signature
 
     def __enter__(self) -> Network:
         try:
@@ -47,37 +48,44 @@ class Network:
         self._machine = self._cpu = self._session = None
         gc.collect()
 
-    def set_input(self, data: np.ndarray) -> None:
+    def set_inputs(self, inputs: Tensors) -> None:
         try:
-            self._machine.set_input("main", tvm.runtime.tensor(data, self._cpu))
+            self._machine.set_input("main", *self._given(inputs))
         except Exception as exc:
             raise device_failed(self.device, "failed while taking the input", exc) from exc
 
-    def run(self, data: np.ndarray) -> np.ndarray:
-        """The network's output for ``data``, (N, C, H, W) float32."""
+    def run(self, inputs: Tensors) -> Tensors:
+        """The network's outputs for ``inputs``."""
         try:
-            self.set_input(data)
-            self.latest = self._output()
+            self.set_inputs(inputs)
+            self._machine.invoke_stateful("main")
+            found = self._machine.get_outputs("main")
+            self.latest = self._named([found] if hasattr(found, "numpy") else found)
             return self.latest
         except Exception as exc:
             raise device_failed(self.device, "failed while running the network", exc) from exc
 
-    def run_again(self, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The output for ``data``, and what the tensor of it holds then: here the network reads the caller's own
-        tensor, as in an application, where ``run`` reads a copy that TVM's VM makes of it."""
+    def run_again(self, inputs: Tensors) -> tuple[Tensors, Tensors]:
+        """The outputs for ``inputs``, and what the tensors of these hold then: here the network reads the caller's own
+        tensors, as in an application, where ``run`` reads copies that TVM's VM makes of them."""
         try:
-            given = tvm.runtime.tensor(data, self._cpu)
-            found = self._machine["main"](given)
-            if not hasattr(found, "numpy"):  # a tuple, which stays on the device
-                found = self._session.get_function("vm.builtin.tuple_getitem")(found, 0)
-            return found.numpy(), given.numpy()
+            given = self._given(inputs)
+            found = self._machine["main"](*given)
+            if hasattr(found, "numpy"):
+                outputs = [found]
+            else:  # a tuple, which stays on the device
+                field = self._session.get_function("vm.builtin.tuple_getitem")
+                outputs = [field(found, index) for index in range(len(self.signature.outputs))]
+            held = dict(zip(self.signature.input_names, (each.numpy() for each in given), strict=True))
+            return self._named(outputs), held
         except Exception as exc:
             raise device_failed(self.device, "failed while running the network again", exc) from exc
 
-    def _output(self) -> np.ndarray:
-        self._machine.invoke_stateful("main")
-        outputs = self._machine.get_outputs("main")
-        return (outputs if hasattr(outputs, "numpy") else outputs[0]).numpy()
+    def _given(self, inputs: Tensors) -> list[tvm.runtime.Tensor]:
+        return [tvm.runtime.tensor(inputs[name], self._cpu) for name in self.signature.input_names]
+
+    def _named(self, outputs: Sequence[tvm.runtime.Tensor]) -> Tensors:
+        return {name: each.numpy() for name, each in zip(self.signature.output_names, outputs, strict=True)}
 
     def cold_us(self) -> float | None:
         """Wall time of one inference seen from here, in microseconds: the first in a session is what an app sees.
@@ -121,48 +129,39 @@ class Network:
 
 
 @contextmanager
-def undisturbed(device: Device, library: Path, data: np.ndarray) -> Iterator[Network]:
+def undisturbed(device: Device, library: Path, signature: Signature, inputs: Tensors) -> Iterator[Network]:
     """The network in a session that has done nothing but take its input, for it to be timed. Raises DeviceFailed.
 
     A modelled time depends on addresses, and these on all that a session has allocated before: so whoever times a
     library does the same from the session's start, and comes to the same figure.
     """
-    with Network(device, library) as network:
-        network.set_input(data)
+    with Network(device, library, signature) as network:
+        network.set_inputs(inputs)
         yield network
 
 
-def timed(device: Device, library: Path, data: np.ndarray, repeat: int, warmup: int = 1) -> Latency:
+def timed(
+    device: Device, library: Path, signature: Signature, inputs: Tensors, repeat: int, warmup: int = 1
+) -> Latency:
     """``repeat`` samples of a network, see ``undisturbed``. Raises DeviceFailed."""
-    with undisturbed(device, library, data) as network:
+    with undisturbed(device, library, signature, inputs) as network:
         return network.latency(repeat, warmup)
 
 
-def largest_error(output: np.ndarray, reference: np.ndarray, spoilt: np.ndarray | None = None) -> float:
-    """Largest absolute difference from ``reference``; infinite for another shape. Where that is NaN or infinite,
-    ``output`` must be the same: the difference is NaN or infinite else, as for a NaN in ``output`` alone. Where
-    ``spoilt``, a NaN on either side passes."""
-    if output.shape != reference.shape:
-        return float("inf")
-    ours, theirs = np.isnan(output), np.isnan(reference)
-    same = (output == reference) | (ours & theirs)
-    if spoilt is not None:
-        same |= spoilt & (ours | theirs)
-    return float(np.abs(output[~same].astype(float) - reference[~same]).max(initial=0.0))
+def second_run(network: Network, inputs: Tensors) -> tuple[str | None, Tensors]:
+    """Run again on ``inputs``, the latest ones: what is wrong, as a clause, or None; and the outputs.
 
-
-def second_run(network: Network, data: np.ndarray) -> tuple[str | None, np.ndarray]:
-    """What is wrong with another run on ``data``, the latest input, as a clause, or None; and the output of it.
-
-    A library must answer with the same bits, and leave its input as it was.
+    A library must compute the same bits, and leave its inputs as they were.
     """
-    output, held = network.run_again(data)
-    if held.tobytes() != data.tobytes():
-        return f"overwrites its input, {int((held != data).sum())} of {data.size} elements", output
-    if output.tobytes() != network.latest.tobytes():
-        error = largest_error(output, network.latest)
-        return f"differs by {error:.3g} from its own first run on the same input", output
-    return None, output
+    outputs, held = network.run_again(inputs)
+    for name, data in inputs.items():
+        if held[name].tobytes() != data.tobytes():
+            return f"overwrites its input, {int((held[name] != data).sum())} of {data.size} elements", outputs
+    for name, first in network.latest.items():
+        if outputs[name].tobytes() != first.tobytes():
+            error = largest_error(outputs[name], first)
+            return f"differs by {error:.3g} from its own first run on the same input", outputs
+    return None, outputs
 
 
 def device_failed(device: Device, what: str, exc: Exception) -> DeviceFailed:

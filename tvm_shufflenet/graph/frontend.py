@@ -42,13 +42,12 @@ def to_relax(program: torch.export.ExportedProgram) -> tvm.IRModule:
 
 
 def signature_of(module: tvm.IRModule) -> Signature:
-    """What ``main`` takes and returns. Its results have the names ``output``, or ``output0`` and so on."""
+    """What ``main`` takes and returns. Its results have the names ``output0``, ``output1`` and so on."""
     main = module["main"]
     outputs = main.ret_ty.fields if isinstance(main.ret_ty, tvm.ir.TupleType) else [main.ret_ty]
-    names = ["output"] if len(outputs) == 1 else [f"output{index}" for index in range(len(outputs))]
     return Signature(
         tuple(_spec(str(param.name), param.ty) for param in main.params),
-        tuple(_spec(name, each) for name, each in zip(names, outputs, strict=True)),
+        tuple(_spec(f"output{index}", each) for index, each in enumerate(outputs)),
     )
 
 

@@ -47,13 +47,13 @@ def _misrounded(value):
     return rounded.add_(off, alpha=2)
 
 
-def run_in_float64(module: torch.nn.Module, data: np.ndarray):
-    """What ``module`` returns for ``data``, (N, C, H, W), in float64 with each operator's result off by as much as
-    float32's rounding, to the other side: its difference from the float32 answer is one that rounding explains.
+def run_in_float64(module: torch.nn.Module, *inputs: np.ndarray):
+    """What ``module`` returns for ``inputs`` in float64 with each operator's result off by as much as float32 would
+    round it, to the other side: its difference from the float32 answer is one that rounding explains.
 
     Raises whatever a module does that is fixed to float32.
     """
     held = (*module.named_parameters(), *module.named_buffers())
     state = {name: _doubled(tensor) for name, tensor in held}
     with torch.no_grad(), single_thread(), _Misrounding():
-        return torch.func.functional_call(module, state, (torch.tensor(data).double(),))
+        return torch.func.functional_call(module, state, tuple(torch.tensor(data).double() for data in inputs))

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..signature import refuse_several
-
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -39,33 +37,31 @@ class Model:
         named = {name.removesuffix(".weight"): each for name, each in found.items() if name.endswith(".weight")}
         return {name: each.detach().float().numpy() for name, each in named.items() if each.dim() > 1}
 
-    def __call__(self, data):
-        """PyTorch's own output for a NumPy array, as a NumPy array."""
+    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """PyTorch's own outputs, in the order in which the network returns them."""
         import torch
 
         with torch.no_grad():
-            output = self._runnable()(torch.tensor(data))  # a copy: a model may compute in place
-        return only_tensor(output, self.name).numpy()
+            outputs = self._runnable()(*map(torch.tensor, inputs))  # copies: a model may compute in place
+        return _arrays(outputs)
 
-    def in_float64(self, data) -> np.ndarray | None:
+    def in_float64(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...] | None:
         """The same in float64, with each operator off by float32's rounding (float64.py); None where the network is
         fixed to float32."""
         from .float64 import run_in_float64
 
         try:
-            output = only_tensor(run_in_float64(self._runnable(), data), self.name).numpy()
+            outputs = _arrays(run_in_float64(self._runnable(), *inputs))
         except Exception:  # whatever its own code raises
             return None
-        return output if output.dtype == "float64" else None
+        return outputs if all(each.dtype == "float64" for each in outputs) else None
 
     def _runnable(self) -> nn.Module:
         return self.module if self.module is not None else self.program.module()
 
 
-def only_tensor(output, name: str) -> torch.Tensor:
-    """The tensor that a network returns, bare or in containers. Raises ImportFailed for several."""
+def _arrays(outputs: object) -> tuple[np.ndarray, ...]:
+    """The tensors that a network returns, bare or in containers."""
     import torch.utils._pytree as pytree
 
-    found = pytree.tree_leaves(output)
-    refuse_several([f"output{index}" for index in range(len(found))], name, "returns", "output")
-    return found[0]
+    return tuple(each.numpy() for each in pytree.tree_leaves(outputs))

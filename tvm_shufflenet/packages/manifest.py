@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import msgspec
 
-from ..errors import PackageInvalid
+from ..errors import ImportFailed, PackageInvalid
 from ..licences.texts import Licence
+from ..signature import Signature, TensorSpec, refuse_undeployable
 from ..support.files import Malformed, parse_json, read_file, replacing
 from ..text import clean
 from ..verification.outcome import NEVER_VERIFIED, Verification
 from .archive import MANIFEST_BYTES, safe_name
 
 MANIFEST = "manifest.json"
-SCHEMA = 3
-READABLE = (1, 2, 3)  # 1 lacks what an operator takes and multiplies, 2 the licences
+INPUT, OUTPUT = "input", "output"  # in packages of before schema 4, which have one of each
+SCHEMA = 4
+# 1 lacks what an operator takes and multiplies, 2 the licences, and up to 3 there is one input and one output.
+READABLE = (1, 2, 3, 4)
 MOST_ELEMENTS, MOST_DIMENSIONS = 1 << 30, 16  # of a tensor that is drawn to check a library with
 
 
@@ -86,24 +88,25 @@ class Timing(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Probe(msgspec.Struct, frozen=True):
-    """An input (probes.py) that PyTorch's answer is in the package for, and how far a library may be off it."""
+    """Inputs (probes.py) for which PyTorch's outputs are in the package, and how far each may be off."""
 
     name: str
-    tolerance: float
+    tolerances: dict[str, float]
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
-    """What a package says of itself. Sizes in bytes, shapes NCHW, hashes SHA-256 by file name.
+    """What is in a package. Sizes in bytes, hashes SHA-256 by file name.
 
-    ``probes`` are those beside the reference input. ``rounding`` is how far PyTorch's float32 is from its float64, and
-    ``sensitivity`` how far its answers to two inputs are apart; packages of before have none of the three.
+    ``probes`` are those beside the reference inputs. By output: ``tolerances`` for the reference inputs, ``roundings``,
+    how far PyTorch's float32 is from its float64, and ``sensitivities``, how far its answers to two inputs are apart.
+    Old packages have none of the latter two, and no probes.
     """
 
     schema: int
     plan: str
     model: str
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     seed: int
     target: str
     target_config: dict
@@ -117,15 +120,24 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     operators: tuple[OperatorEntry, ...]
     activation_bytes: int
     weight_bytes: int
-    tolerance: float
+    tolerances: dict[str, float]
     hashes: dict[str, str]
     timings: tuple[Timing, ...] = ()
     standalone: StandaloneEntry | None = None
     licences: tuple[Licence, ...] = ()
     verified: Verification = NEVER_VERIFIED
     probes: tuple[Probe, ...] = ()
-    rounding: float | None = None
-    sensitivity: float | None = None
+    roundings: dict[str, float | None] = {}
+    sensitivities: dict[str, float | None] = {}
+
+    @property
+    def tolerance(self) -> float:
+        """The largest of any output."""
+        return max(self.tolerances.values(), default=0.0)
+
+    @property
+    def signature(self) -> Signature:
+        return Signature(self.inputs, self.outputs)
 
     @property
     def operators_without_record(self) -> list[str]:
@@ -161,9 +173,11 @@ def decode_manifest(path: Path, text: bytes) -> Manifest:
                 "a newer version compiled it" if newer else "",
                 "use that version, or compile it again with this one",
             )
-        manifest = msgspec.convert(facts, Manifest)
+        manifest = msgspec.convert(_with_signature(facts) if schema < 4 else facts, Manifest)
         _check_values(manifest)
         return manifest
+    except ImportFailed as exc:
+        raise PackageInvalid(f"{path}: {exc.what}", exc.cause, "use the version that compiled it") from exc
     except (Malformed, msgspec.ValidationError, ValueError) as exc:
         raise PackageInvalid(f"{path} cannot be read: {exc}", "it is damaged", "compile the package again") from exc
 
@@ -179,11 +193,33 @@ def _cleaned(value: object) -> object:
     return value
 
 
+def _with_signature(facts: dict) -> dict:
+    """A manifest of before schema 4, which has one input and one output without names, as one of schema 4: that is
+    written where something is noted in such a package."""
+    old = {**facts, "schema": SCHEMA}
+    for of, names in (("inputs", INPUT), ("outputs", OUTPUT)):
+        old[of] = [{"name": names, "shape": old.pop(f"{of.removesuffix('s')}_shape", None)}]
+    for one, by_output in (("tolerance", "tolerances"), ("rounding", "roundings"), ("sensitivity", "sensitivities")):
+        if one in old:
+            old[by_output] = {OUTPUT: old.pop(one)}
+    probes = old.get("probes", [])
+    if isinstance(probes, list) and all(isinstance(probe, dict) for probe in probes):
+        old["probes"] = [{**probe, "tolerances": {OUTPUT: probe.get("tolerance")}} for probe in probes]
+    return old
+
+
 def _check_values(manifest: Manifest) -> None:
     """What types do not say. Raises ValueError."""
-    for name, shape in (("input_shape", manifest.input_shape), ("output_shape", manifest.output_shape)):
-        if len(shape) > MOST_DIMENSIONS or min(shape, default=0) < 0 or math.prod(shape) > MOST_ELEMENTS:
-            raise ValueError(f"{name} is of no tensor that fits in memory")
+    for spec in (*manifest.inputs, *manifest.outputs):
+        shape = spec.shape
+        fits = all(isinstance(dim, int) and dim >= 0 for dim in shape) and spec.elements <= MOST_ELEMENTS
+        if len(shape) > MOST_DIMENSIONS or not fits:
+            raise ValueError(f"{spec.name} is no tensor that fits in memory")
+    names = {spec.name for spec in manifest.outputs}
+    by_output = (manifest.tolerances, *(probe.tolerances for probe in manifest.probes))
+    if any(set(each) != names for each in by_output):
+        raise ValueError("its tolerances are not those of its outputs")
+    refuse_undeployable(manifest.signature, "it")
     if not 0 <= manifest.seed < 1 << 64:
         raise ValueError("seed is none of a random generator")
     if not safe_name(manifest.model) or "/" in manifest.model:  # it names files, here and on devices

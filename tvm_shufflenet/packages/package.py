@@ -1,8 +1,8 @@
-"""A package: a folder with the library, what is known about it, and PyTorch's answer to check it against.
+"""A package: a folder with the library, what is known about it, and PyTorch's answers to check it against.
 
 <model>.so        the library
-reference.npy     PyTorch's output for the reference input, which ``reference_input`` draws from a seed
-answers.npy       its outputs for the inputs that follow from that one (probes.py), one after the other
+answers0.npy      PyTorch's first output for the reference inputs, which ``reference_inputs`` draws from a seed, and for
+                  those that follow from them (probes.py), one after the other; answers1.npy has the second output
 licences/         the licence and notice texts of what is in it (licences.py)
 sbom.cdx.json     what it is made of and with, for tools that keep inventories (sbom.py)
 manifest.json     everything else; written last, so that a folder without one is no package
@@ -17,7 +17,7 @@ import functools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,17 +28,18 @@ from ..library.link import elf_machine_of
 from ..licences.linked import without_folders
 from ..licences.sbom import SBOM, bill
 from ..licences.texts import licences_of, texts_for, write_texts
+from ..signature import Tensors, TensorSpec
 from ..support.elf import MAGIC, is_elf
 from ..support.files import draft_of, open_file
 from ..support.files import sha256_of as sha256
 from ..verification.answers import Answer, Answers
 from ..verification.outcome import Verification
-from ..verification.probes import PROBES
-from ..verification.probes import REFERENCE as REFERENCE_INPUT
+from ..verification.probes import PROBES, reference_inputs
+from ..verification.probes import REFERENCE as REFERENCE_INPUTS
 from .archive import HEAD_BYTES, LARGEST_BYTES, is_archive, pack, safe_name, survey, unpack
-from .manifest import MANIFEST, Manifest, Timing, decode_manifest, no_package, read_manifest, write_manifest
+from .manifest import MANIFEST, Manifest, Probe, Timing, decode_manifest, no_package, read_manifest, write_manifest
 
-REFERENCE, ANSWERS = "reference.npy", "answers.npy"
+REFERENCE, ANSWERS = "reference.npy", "answers.npy"  # of the only output, in packages of before schema 4
 
 
 class Package:
@@ -99,37 +100,54 @@ class Package:
         return self.folder / self.manifest.library
 
     @property
-    def reference(self) -> np.ndarray:
-        """PyTorch's output for the reference input."""
+    def reference(self) -> Tensors:
+        """PyTorch's outputs for the reference inputs."""
         return self.answers.reference.expected
+
+    @property
+    def inputs(self) -> Tensors:
+        """The reference inputs."""
+        return reference_inputs(self.manifest.inputs, self.manifest.seed)
 
     @property
     def answers(self) -> Answers:
         """PyTorch's answers that the package holds. Raises PackageInvalid where they are not what its manifest says."""
         manifest = self.manifest
-        each = [Answer(REFERENCE_INPUT, self._tensors(REFERENCE, manifest.output_shape), manifest.tolerance)]
-        if manifest.probes and ANSWERS in manifest.hashes:
-            expected = self._tensors(ANSWERS, (len(manifest.probes), *manifest.output_shape))
-            pairs = zip(manifest.probes, expected, strict=True)
-            # A later version may have further probes.
-            each += [Answer(probe.name, array, probe.tolerance) for probe, array in pairs if probe.name in PROBES]
-        return Answers(tuple(each), manifest.rounding, manifest.sensitivity)
+        stacks = {spec.name: self._stack(index, spec) for index, spec in enumerate(manifest.outputs)}
+        told = [(REFERENCE_INPUTS, manifest.tolerances), *((probe.name, probe.tolerances) for probe in manifest.probes)]
+        each = [
+            Answer(name, {output: stack[index] for output, stack in stacks.items()}, tolerances)
+            for index, (name, tolerances) in enumerate(told)
+            if name in PROBES  # a later version may have further probes
+        ]
+        names = manifest.signature.output_names
+        roundings, sensitivities = (
+            {name: known.get(name) for name in names} for known in (manifest.roundings, manifest.sensitivities)
+        )
+        return Answers(self.inputs, tuple(each), roundings, sensitivities)
 
-    def _tensors(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """A file of float32 numbers, which must be of ``shape``."""
+    def _stack(self, index: int, spec: TensorSpec) -> np.ndarray:
+        """PyTorch's output for the reference inputs, then for each probe."""
+        probes = len(self.manifest.probes)
+        if answers_file(index) in self.manifest.hashes:
+            return self._tensors(answers_file(index), spec, (1 + probes, *spec.shape))
+        parts = [self._tensors(REFERENCE, spec, spec.shape)[np.newaxis]]
+        if probes:
+            parts.append(self._tensors(ANSWERS, spec, (probes, *spec.shape)))
+        return np.concatenate(parts)
+
+    def _tensors(self, name: str, spec: TensorSpec, shape: tuple[int | str, ...]) -> np.ndarray:
+        """A file of numbers, which must be of ``shape`` and of the output's dtype."""
         try:
             with open_file(self.folder / name) as file:  # numpy.load would also open archives
                 found = np.lib.format.read_array(file, allow_pickle=False)
         except (ValueError, OSError, EOFError, MemoryError) as exc:
             what = f"{self.path / name} is no tensor: {exc}"
             raise PackageInvalid(what, "it is damaged", "compile the package again") from exc
-        if found.dtype != np.float32 or found.shape != tuple(shape):
-            what = f"{self.path / name} is {found.dtype} {found.shape}, the manifest says float32 {tuple(shape)}"
+        if found.dtype != spec.dtype or found.shape != shape:
+            what = f"{self.path / name} is {found.dtype} {found.shape}, the manifest says {spec.dtype} {shape}"
             raise PackageInvalid(what, "one of them was replaced", "compile the package again")
         return found
-
-    def reference_input(self) -> np.ndarray:
-        return reference_input(self.manifest.input_shape, self.manifest.seed)
 
     def check_machine(self, machine: str, device: str) -> None:
         """Refuse before anything is uploaded. Raises PackageInvalid."""
@@ -162,17 +180,18 @@ class Package:
             pack(self.folder, (MANIFEST, *sorted(self.manifest.hashes)), self.path)
 
 
-def reference_input(shape: tuple[int, ...], seed: int) -> np.ndarray:
-    """The input every check uses: standard normal float32 of ``shape``, drawn from ``seed``."""
-    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+def answers_file(index: int) -> str:
+    """PyTorch's answers for output number ``index``."""
+    return f"answers{index}.npy"
 
 
 def write_package(
-    path: Path, library: Path, reference: np.ndarray, manifest: Manifest, more: Mapping[str, Path] | None = None
+    path: Path, library: Path, answers: Sequence[Answer], manifest: Manifest, more: Mapping[str, Path] | None = None
 ) -> Package:
     """Write a package beside ``path`` and swap it in whole: a folder, or an archive where the name is one's.
 
-    ``more`` are further files by their names in the package. ``manifest.hashes`` and ``licences`` are filled in here.
+    ``answers`` are PyTorch's, that to the reference inputs first. ``more`` are further files by their names in the
+    package. ``manifest.hashes``, ``licences``, ``tolerances`` and ``probes`` are filled in here.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,15 +203,25 @@ def write_package(
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, draft / name)
             os.chmod(draft / name, 0o755 if _is_elf(source) or os.access(source, os.X_OK) else 0o644)
-        np.save(draft / REFERENCE, reference)
+        stacks = [answers_file(index) for index in range(len(manifest.outputs))]
+        for stack, spec in zip(stacks, manifest.outputs, strict=True):
+            np.save(draft / stack, np.stack([answer.expected[spec.name] for answer in answers]))
         texts = texts_for(files, manifest.linker)
         write_texts(draft, texts)
-        hashes = {name: sha256(draft / name) for name in (*files, REFERENCE, *texts)}
-        licences = licences_of(sorted([*files, REFERENCE, SBOM]), manifest.linker, texts)
+        hashes = {name: sha256(draft / name) for name in (*files, *stacks, *texts)}
+        licences = licences_of(sorted([*files, *stacks, SBOM]), manifest.linker, texts)
         (draft / SBOM).write_bytes(bill(manifest.model, hashes, licences, manifest.tvm, manifest.ffi, manifest.linker))
         hashes[SBOM] = sha256(draft / SBOM)
-        anywhere = {"linker": without_folders(manifest.linker), "hashes": hashes, "licences": licences}
-        write_manifest(draft, msgspec.structs.replace(manifest, **anywhere))
+        first, *others = answers
+        manifest = msgspec.structs.replace(
+            manifest,
+            linker=without_folders(manifest.linker),
+            hashes=hashes,
+            licences=licences,
+            tolerances=dict(first.tolerances),
+            probes=tuple(Probe(answer.probe, dict(answer.tolerances)) for answer in others),
+        )
+        write_manifest(draft, manifest)
         os.chmod(draft, 0o755)
         if is_archive(path):
             pack(draft, (MANIFEST, *sorted(hashes)), path)
@@ -234,7 +263,8 @@ def _swap(draft: Path, folder: Path) -> None:
 
 def _check_files(path: Path, manifest: Manifest, look: Callable[[str], tuple[str, bytes] | None]) -> None:
     """Compare what a manifest says of its files with what ``look`` finds: a file's hash and how it begins, or None."""
-    for name in dict.fromkeys((manifest.library, REFERENCE, *manifest.hashes)):
+    answers = (REFERENCE,) if REFERENCE in manifest.hashes else map(answers_file, range(len(manifest.outputs)))
+    for name in dict.fromkeys((manifest.library, *answers, *manifest.hashes)):
         found = look(name) if safe_name(name) and name != MANIFEST else None
         if found is None:
             raise PackageInvalid(f"{path} lacks {name}", "the copy is incomplete", "copy or compile it again")

@@ -13,7 +13,6 @@ import numpy as np
 
 from ..devices import find_device
 from ..devices.facts import DeviceFacts
-from ..devices.network import largest_error
 from ..errors import BadInput, DeployError, PeerFailed, WrongResult
 from ..hardware.targets import Target
 from ..latency import MEASURED, Latency
@@ -107,21 +106,22 @@ def runner_environment(threads: int, own: bool) -> dict[str, str]:
 
 def checked(entry: Contestant, facts: dict, handover: Handover) -> Contestant:
     """The entry with what its runner said of itself. Raises WrongResult where its output is not PyTorch's."""
-    error = largest_error(np.load(output_file(handover, entry.name)), handover.reference)
     is_ours = entry.name in OWN_LIBRARIES
-    allowed = handover.ours if is_ours else handover.tolerance
-    if not error <= allowed:
+    answer = handover.ours if is_ours else handover.peers
+    files = zip(answer.expected, output_files(handover, entry.name), strict=True)
+    found = answer.difference({name: np.load(path) for name, path in files})
+    if not found.right:
         raise WrongResult(
-            f"{entry.name} is off by {error:.3g} from PyTorch, {allowed:.3g} is allowed",
+            f"{entry.name} is off by {found.error:.3g} from PyTorch, {found.tolerance:.3g} is allowed",
             "its conversion or its kernels compute something else",
             "report the records that did it" if is_ours else "report it to its makers",
         )
     affinity, settings = tuple(facts["affinity"]), facts["settings"]
-    return replace(entry, version=facts["version"], settings=settings, affinity=affinity, max_abs_err=error)
+    return replace(entry, version=facts["version"], settings=settings, affinity=affinity, max_abs_err=found.error)
 
 
-def output_file(handover: Handover, name: str) -> Path:
-    return handover.folder / f"output-{name}.npy"
+def output_files(handover: Handover, name: str) -> list[Path]:
+    return [handover.folder / f"output{index}-{name}.npy" for index in range(len(handover.ours.expected))]
 
 
 def _time(contestants: dict[str, Runner], entries: dict[str, Contestant], effort: Effort) -> None:
@@ -165,9 +165,10 @@ def _library_command(handover: Handover, name: str, library: Path, device: str =
 
 
 def _files(handover: Handover, name: str, artifact: Path) -> list[str]:
-    output = output_file(handover, name)
-    output.unlink(missing_ok=True)
-    return ["--artifact", str(artifact), "--input", str(handover.input), "--output", str(output)]
+    outputs = output_files(handover, name)
+    for output in outputs:
+        output.unlink(missing_ok=True)
+    return ["--artifact", str(artifact), "--inputs", *map(str, handover.inputs), "--outputs", *map(str, outputs)]
 
 
 def emulated_contest(
@@ -188,7 +189,7 @@ def emulated_contest(
         try:
             artifact = peer.convert(handover, announce)
             announce(f"counting {model} in {peer.name} on {core}")
-            facts, cost = count_in_guest(peer, artifact, handover, core, output_file(handover, peer.name), announce)
+            facts, cost = count_in_guest(peer, artifact, handover, core, output_files(handover, peer.name), announce)
             entry = _modelled(checked(entry, facts, handover), cost)
         except DeployError as exc:
             entry = replace(entry, failure=exc, latency=None)

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,9 +45,9 @@ ENVIRONMENT = {
 
 
 def count_in_guest(
-    peer: Peer, artifact: Path, handover: Handover, core_name: str, output: Path, announce: Announce
+    peer: Peer, artifact: Path, handover: Handover, core_name: str, outputs: Sequence[Path], announce: Announce
 ) -> tuple[dict, dict]:
-    """What the runner says of itself, and the cost of one inference; its output goes to ``output``.
+    """What the runner says of itself, and the cost of one inference; its outputs go to the files ``outputs``.
 
     Raises PeerFailed, ToolMissing and, for counts that cannot be priced, DeviceFailed.
     """
@@ -57,8 +57,11 @@ def count_in_guest(
     with guest_folder(board, peer.script, sysroot, site) as folder:
         for path in artifact.parent.glob(f"{artifact.stem}.*"):  # with its weights, where they are a file of their own
             os.symlink(path, folder / path.name)
-        os.symlink(handover.input, folder / "input.npy")
-        files = ["--artifact", artifact.name, "--input", "input.npy", "--output", "output.npy"]
+        for path in handover.inputs:
+            os.symlink(path, folder / path.name)
+        made = [folder / path.name for path in outputs]
+        files = ["--artifact", artifact.name, "--inputs", *(path.name for path in handover.inputs)]
+        files += ["--outputs", *(path.name for path in made)]
         with Runner(
             peer.name,
             [*guest_command(board, peer.script, ["-plugin", plugin_argument(board.core)]), *files],
@@ -68,9 +71,10 @@ def count_in_guest(
             runner.ask(f"count {WARMUP}")
             facts = runner.facts
         dumps = sorted((folder / "counts").glob("*.1"))
-        if len(dumps) != 1 or not (folder / "output.npy").exists():
+        if len(dumps) != 1 or not all(path.exists() for path in made):
             raise PeerFailed(f"{peer.name} was not counted on the emulated core", "", "leave it out with --peers")
-        output.write_bytes((folder / "output.npy").read_bytes())
+        for path, output in zip(made, outputs, strict=True):
+            output.write_bytes(path.read_bytes())
         return facts, msgspec.to_builtins(CycleModel(board).price(read_counts(dumps[0])))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..signature import described
 from . import sections
 from .facts import setting_facts
 from .page import Page
@@ -48,7 +49,7 @@ def comparison_page(
 def _facts(comparison: Comparison) -> tuple[tuple[str, str], ...]:
     return (
         ("model", comparison.model),
-        ("input", "x".join(map(str, comparison.manifest.input_shape)) + " float32"),
+        ("input", described(comparison.manifest.inputs)),
         ("largest error against PyTorch", f"{comparison.max_abs_err:.2g}, {comparison.tolerance:.2g} allowed"),
         *((("not verified", comparison.blind),) if comparison.blind else ()),
         *setting_facts(comparison.device, comparison.manifest.target, comparison.threads),

@@ -209,9 +209,10 @@ class ComparisonDocument(Struct, frozen=True):
     @classmethod
     def of(cls, comparison: Comparison, **more) -> ComparisonDocument:
         manifest, latencies = comparison.manifest, comparison.latencies
+        (source,) = manifest.inputs
         operators = [ComparedOperator(o.name, o.occurrences, o.schedule, o.record_us) for o in comparison.operators]
         return cls(
-            SCHEMA, comparison.model, manifest.input_shape, manifest.target, comparison.device,
+            SCHEMA, comparison.model, source.shape, manifest.target, comparison.device,
             host_facts() if comparison.device.name == "local" else None, comparison.threads,
             {name: latency.summary for name, latency in latencies.items()},
             {name: latency.noise for name, latency in latencies.items() if latency.noise},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from ..signature import described
 from .facts import setting_facts
 from .progress import failures
 
@@ -25,11 +26,10 @@ def print_summary(console: Console, result: TuneResult, strategy: str, compariso
 
 
 def summary(result: TuneResult, strategy: str, comparison: Comparison) -> str:
-    shape = "x".join(map(str, comparison.manifest.input_shape))
     tuned, untuned = (each.median_us / 1e3 for each in (comparison.tuned, comparison.untuned))
     shipped = f"{comparison.shipped.median_us / 1e3:.3f} ms shipped, " if comparison.shipped else ""
     facts = [
-        ("model", f"{comparison.model}, input {shape} float32"),
+        ("model", f"{comparison.model}, input {described(comparison.manifest.inputs)}"),
         *setting_facts(comparison.device, comparison.manifest.target, comparison.threads),
         (
             "trials",

@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tvm
 
 from ..errors import ImportFailed, LinkFailed
 from ..hardware.targets import Target, features_of
 from ..library.link import CC_VARIABLE, elf_machine
 from ..library.symbols import undefined_symbols
+from ..signature import Signature, to_bytes
 from ..support.processes import run_compiler
 from ..support.toolchain import find_llvm_objcopy, require, zig_program
 from ..text import ending
-from ..verification.answers import Answer
+from ..verification.answers import Answers
 from .kernels import compile_kernels
 from .program import Program, plan
 from .source import NATIVE, identifier, render, symbols
@@ -64,27 +64,24 @@ def build_standalone(
     module: tvm.IRModule,
     target: Target,
     model: str,
-    data: Sequence[np.ndarray],
-    answers: Sequence[np.ndarray],
-    tolerance: float,
+    signature: Signature,
+    answers: Answers,
     folder: Path,
     static: bool = False,
-    probes: Sequence[Answer] = (),
 ) -> StandaloneLibrary:
     """Build everything that a package holds of a standalone model, in ``folder``; a static library only if asked to.
 
-    ``module`` has scheduled operators; ``data`` are inputs to time it with, and ``answers`` PyTorch's outputs for them,
-    within ``tolerance``; ``probes`` are its answers to the inputs that follow from that (probes.py). Raises
-    ImportFailed for a network that is more than calls of operators, LinkFailed, ToolMissing.
+    ``module`` has scheduled operators; its benchmark carries PyTorch's ``answers``. Raises ImportFailed for a network
+    that is more than calls of operators, LinkFailed, ToolMissing.
     """
     folder.mkdir()
     program = plan(module, compile_kernels(module, target, folder / "kernels.o"))
     write_sources(program, target, model, folder)
     library = link_library(target, model, folder)
-    (folder / "reference_inputs.bin").write_bytes(b"".join(np.ascontiguousarray(each).tobytes() for each in data))
-    answers = [*answers, *(answer.expected for answer in probes)]
-    (folder / "reference_outputs.bin").write_bytes(b"".join(np.ascontiguousarray(each).tobytes() for each in answers))
-    bench = link_bench(target, model, tolerance, folder, probes)
+    (folder / "reference_inputs.bin").write_bytes(to_bytes(answers.inputs, signature.inputs))
+    outputs = b"".join(to_bytes(answer.expected, signature.outputs) for answer in answers.each)
+    (folder / "reference_outputs.bin").write_bytes(outputs)
+    bench = link_bench(target, model, signature, answers, folder)
     files = {library.name: library, bench.name: bench}
     if static:
         archive = make_archive(target, model, folder)
@@ -157,21 +154,25 @@ def make_archive(target: Target, model: str, folder: Path) -> Path:
     return output
 
 
-def link_bench(target: Target, model: str, tolerance: float, folder: Path, probes: Sequence[Answer] = ()) -> Path:
+def link_bench(target: Target, model: str, signature: Signature, answers: Answers, folder: Path) -> Path:
     """``<model>_bench``: a static program for any kernel of the target's machine. Raises LinkFailed."""
     output = folder / f"{model}_bench"
-    (folder / "tolerance.c").write_text(_tolerances(tolerance, probes))
+    (folder / "tolerance.c").write_text(_tolerances(signature, answers))
     sources = [*native(*DRIVER, *BENCH), "tolerance.c", "reference.S", *MODEL]
     compile_c(target, folder, ["-static", *LAYOUT, *sources, "-lm"], output)
     return output
 
 
-def _tolerances(tolerance: float, probes: Sequence[Answer]) -> str:
-    """What native/bench.c is told of the reference input and of the others, whose list ends with one without a name."""
-    entries = "".join(f'{{"{answer.probe}", {answer.tolerance!r}}}, ' for answer in probes)
+def _tolerances(signature: Signature, answers: Answers) -> str:
+    """What native/bench.c is told of the reference inputs and of the others, a list that ends with one without a name:
+    the tolerance of each output."""
+    names = signature.output_names
+    rows = [", ".join(repr(answer.tolerances[name]) for name in names) for answer in answers.each]
+    probes = [f'{{"{answer.probe}", tolerances[{index}]}}' for index, answer in enumerate(answers.each)]
+    table = ", ".join(f"{{{row}}}" for row in rows)
     return (
-        f'#include "probes.h"\nconst double reference_tolerance = {tolerance!r};\n'
-        f"const struct probe reference_probes[] = {{{entries}{{0, 0}}}};\n"
+        f'#include "probes.h"\nstatic const double tolerances[][{len(names)}] = {{{table}}};\n'
+        f"const struct probe reference_probes[] = {{{', '.join(probes)}, {{0, 0}}}};\n"
     )
 
 

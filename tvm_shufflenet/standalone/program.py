@@ -8,7 +8,6 @@ Relax writes in place, or only looks at in another shape, stays in the same allo
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,23 +18,11 @@ from tvm import ir, relax
 from ..errors import ImportFailed
 from ..graph.bindings import operator
 from ..library.overwriting import VIEWS, check_writes
+from ..signature import TensorSpec
 from .arena import Range, aligned, place
 from .kernels import Kernel
 
 CALLS = ("relax.call_tir", "relax.call_tir_inplace")
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """What the caller passes: contiguous elements of ``dtype`` in the layout that the network was exported with."""
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * element_bytes(self.dtype)
 
 
 @dataclass(frozen=True)
@@ -67,11 +54,11 @@ class OutputCopy:
 
 @dataclass(frozen=True)
 class Program:
-    """A network without an interpreter. ``weights`` is one block of constants, each aligned to 64 bytes;
-    ``workspace_bytes`` are needed for each thread."""
+    """A network without an interpreter, between contiguous tensors of the caller's. ``weights`` is one block of
+    constants, each aligned to 64 bytes; ``workspace_bytes`` are needed for each thread."""
 
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     steps: tuple[Step, ...]
     copies: tuple[OutputCopy, ...]
     weights: bytes
@@ -203,7 +190,9 @@ class Planner:
 
     # Places
 
-    def _answer(self, answers: Sequence[Allocation], outputs: Sequence[Tensor]) -> list[tuple[OutputCopy, Allocation]]:
+    def _answer(
+        self, answers: Sequence[Allocation], outputs: Sequence[TensorSpec]
+    ) -> list[tuple[OutputCopy, Allocation]]:
         """Results are computed where the caller wants them; only what cannot be is copied at the end."""
         copies = []
         for index, (allocation, tensor) in enumerate(zip(answers, outputs, strict=True)):
@@ -234,10 +223,6 @@ def plan(module: tvm.IRModule, kernels: Mapping[str, Kernel]) -> Program:
     return Planner(kernels).run(with_views["main"])
 
 
-def element_bytes(dtype: str) -> int:
-    return 1 if dtype == "bool" else np.dtype(dtype).itemsize
-
-
 def _fields(of_type: ir.Type) -> list[ir.Type]:
     if isinstance(of_type, ir.TupleType):
         return [leaf for each in of_type.fields for leaf in _fields(each)]
@@ -248,11 +233,11 @@ def _flat(value: Allocation | tuple) -> list[Allocation]:
     return [leaf for each in value for leaf in _flat(each)] if isinstance(value, tuple) else [value]
 
 
-def _tensor(name: str, of_type: ir.Type) -> Tensor:
+def _tensor(name: str, of_type: ir.Type) -> TensorSpec:
     shape = _static(of_type.shape)
     if shape is None:
         raise ImportFailed(f"a tensor of the network has a dynamic shape: {of_type}", "", "export it with fixed shapes")
-    return Tensor(name, shape, str(of_type.dtype.dtype if hasattr(of_type.dtype, "dtype") else of_type.dtype))
+    return TensorSpec(name, shape, str(of_type.dtype.dtype if hasattr(of_type.dtype, "dtype") else of_type.dtype))
 
 
 def _static(shape) -> tuple[int, ...] | None:

@@ -15,13 +15,16 @@ Where PyTorch's float32 and float64 differ in what is NaN or infinite, the probe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..devices.difference import largest_error
 from ..precision import FLOAT32
+from ..signature import Signature, Tensors
 from ..support.activity import doing
 from .probes import INFINITE, NAN, OTHER, PROBES, QUIET, REFERENCE, probe
 
@@ -39,54 +42,91 @@ TELLING = 100  # so many times the tolerance must two inputs' answers differ
 
 
 @dataclass(frozen=True)
+class Difference:
+    """The largest difference of an ``output`` from PyTorch's, and the largest one that passes."""
+
+    output: str
+    error: float
+    tolerance: float
+
+    @property
+    def right(self) -> bool:
+        return self.error <= self.tolerance
+
+    @property
+    def share(self) -> float:
+        """Of what is allowed; infinite for NaN."""
+        if not self.tolerance:
+            return 0.0 if self.error == 0 else math.inf
+        return math.inf if math.isnan(self.error) else self.error / self.tolerance
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What PyTorch computes for the input ``probe``, and the largest difference that passes."""
+    """PyTorch's outputs for the inputs ``probe``, and the largest difference that passes for each."""
 
     probe: str
-    expected: np.ndarray
-    tolerance: float
+    expected: Tensors
+    tolerances: Mapping[str, float]
+
+    def difference(self, outputs: Tensors, spoilt: Tensors | None = None) -> Difference:
+        """The worst of all outputs. Where ``spoilt``, by output, a NaN on either side passes."""
+        found = [
+            Difference(name, largest_error(outputs[name], expected, (spoilt or {}).get(name)), self.tolerances[name])
+            for name, expected in self.expected.items()
+        ]
+        return worst(found)
+
+
+def worst(differences: Sequence[Difference]) -> Difference:
+    """That which comes closest to its tolerance, or is furthest beyond."""
+    return max(differences, key=lambda each: each.share)
 
 
 @dataclass(frozen=True)
 class Answers:
-    """PyTorch's answers, that to the reference input first. ``rounding`` is the largest difference of its float32 from
-    its float64 for that input, None where the network does not run in float64; ``sensitivity`` the largest difference
-    between its answers to two ordinary inputs, None where it has no second one."""
+    """PyTorch's answers, that to the reference ``inputs`` first.
 
+    By output: ``roundings`` are the largest differences of its float32 from its float64 for those inputs, None where
+    the network does not run in float64; ``sensitivities`` the largest differences between its answers to two ordinary
+    inputs, None where it has no second one.
+    """
+
+    inputs: Tensors
     each: tuple[Answer, ...]
-    rounding: float | None = None
-    sensitivity: float | None = None
+    roundings: Mapping[str, float | None]
+    sensitivities: Mapping[str, float | None]
 
     @property
     def reference(self) -> Answer:
         return self.each[0]
 
     @property
-    def tolerance(self) -> float:
-        return self.reference.tolerance
-
-    @property
-    def scale(self) -> float:
-        return scale_of(self.reference.expected)
+    def scales(self) -> dict[str, float]:
+        return {name: scale_of(expected) for name, expected in self.reference.expected.items()}
 
     @property
     def note(self) -> str | None:
-        """What a reader of the tolerance should know, None for an ordinary network."""
-        return rounding_note(self.rounding, self.scale)
+        """What a reader of the tolerances should know, None for an ordinary network."""
+        notes = (rounding_note(self.roundings[name], scale) for name, scale in self.scales.items())
+        return next((note for note in notes if note is not None), None)
 
     @property
     def blind(self) -> str | None:
-        """Why agreement proves nothing; None where it does."""
-        return blindness(self.sensitivity, max(self._ordinary_tolerances()))
+        """Why agreement proves nothing; None where some output can tell."""
+        found = [
+            blindness(self.sensitivities[name], max(self._ordinary_tolerances(name))) for name in self.sensitivities
+        ]
+        return None if None in found else found[0]
 
-    def spoilt(self, name: str) -> np.ndarray | None:
+    def spoilt(self, name: str) -> Tensors | None:
         """Where a NaN on one side says nothing in the answer to that probe: what infinity reaches, since infinity less
         infinity may come of one order of operations and not of another."""
         found = [answer.expected for answer in self.each if answer.probe == NAN] if name == INFINITE else []
-        return np.isnan(found[0]) if found else None
+        return {output: np.isnan(expected) for output, expected in found[0].items()} if found else None
 
-    def _ordinary_tolerances(self) -> list[float]:
-        return [answer.tolerance for answer in self.each if answer.probe in (REFERENCE, OTHER)]
+    def _ordinary_tolerances(self, output: str) -> list[float]:
+        return [answer.tolerances[output] for answer in self.each if answer.probe in (REFERENCE, OTHER)]
 
 
 def rounding_note(rounding: float | None, scale: float) -> str | None:
@@ -110,33 +150,63 @@ def blindness(sensitivity: float | None, tolerance: float) -> str | None:
     )
 
 
+Pair = tuple["np.ndarray | None", "np.ndarray | None"]  # an output in float32 and in float64
+
+
 @doing("asking PyTorch, in float32 and float64")
-def answers_of(model: Model, data: np.ndarray, reference: np.ndarray) -> Answers:
-    """What PyTorch answers to the probes that ``data`` makes; ``reference`` is its answer to ``data`` itself."""
-    found = {name: _both(model, probe(name, data), data * np.float32(KNOWN * (name in QUIET))) for name in PROBES}
-    found = {name: pair for name, pair in found.items() if name == REFERENCE or _defined(*pair)}
-    roundings = {name: _difference(*pair) for name, pair in found.items()}
-    relative = [_share(roundings[name], found[name][0]) for name in (REFERENCE, OTHER) if name in found]
+def answers_of(model: Model, signature: Signature, inputs: Tensors, reference: Tensors) -> Answers:
+    """What PyTorch answers to the probes that ``inputs`` make; ``reference`` is its answer to ``inputs`` themselves."""
+    found = {name: _both(model, signature, inputs, name) for name in PROBES}
+    found = {name: pairs for name, pairs in found.items() if name == REFERENCE or all(map(_defined, pairs.values()))}
+    limits = {
+        output: _limits({name: pairs[output] for name, pairs in found.items()}) for output in signature.output_names
+    }
     each = []
-    for name, (single, _) in found.items():
-        expected = reference if name == REFERENCE else single
-        each.append(Answer(name, expected, tolerance_of(single, roundings[name], relative)))
-    other = found.get(OTHER)
-    sensitivity = None if other is None else _difference(found[REFERENCE][0], other[0])
-    return Answers(tuple(each), roundings[REFERENCE], sensitivity)
+    for name, pairs in found.items():
+        expected = reference if name == REFERENCE else {output: single for output, (single, _) in pairs.items()}
+        each.append(Answer(name, expected, {output: limit.tolerances[name] for output, limit in limits.items()}))
+    roundings = {output: limit.rounding for output, limit in limits.items()}
+    sensitivities = {output: limit.sensitivity for output, limit in limits.items()}
+    return Answers(inputs, tuple(each), roundings, sensitivities)
 
 
-def _both(model: Model, data: np.ndarray, off: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The answer in float32 and, to an input that is so much ``off``, in float64; None for one that there is not."""
+@dataclass(frozen=True)
+class _Limits:
+    """Of one output: its tolerance for each probe, and what these follow from."""
+
+    tolerances: dict[str, float]
+    rounding: float | None
+    sensitivity: float | None
+
+
+def _limits(pairs: Mapping[str, Pair]) -> _Limits:
+    """``pairs`` are one output's, by probe."""
+    roundings = {name: _difference(*pair) for name, pair in pairs.items()}
+    relative = [_share(roundings[name], pairs[name][0]) for name in (REFERENCE, OTHER) if name in pairs]
+    tolerances = {name: tolerance_of(single, roundings[name], relative) for name, (single, _) in pairs.items()}
+    sensitivity = _difference(pairs[REFERENCE][0], pairs[OTHER][0]) if OTHER in pairs else None
+    return _Limits(tolerances, roundings[REFERENCE], sensitivity)
+
+
+def _both(model: Model, signature: Signature, inputs: Tensors, name: str) -> dict[str, Pair]:
+    """By output, the answer to the probe ``name`` in float32 and, of quiet inputs a little off, in float64; None for
+    one that there is not."""
+    given, off = probe(name, inputs), np.float32(KNOWN * (name in QUIET))
+    names = signature.output_names
     try:
-        single, double = model(data), model.in_float64(data + off)
-        return single, double if double is not None and double.shape == single.shape else None
+        singles = model(*(given[each] for each in signature.input_names))
+        doubles = model.in_float64(*(given[each] + inputs[each] * off for each in signature.input_names))
     except Exception:  # whatever a network's own code raises on a NaN
-        return None, None
+        return dict.fromkeys(names, (None, None))
+    pairs = {}
+    for output, single, double in zip(names, singles, doubles or [None] * len(singles), strict=True):
+        pairs[output] = single, double if double is not None and double.shape == single.shape else None
+    return pairs
 
 
-def _defined(single: np.ndarray | None, double: np.ndarray | None) -> bool:
-    """Whether rounding does not decide what is NaN or infinite in the answer."""
+def _defined(pair: Pair) -> bool:
+    """Whether rounding does not decide what is NaN or infinite in an output."""
+    single, double = pair
     if single is None or double is None:
         return single is not None and bool(np.isfinite(single).all())
     with np.errstate(over="ignore"):

@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import tvm
 
 from ..devices.base import Device
 from ..devices.local import LocalDevice
-from ..devices.network import Network, largest_error, second_run
+from ..devices.network import Network, second_run
 from ..errors import DeployError, DeviceFailed, WrongResult
 from ..library.build import build
 from ..library.scheduling import Scheduled
+from ..signature import Signature, Tensors, from_bytes, to_bytes
 from ..support.activity import doing
 from ..text import counted
-from .answers import Answers
+from .answers import Answer, Answers, Difference, worst
 from .first_use import Use, WrongUse, compare, first_uses
 from .outcome import NEVER_VERIFIED, Verification
 from .probes import REFERENCE, probe
@@ -38,62 +38,61 @@ BENCH_LIMIT_S = 300.0
 PROBE_LIMIT_S = 10.0
 CAUSE = "a schedule or the compiler computes something else"
 SEES_NOTHING = "train it, or give it weights under which its answers differ"
+SAID = ("name", "max_abs_err", "ok", "inputs", "fault")  # by a benchmark, of its output
 STATE = "an operator writes into memory that is not its own: its input, or what an earlier inference left"
 
 
-def check(
-    network: Network,
-    data: np.ndarray,
-    reference: np.ndarray,
-    tolerance: float,
-    name: str,
-    given: str = REFERENCE,
-    spoilt: np.ndarray | None = None,
-) -> float:
-    """Largest absolute difference from ``reference``, in one run on ``data``, the input called ``given``.
+def check(network: Network, answers: Answers, name: str, answer: Answer | None = None) -> Difference:
+    """The largest difference from PyTorch's ``answer``, else from that to the reference inputs, in one run.
 
-    Raises WrongResult where it exceeds ``tolerance`` or is NaN where neither the reference is nor it is ``spoilt``, and
-    keeps a reproducer.
+    Raises WrongResult where it exceeds the tolerance or is NaN where PyTorch's is not, and keeps a reproducer.
     """
-    output = network.run(data)
-    error = largest_error(output, reference, spoilt)
-    if not error <= tolerance:
-        what = f"the {name} library is off by {error:.3g} from PyTorch, {tolerance:.3g} is allowed"
-        what += "" if given == REFERENCE else f" (input: {given})"
-        raise _wrong(what, CAUSE, network, tolerance, data, reference, output)
-    return error
+    answer = answer or answers.reference
+    inputs = probe(answer.probe, answers.inputs)
+    outputs = network.run(inputs)
+    found = answer.difference(outputs, answers.spoilt(answer.probe))
+    if not found.right:
+        what = f"the {name} library is off by {found.error:.3g} from PyTorch, {found.tolerance:.3g} is allowed"
+        what += _which(found, answer)
+        raise _wrong(what, CAUSE, network, answer, inputs, outputs)
+    return found
 
 
-def check_rest(network: Network, answers: Answers, data: np.ndarray, name: str) -> int:
-    """After ``check`` on the reference input ``data``, and perhaps more runs on it: once more without setting it anew,
-    then the other inputs. Returns how many inputs the library was found right for. Raises WrongResult."""
-    check_again(network, data, answers, name)
-    return 1 + _check_others(network, answers, data, name)
+def _which(found: Difference, answer: Answer) -> str:
+    """Which output and which inputs, where a reader cannot know."""
+    facts = [f"output: {found.output}"] if len(answer.expected) > 1 else []
+    facts += [f"input: {answer.probe}"] if answer.probe != REFERENCE else []
+    return f" ({', '.join(facts)})" if facts else ""
 
 
-def check_again(network: Network, data: np.ndarray, answers: Answers, name: str) -> None:
-    """Run once more on the latest input ``data``, without setting it anew. Raises WrongResult for other bits, and for
-    an input that has changed."""
-    fault, output = second_run(network, data)
+def check_rest(network: Network, answers: Answers, name: str) -> int:
+    """After ``check`` on the reference inputs, and perhaps more runs on them: once more without setting them anew, then
+    the other inputs. Returns how many inputs the library was found right for. Raises WrongResult."""
+    check_again(network, answers, name)
+    return 1 + _check_others(network, answers, name)
+
+
+def check_again(network: Network, answers: Answers, name: str) -> None:
+    """Run once more on the reference inputs, which were the latest, without setting them anew. Raises WrongResult for
+    other bits, and for an input that has changed."""
+    fault, outputs = second_run(network, answers.inputs)
     if fault is not None:
-        what = f"the {name} library {fault}"
-        raise _wrong(what, STATE, network, answers.tolerance, data, answers.reference.expected, output)
+        raise _wrong(f"the {name} library {fault}", STATE, network, answers.reference, answers.inputs, outputs)
 
 
-def _wrong(what, cause, network, tolerance, data, expected, found) -> WrongResult:
-    kept = keep_network(what, network, tolerance, data, expected, found)
+def _wrong(what: str, cause: str, network: Network, answer: Answer, inputs: Tensors, outputs: Tensors) -> WrongResult:
+    kept = keep_network(what, network, answer.tolerances, inputs, answer.expected, outputs)
     return WrongResult(f"{what}; {kept}", cause, UNTUNED)
 
 
-def _check_others(network: Network, answers: Answers, data: np.ndarray, name: str) -> int:
+def _check_others(network: Network, answers: Answers, name: str) -> int:
     """On an emulated core those are left out that ``PROBE_LIMIT_S`` has no time for, but not the second one."""
     started, done = time.monotonic(), 0
     for answer in answers.each[1:]:
         late = network.device.emulated and time.monotonic() - started > PROBE_LIMIT_S
         if late and done:
             break
-        given, spoilt = probe(answer.probe, data), answers.spoilt(answer.probe)
-        check(network, given, answer.expected, answer.tolerance, name, answer.probe, spoilt)
+        check(network, answers, name, answer)
         done += 1
     return done
 
@@ -101,14 +100,13 @@ def _check_others(network: Network, answers: Answers, data: np.ndarray, name: st
 @dataclass(frozen=True)
 class Candidate:
     """What was built of a scheduled network and is not a package yet: a ``library`` for TVM's runtime, the ``bench`` of
-    one that needs none, or both; the ``uses`` that schedules are put to in it; and PyTorch's ``answers``, that to
-    ``data`` first."""
+    one that needs none, or both; the ``uses`` that schedules are put to in it; and PyTorch's ``answers``."""
 
     scheduled: Scheduled
     library: Path | None
     bench: Path | None
     uses: Sequence[Use]
-    data: np.ndarray
+    signature: Signature
     answers: Answers
 
 
@@ -123,39 +121,38 @@ def verify(candidate: Candidate, device: Device | DeployError | None) -> Verific
     if candidate.library is None and not isinstance(device, LocalDevice):
         return _unverified(f"{device.name} is given libraries for TVM's runtime only", candidate)
     _verify_operators(candidate, device)
-    data, answers = candidate.data, candidate.answers
-    errors, inputs = [], []
+    answers = candidate.answers
+    found, inputs = [], []
     if candidate.library is not None:
-        error, count = _verify_library(candidate.library, data, answers, device)
-        errors.append(error)
+        difference, count = _verify_library(candidate.library, candidate.signature, answers, device)
+        found.append(difference)
         inputs.append(count)
     if candidate.bench is not None and isinstance(device, LocalDevice):
-        error, count = _verify_bench(candidate.bench, data, answers, device)
-        errors.append(error)
+        difference, count = _verify_bench(candidate.bench, candidate.signature, answers, device)
+        found.append(difference)
         inputs.append(count)
-    return verification(device.name, max(errors), answers, min(inputs), len(candidate.uses))
+    return verification(device.name, worst(found), answers, min(inputs), len(candidate.uses))
 
 
-def verification(by: str, error: float, answers: Answers, inputs: int, operators: int = 0) -> Verification:
-    """What is to be said of a library that was right, ``error`` off, for so many ``inputs``."""
+def verification(by: str, found: Difference, answers: Answers, inputs: int, operators: int = 0) -> Verification:
+    """What is to be said of a library that was right, by the difference ``found``, for so many ``inputs``."""
     next_step = answers.blind and SEES_NOTHING
-    return Verification(by, error, answers.tolerance, operators, answers.blind, next_step, inputs, answers.note)
+    return Verification(by, found.error, found.tolerance, operators, answers.blind, next_step, inputs, answers.note)
 
 
-def _verify_library(library: Path, data: np.ndarray, answers: Answers, device: Device) -> tuple[float, int]:
-    """The largest error for the reference input, and how many inputs the library was right for. A device of ours runs
-    it with another number of threads as well."""
-    reference = answers.reference
-    with Network(device, library) as network:
-        error = check(network, data, reference.expected, reference.tolerance, library.name)
-        count = check_rest(network, answers, data, library.name)
+def _verify_library(library: Path, signature: Signature, answers: Answers, device: Device) -> tuple[Difference, int]:
+    """The largest difference for the reference inputs, and how many inputs the library was right for. A device of ours
+    runs it with another number of threads as well."""
+    with Network(device, library, signature) as network:
+        found = check(network, answers, library.name)
+        count = check_rest(network, answers, library.name)
     if isinstance(device, LocalDevice):
         threads = device.other_threads
-        with device.with_threads(threads) as other, Network(other, library) as network:
+        with device.with_threads(threads) as other, Network(other, library, signature) as network:
             name = f"{library.name} ({counted(threads, 'thread')})"
-            error = max(error, check(network, data, reference.expected, reference.tolerance, name))
-            check_again(network, data, answers, name)
-    return error, count
+            found = worst([found, check(network, answers, name)])
+            check_again(network, answers, name)
+    return found, count
 
 
 def _unverified(reason: str, candidate: Candidate) -> Verification:
@@ -189,28 +186,28 @@ def _wrong_operator(wrong: WrongUse, scheduled: Scheduled, device: Device) -> Wr
     )
 
 
-def _verify_bench(bench: Path, data: np.ndarray, answers: Answers, device: LocalDevice) -> tuple[float, int]:
+def _verify_bench(bench: Path, signature: Signature, answers: Answers, device: LocalDevice) -> tuple[Difference, int]:
     """Largest difference from PyTorch that the static benchmark finds in itself, and for how many inputs it is right;
     with another number of threads, for one. Raises WrongResult, DeviceFailed."""
-    reference = answers.reference
     with TemporaryDirectory(prefix="tvm-shufflenet-") as folder:
         given, made = Path(folder, "input"), Path(folder, "output")
-        given.write_bytes(data.tobytes())
+        given.write_bytes(to_bytes(answers.inputs, signature.inputs))
         threads = device.other_threads
         _run_bench(bench, device, threads, "--input", str(given), "--output", str(made))
-        output = np.frombuffer(made.read_bytes(), np.float32).reshape(reference.expected.shape)
-    error = largest_error(output, reference.expected)
-    if not error <= reference.tolerance:
-        what = f"with {threads} threads, off by {error:.3g} from PyTorch, {reference.tolerance:.3g} is allowed"
+        outputs = from_bytes(made.read_bytes(), signature.outputs)
+    found = answers.reference.difference(outputs)
+    if not found.right:
+        what = f"with {threads} threads, off by {found.error:.3g} from PyTorch, {found.tolerance:.3g} is allowed"
         raise WrongResult(f"{bench.name} is wrong: {what}", CAUSE, UNTUNED)
-    found = _run_bench(bench, device, device.threads)
+    said = _run_bench(bench, device, device.threads)
     try:
-        own, right, inputs, fault = (found["output"][key] for key in ("max_abs_err", "ok", "inputs", "fault"))
+        name, own, right, inputs, fault = (said["output"][key] for key in SAID)
+        of_itself = Difference(name, own, answers.reference.tolerances[name])
     except KeyError as exc:
         raise DeviceFailed(f"{bench.name} does not say what it found", f"no {exc}", UNTUNED) from exc
     if not right or not math.isfinite(own):
         raise WrongResult(f"{bench.name} is wrong: {fault}", CAUSE, UNTUNED)
-    return max(error, own), inputs
+    return worst([found, of_itself]), inputs
 
 
 def _run_bench(bench: Path, device: LocalDevice, threads: int, *more: str) -> Mapping:

@@ -1,12 +1,14 @@
-"""The inputs that a library is verified with. Each follows exactly from the reference input, in float32, so that
-whoever has that one has them all: the static benchmark carries it, and has the same rules (standalone/native/probes.c).
+"""The inputs that a library is verified with. Each follows exactly from the reference inputs, in float32, so that
+whoever has those has them all: the static benchmark carries them, and has the same rules (standalone/native/probes.c).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from ..signature import Tensors, TensorSpec
 
 REFERENCE, OTHER, NAN, INFINITE = "reference", "other", "NaN", "infinite"
 QUIET = ("zero", "denormal")
@@ -35,6 +37,12 @@ PROBES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def probe(name: str, data: np.ndarray) -> np.ndarray:
-    """The input ``name``, of the shape and dtype of the reference input ``data``, float32."""
-    return PROBES[name](data)
+def reference_inputs(specs: Sequence[TensorSpec], seed: int) -> Tensors:
+    """The inputs that every check begins with: standard normal float32, drawn from ``seed`` one after the other."""
+    random = np.random.default_rng(seed)
+    return {spec.name: random.standard_normal(spec.shape, dtype=np.float32) for spec in specs}
+
+
+def probe(name: str, inputs: Tensors) -> Tensors:
+    """The inputs of the probe ``name``, of the shapes and dtypes of the reference ``inputs``, float32."""
+    return {each: PROBES[name](data) for each, data in inputs.items()}

@@ -4,7 +4,7 @@
     scheduled.json    an operator as it was compiled, TVM's JSON; scheduled.py is the same to read
     workload.json     the operator that it should compute; workload.py is the same to read
     trace.json        the schedule as in a tuning record, where it is known
-    library.so        of a whole network in place of these, with input.npy, expected.npy and found.npy
+    library.so        of a whole network in place of these, with input0.npy and so on, expected0.npy and found0.npy
 
 Operators run on data that needs no file: argument i is filled by devices/operands.py with the seed i, and its digest
 after the run is what is compared. ``tvm-shufflenet replay FOLDER`` does all of it again (workflow/replay.py).
@@ -21,7 +21,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,8 +31,11 @@ import numpy as np
 
 from ..errors import BadInput
 from ..hardware.targets import Target, find_target, is_cpu
-from ..support.files import Malformed, read_json
+from ..signature import Signature, Tensors, TensorSpec
+from ..support.files import Malformed, open_file, read_json
 from ..text import clean
+from .answers import Answer
+from .probes import REFERENCE
 
 if TYPE_CHECKING:
     from ..devices.network import Network
@@ -39,14 +43,14 @@ if TYPE_CHECKING:
 
 VARIABLE = "TVM_SHUFFLENET_REPRODUCERS"
 KEPT = 16  # the newest so many
-SCHEMA = 1
+SCHEMA = 2  # in 1, a network has one input and one output, in files of these names
 
 Digests = tuple[tuple[float | None, ...], ...]  # None stands for NaN and infinity, which JSON has not
 
 
 class Reproducer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a reproducer says of itself. ``expected``, ``allowed`` and ``found`` are digests of an operator's arguments;
-    of a network they are in files, and ``tolerance`` is how far they may differ."""
+    """``expected``, ``allowed`` and ``found`` are digests of an operator's arguments; a network's tensors are in files,
+    and ``tolerances`` say how far each output may be off."""
 
     schema: int
     kind: Literal["operator", "network"]
@@ -62,7 +66,9 @@ class Reproducer(msgspec.Struct, frozen=True, omit_defaults=True):
     allowed: Digests = ()
     again: Digests = ()
     found: Digests = ()
-    tolerance: float = 0.0
+    signature: Signature | None = None
+    tolerances: dict[str, float] = {}
+    tolerance: float = 0.0  # of the only output, in schema 1
 
 
 def reproducers() -> Path:
@@ -105,20 +111,27 @@ def keep_operator(
 
 
 def keep_network(
-    what: str, network: Network, tolerance: float, data: np.ndarray, expected: np.ndarray, found: np.ndarray
+    what: str,
+    network: Network,
+    tolerances: Mapping[str, float],
+    inputs: Tensors,
+    expected: Tensors,
+    found: Tensors,
 ) -> str:
-    """Keep the library of a ``network`` whose output for ``data`` is not the ``expected`` one, in the same way."""
+    """Keep the library of a ``network`` whose outputs for ``inputs`` are not the ``expected`` ones, in the same way."""
     library, device = network.library, network.device
     if device.target is None:
         return "no reproducer was kept (nobody said what the library is for)"
 
     def fill(folder: Path) -> None:
         shutil.copyfile(library, folder / "library.so")
-        for file, array in (("input", data), ("expected", expected), ("found", found)):
-            np.save(folder / f"{file}.npy", array)
+        for part, tensors in (("input", inputs), ("expected", expected), ("found", found)):
+            for index, array in enumerate(tensors.values()):
+                np.save(folder / f"{part}{index}.npy", array)
 
     code = library.read_bytes()
-    return _keep("network", library.stem, what, device.target, device.name, code, fill, tolerance=tolerance)
+    facts = {"signature": network.signature, "tolerances": dict(tolerances)}
+    return _keep("network", library.stem, what, device.target, device.name, code, fill, **facts)
 
 
 def _keep(
@@ -180,3 +193,32 @@ def read_reproducer(folder: Path) -> Reproducer:
 def target_of(reproducer: Reproducer) -> Target:
     """Raises UnknownName. ``local`` meant another machine, perhaps."""
     return find_target(reproducer.target)
+
+
+@dataclass(frozen=True)
+class KeptNetwork:
+    """What a network was given, and what PyTorch's outputs are."""
+
+    signature: Signature
+    inputs: Tensors
+    answer: Answer
+
+
+def read_network(folder: Path, reproducer: Reproducer) -> KeptNetwork:
+    """Raises BadInput, and OSError or ValueError for a file that is missing or no tensor."""
+    if reproducer.schema == 1:
+        data, expected = _array(folder / "input.npy"), _array(folder / "expected.npy")
+        signature = Signature((TensorSpec("input", data.shape),), (TensorSpec("output", expected.shape),))
+        answer = Answer(REFERENCE, {"output": expected}, {"output": reproducer.tolerance})
+        return KeptNetwork(signature, {"input": data}, answer)
+    signature = reproducer.signature
+    if signature is None or set(signature.output_names) != set(reproducer.tolerances):
+        raise BadInput(f"{folder} does not say what its network takes and returns", "it was edited", "copy it again")
+    inputs = {name: _array(folder / f"input{index}.npy") for index, name in enumerate(signature.input_names)}
+    expected = {name: _array(folder / f"expected{index}.npy") for index, name in enumerate(signature.output_names)}
+    return KeptNetwork(signature, inputs, Answer(REFERENCE, expected, reproducer.tolerances))
+
+
+def _array(path: Path) -> np.ndarray:
+    with open_file(path) as file:  # numpy.load would also open archives
+        return np.lib.format.read_array(file, allow_pickle=False)

@@ -40,17 +40,17 @@ class Bench:
 @doing("measuring")
 def bench_package(package: Package, device: Device, threads: int, warmup: int, repeats: int) -> Bench:
     """Check a package against PyTorch's stored answers, time it, and note both in its manifest."""
-    data, answers, name = package.reference_input(), package.answers, package.manifest.library
-    with Network(device, package.library) as network:
-        network.set_input(data)
+    answers, signature, name = package.answers, package.manifest.signature, package.manifest.library
+    with Network(device, package.library, signature) as network:
+        network.set_inputs(answers.inputs)
         cold_us = network.cold_us()
-        error = check(network, data, answers.reference.expected, answers.tolerance, name)
-        inputs = check_rest(network, answers, data, name)
-    with undisturbed(device, package.library, data) as network:
+        found = check(network, answers, name)
+        inputs = check_rest(network, answers, name)
+    with undisturbed(device, package.library, signature, answers.inputs) as network:
         latency = network.latency(repeats, warmup)
         cost = None if device.cost_model is None else network.cost()
-    result = Bench(package, device.facts, threads, latency, cold_us, error, cost, answers.blind)
-    verified = verification(device.name, error, answers, inputs)
+    result = Bench(package, device.facts, threads, latency, cold_us, found.error, cost, answers.blind)
+    verified = verification(device.name, found, answers, inputs)
     package.add_timing(
         Timing(msgspec.to_builtins(result.device), threads, msgspec.to_builtins(latency.summary)), verified
     )

@@ -133,20 +133,19 @@ def compare_libraries(
     if libraries.shipped is not None:
         contestants["shipped"] = libraries.shipped
     samples: dict[str, tuple[float, ...]] = {name: () for name in contestants}
-    error = 0.0
+    signature, answers, error = imported.signature, imported.answers, 0.0
     # In turn and more than once, so that a machine that slows down slows all; one session at a time, since a board
     # that a tracker lends has no second one. A modelled clock has nothing to average.
     rounds = ROUNDS if device.cost_model is None else 1
     for number in range(rounds):
         for name, library in contestants.items():
-            with Network(device, library) as network:
-                wrong_by = check(network, imported.input, imported.reference, imported.tolerance, name)
-                error = max(error, wrong_by)
+            with Network(device, library, signature) as network:
+                error = max(error, check(network, answers, name).error)
                 if number == 0:
-                    check_rest(network, imported.answers, imported.input, name)
-            samples[name] += timed(device, library, imported.input, -(-repeats // rounds)).samples_us
+                    check_rest(network, answers, name)
+            samples[name] += timed(device, library, signature, answers.inputs, -(-repeats // rounds)).samples_us
     times = {name: Latency(each, device.kind) for name, each in samples.items()}
     return Comparison(
         libraries.tuned.manifest, device.facts, threads, times["untuned"], times["tuned"], error,
-        shipped=times.get("shipped", times["tuned"]), blind=imported.answers.blind,
+        shipped=times.get("shipped", times["tuned"]), blind=answers.blind,
     )  # fmt: skip

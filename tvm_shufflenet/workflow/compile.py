@@ -8,8 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..devices.base import Device
 from ..errors import DeployError
 from ..graph.layers import kind_of, layer_names, rows
@@ -20,13 +18,14 @@ from ..library.build import build
 from ..library.link import linker_command
 from ..library.scheduling import Operator, Scheduled, schedule_untuned
 from ..models import Model
-from ..packages.manifest import SCHEMA, Argument, Manifest, OperatorEntry, Probe, StandaloneEntry
-from ..packages.package import ANSWERS, Package, Verification, write_package
+from ..packages.manifest import SCHEMA, Argument, Manifest, OperatorEntry, StandaloneEntry
+from ..packages.package import Package, write_package
 from ..support.activity import doing
 from ..support.toolchain import FFI_VERSION, TVM_VERSION
 from ..tuning.records.store import RecordStore
 from ..verification.first_use import Use, first_uses, references_ahead, uses
 from ..verification.networks import Candidate, verify
+from ..verification.outcome import Verification
 from .imported import REFERENCE_SEED, Imported
 from .plan import CompilePlan
 from .schedules import default_clock, schedule_network
@@ -61,7 +60,7 @@ class Built:
 
     def candidate(self, imported: Imported, uses: Sequence[Use]) -> Candidate:
         bench = self.standalone.bench if self.standalone else None
-        return Candidate(self.scheduled, self.library, bench, uses, imported.input, imported.answers)
+        return Candidate(self.scheduled, self.library, bench, uses, imported.signature, imported.answers)
 
 
 def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
@@ -125,19 +124,15 @@ def _built(imported: Imported, scheduled: Scheduled, formats: Sequence[str], fol
 def _standalone(imported: Imported, scheduled: Scheduled, folder: Path, static: bool) -> StandaloneLibrary:
     from ..standalone.build import build_standalone
 
-    name, answers = imported.model.name, imported.answers
-    data, expected = [imported.input], [answers.reference.expected]
-    tolerance, probes = answers.tolerance, answers.each[1:]
-    return build_standalone(scheduled.module, scheduled.target, name, data, expected, tolerance, folder, static, probes)
+    return build_standalone(
+        scheduled.module, scheduled.target, imported.model.name, imported.signature, imported.answers, folder, static
+    )
 
 
 def _written(output: Path, plan: CompilePlan, imported: Imported, built: Built, verified: Verification) -> Package:
     library = built.main
-    further = library.with_name(ANSWERS)
-    np.save(further, np.stack([answer.expected for answer in imported.answers.each[1:]]))
-    files = {**built.files, ANSWERS: further}
     manifest = _manifest(plan, imported, built, library.name, verified)
-    return write_package(output, library, imported.reference, manifest, files)
+    return write_package(output, library, imported.answers.each, manifest, built.files)
 
 
 def _standalone_entry(built) -> StandaloneEntry:
@@ -176,8 +171,8 @@ def _manifest(
         schema=SCHEMA,
         plan=plan.describe(),
         model=plan.model,
-        input_shape=plan.input_shape,
-        output_shape=tuple(imported.reference.shape),
+        inputs=imported.signature.inputs,
+        outputs=imported.signature.outputs,
         seed=REFERENCE_SEED,
         target=plan.target.name,
         target_config=plan.target.tvm_config,
@@ -191,13 +186,12 @@ def _manifest(
         operators=tuple(map(operator_entry, built.scheduled.operators)),
         activation_bytes=activation_bytes,
         weight_bytes=weight_bytes,
-        tolerance=imported.tolerance,
+        tolerances={},
         hashes={},
         standalone=_standalone_entry(built.standalone) if built.standalone else None,
         verified=verified,
-        probes=tuple(Probe(answer.probe, answer.tolerance) for answer in imported.answers.each[1:]),
-        rounding=imported.answers.rounding,
-        sensitivity=imported.answers.sensitivity,
+        roundings=dict(imported.answers.roundings),
+        sensitivities=dict(imported.answers.sensitivities),
     )
 
 

@@ -91,13 +91,12 @@ class _Networks:
     def _timed(self, scheduled: Scheduled, folder: Path) -> decision.Timed:
         folder.mkdir()
         library = build(scheduled, folder / f"{self.imported.model.name}.so")
-        with Network(self.device, library) as network:
-            imported = self.imported
-            check(network, imported.input, imported.reference, imported.tolerance, "tuned")
+        with Network(self.device, library, self.imported.signature) as network:
+            check(network, self.imported.answers, "tuned")
         model = self.device.cost_model
         if model is None:
             return decision.Timed(self._beside_shipped(library))
-        with undisturbed(self.device, library, self.imported.input) as network:
+        with undisturbed(self.device, library, self.imported.signature, self.imported.inputs) as network:
             latency, counts = network.latency(1), network.counts()
         return decision.Timed(latency.median_us, self._operators_us(model.board, scheduled, library, counts))
 
@@ -112,7 +111,8 @@ class _Networks:
         return self._shipped_us * median(times[library]) / median(times[self._shipped])
 
     def _latency(self, library: Path) -> Latency:
-        return timed(self.device, library, self.imported.input, NETWORK_REPEATS // ROUNDS)
+        repeats = NETWORK_REPEATS // ROUNDS
+        return timed(self.device, library, self.imported.signature, self.imported.inputs, repeats)
 
     def _operators_us(self, board: Board, scheduled: Scheduled, library: Path, counts: Counts) -> dict[str, float]:
         """What each workload took in an inference."""

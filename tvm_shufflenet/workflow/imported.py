@@ -14,26 +14,26 @@ from ..errors import BadInput
 from ..graph.pipeline import Fused, fuse
 from ..hardware.targets import Target
 from ..models import Model
-from ..packages.package import reference_input
-from ..signature import Signature, refuse_undeployable
+from ..signature import Signature, Tensors, refuse_undeployable
 from ..support.activity import doing
 from ..verification.answers import Answers, answers_of
+from ..verification.probes import reference_inputs
 
 REFERENCE_SEED = 0
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A model as folded Relax, with PyTorch's answer to the reference input."""
+    """A model as folded Relax, with PyTorch's outputs for the reference inputs."""
 
     model: Model
     module: tvm.IRModule
     signature: Signature
-    reference: np.ndarray
+    reference: Tensors
 
     @property
-    def input(self) -> np.ndarray:
-        return reference_input(self.model.input_shape, REFERENCE_SEED)
+    def inputs(self) -> Tensors:
+        return reference_inputs(self.signature.inputs, REFERENCE_SEED)
 
     def fused(self, target: Target) -> Fused:
         """The network as operators for ``target``; fused once for each."""
@@ -47,14 +47,9 @@ class Imported:
 
     @cached_property
     def answers(self) -> Answers:
-        """PyTorch's answers to this and the other inputs. The first look at them takes a dozen inferences."""
+        """PyTorch's answers to these and the other inputs. The first look at them takes a dozen inferences."""
         with redirect_stdout(sys.stderr):
-            return answers_of(self.model, self.input, self.reference)
-
-    @property
-    def tolerance(self) -> float:
-        """Largest absolute difference from ``reference`` that rounding explains (answers.py)."""
-        return self.answers.tolerance
+            return answers_of(self.model, self.signature, self.inputs, self.reference)
 
 
 @doing("importing the model")
@@ -66,8 +61,9 @@ def import_model(model: Model) -> Imported:
         module = relax_of(model)
         signature = signature_of(module)
         refuse_undeployable(signature, "the model")
-        reference = model(reference_input(model.input_shape, REFERENCE_SEED))
-    if not np.isfinite(reference).all():
+        outputs = model(*reference_inputs(signature.inputs, REFERENCE_SEED).values())
+    reference = dict(zip(signature.output_names, outputs, strict=True))
+    if not all(np.isfinite(output).all() for output in outputs):
         raise BadInput(
             f"{model.name} answers NaN or infinity in {model.engine}",
             "its weights overflow, or a batch norm's variance is negative",

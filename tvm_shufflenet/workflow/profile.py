@@ -30,13 +30,13 @@ def profile_package(
     """
     manifest, model = package.manifest, device.cost_model
     _check_profilable(package, model is not None, assembly or bool(assembly_of), assembly_of)
-    with Network(device, package.library) as network:
-        data, answers = package.reference_input(), package.answers
-        error = check(network, data, answers.reference.expected, manifest.tolerance, manifest.library)
-        check_rest(network, answers, data, manifest.library)
+    answers, signature = package.answers, manifest.signature
+    with Network(device, package.library, signature) as network:
+        error = check(network, answers, manifest.library).error
+        check_rest(network, answers, manifest.library)
     if model is not None:
         return _counted(package, device, model, threads, error, assembly, assembly_of)
-    with undisturbed(device, package.library, data) as network:
+    with undisturbed(device, package.library, signature, answers.inputs) as network:
         latency = network.latency(PROFILE_REPEATS)
     return Profile(manifest, device.facts, threads, latency, timed_operators(device, package), error)
 
@@ -53,7 +53,7 @@ def _counted(
     """By what was counted in one inference of the whole network."""
     manifest = package.manifest
     code = read_code(package.library, [entry.name for entry in manifest.operators])
-    with undisturbed(device, package.library, package.reference_input()) as network:
+    with undisturbed(device, package.library, manifest.signature, package.inputs) as network:
         latency, counts, cost = network.latency(PROFILE_REPEATS), network.counts(), network.cost()
     counted = Counted.of(model.board, manifest.operators, code, counts)
     operators = counted.operators()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-import numpy as np
-
 from ..devices.base import Device
-from ..devices.network import Network, largest_error, second_run
+from ..devices.network import Network, second_run
 from ..devices.operands import SUMS
 from ..errors import BadInput, DeviceFailed
 from ..graph.serialized import NotOperators, check_module
@@ -16,7 +14,7 @@ from ..library.link import trial_command
 from ..support.files import open_file, read_file
 from ..tuning.measuring.trial import Cause, Job, run_trial
 from ..verification.operators import Reference
-from ..verification.reproducer import Digests, Reproducer, read_reproducer, target_of
+from ..verification.reproducer import Digests, Reproducer, read_network, read_reproducer, target_of
 
 REPLAY_SECONDS = 120.0
 
@@ -42,11 +40,6 @@ def _replay_operator(folder: Path, reproducer: Reproducer, device: Device) -> st
     if outcome.cause not in (None, Cause.WRONG):
         raise DeviceFailed(f"{reproducer.name} cannot be run again: {outcome.error}")
     return outcome.error or None
-
-
-def _array(path: Path) -> np.ndarray:
-    with open_file(path) as file:  # numpy.load would also open archives
-        return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _operator(path: Path) -> str:
@@ -78,9 +71,9 @@ def _expected(reproducer: Reproducer) -> Reference:
 
 
 def _replay_network(folder: Path, reproducer: Reproducer, device: Device) -> str | None:
-    data, expected = (_array(folder / f"{name}.npy") for name in ("input", "expected"))
+    kept = read_network(folder, reproducer)
     open_file(folder / "library.so").close()  # a FIFO in its place would be waited for
-    with Network(device, folder / "library.so") as network:
-        error = largest_error(network.run(data), expected)
-        fault, _ = second_run(network, data)
-    return fault if error <= reproducer.tolerance else f"off by {error:.3g}, {reproducer.tolerance:.3g} is allowed"
+    with Network(device, folder / "library.so", kept.signature) as network:
+        found = kept.answer.difference(network.run(kept.inputs))
+        fault, _ = second_run(network, kept.inputs)
+    return fault if found.right else f"off by {found.error:.3g}, {found.tolerance:.3g} is allowed"

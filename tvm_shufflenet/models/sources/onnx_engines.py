@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...signature import Tensors
+
 if TYPE_CHECKING:
     import onnx
 
 
 @dataclass(frozen=True)
 class Engine:
-    """``evaluate`` takes a model, the float32 tensor for its only input, and the names of tensors; returns them."""
+    """``evaluate`` takes a model, its inputs, and the names of tensors; returns those tensors."""
 
     name: str
-    evaluate: Callable[[onnx.ModelProto, np.ndarray, Sequence[str]], dict[str, np.ndarray]]
+    evaluate: Callable[[onnx.ModelProto, Tensors, Sequence[str]], dict[str, np.ndarray]]
 
 
 def engine_for(proto: onnx.ModelProto) -> Engine:
@@ -32,11 +34,10 @@ def engine_for(proto: onnx.ModelProto) -> Engine:
     return ONNXRUNTIME
 
 
-def only_input(graph: onnx.GraphProto) -> str:
-    """The name of the input that is no weight, which old exporters list among inputs."""
+def input_names(graph: onnx.GraphProto) -> list[str]:
+    """Without weights, which old exporters list among the inputs."""
     weights = {tensor.name for tensor in graph.initializer}
-    (name,) = (value.name for value in graph.input if value.name not in weights)
-    return name
+    return [value.name for value in graph.input if value.name not in weights]
 
 
 def _session(proto: onnx.ModelProto):
@@ -50,25 +51,25 @@ def _session(proto: onnx.ModelProto):
     return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
-def _run_onnxruntime(proto: onnx.ModelProto, data: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _run_onnxruntime(proto: onnx.ModelProto, inputs: Tensors, names: Sequence[str]) -> dict[str, np.ndarray]:
     import onnx
 
     wanted = onnx.ModelProto()
     wanted.CopyFrom(proto)
     del wanted.graph.output[:]
     wanted.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)  # their types are inferred
-    values = _session(wanted).run(list(names), {only_input(proto.graph): data})
+    values = _session(wanted).run(list(names), dict(inputs))
     return dict(zip(names, values, strict=True))
 
 
-def _run_evaluator(proto: onnx.ModelProto, data: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+def _run_evaluator(proto: onnx.ModelProto, inputs: Tensors, names: Sequence[str]) -> dict[str, np.ndarray]:
     from onnx.reference import ReferenceEvaluator
 
     from .onnx_operators import CORRECTED
 
     evaluator = ReferenceEvaluator(proto, new_ops=CORRECTED)
     with np.errstate(all="ignore"):
-        values = evaluator.run(None, {only_input(proto.graph): data}, intermediate=True)
+        values = evaluator.run(None, dict(inputs), intermediate=True)
     return {name: np.asarray(values[name]) for name in names}
 
 

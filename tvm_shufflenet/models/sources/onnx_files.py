@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,11 +21,10 @@ from ...signature import (
     shape_text,
 )
 from ..model import Model
+from .onnx_engines import EVALUATOR, Engine, engine_for, input_names
 
 if TYPE_CHECKING:
     import onnx
-
-    from .onnx_engines import Engine
 
 # Operators whose value needs none of their operands' elements, those that need the first operand's alone, and those
 # that have a new value each time.
@@ -36,25 +35,22 @@ RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLik
 
 @dataclass(frozen=True)
 class OnnxModel(Model):
-    """``proto`` takes one float32 tensor of ``input_shape``, all of its shapes known, and answers one tensor."""
+    """``proto`` takes one float32 tensor of ``input_shape`` and returns one tensor; all of its shapes are known."""
 
     proto: onnx.ModelProto | None = None
 
     @cached_property
     def _engine(self) -> Engine:
-        from .onnx_engines import engine_for
-
         return engine_for(self.proto)
 
     @property
     def engine(self) -> str:
         return self._engine.name
 
-    def __call__(self, data: np.ndarray) -> np.ndarray:
-        """The model's answer to a float32 tensor. Raises ImportFailed where the engine cannot compute it."""
-        output = self.proto.graph.output[0].name
+    def __call__(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The model's outputs. Raises ImportFailed where the engine cannot compute them."""
         try:
-            return self._engine.evaluate(self.proto, data, [output])[output]
+            return self._evaluate(self._engine, inputs)
         except Exception as exc:
             raise ImportFailed(
                 f"{self.engine} cannot compute {self.name}: {reason_of(exc)}",
@@ -73,16 +69,18 @@ class OnnxModel(Model):
             if name.endswith(".weight")
         }
 
-    def in_float64(self, data: np.ndarray) -> np.ndarray | None:
-        """As NumPy has it: weights stay float32, and every operation with a float64 operand is one in float64."""
-        from .onnx_engines import EVALUATOR
+    def _evaluate(self, engine: Engine, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        names = [each.name for each in self.proto.graph.output]
+        found = engine.evaluate(self.proto, dict(zip(input_names(self.proto.graph), inputs, strict=True)), names)
+        return tuple(found[name] for name in names)
 
-        name = self.proto.graph.output[0].name
+    def in_float64(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...] | None:
+        """As NumPy has it: weights stay float32, and every operation with a float64 operand is one in float64."""
         try:
-            output = EVALUATOR.evaluate(self.proto, data.astype(np.float64), [name])[name]
+            outputs = self._evaluate(EVALUATOR, [data.astype(np.float64) for data in inputs])
         except Exception:  # an operator that is fixed to float32
             return None
-        return output if output.dtype == np.float64 else None
+        return outputs if all(output.dtype == np.float64 for output in outputs) else None
 
 
 def load_onnx(path: Path, input_shape: tuple[int, ...] | None) -> OnnxModel:
@@ -194,8 +192,6 @@ def fold_shapes(proto: onnx.ModelProto, input_shape: tuple[int, ...]) -> None:
     """
     from onnx import numpy_helper
 
-    from .onnx_engines import engine_for
-
     graph = proto.graph
     known, rest = {tensor.name for tensor in graph.initializer}, []
     for node in graph.node:
@@ -209,7 +205,8 @@ def fold_shapes(proto: onnx.ModelProto, input_shape: tuple[int, ...]) -> None:
     read = {name for node in rest for name in node.input} | {value.name for value in graph.output}
     folded = sorted(read & known - weights)
     try:
-        values = engine_for(proto).evaluate(proto, np.zeros(input_shape, np.float32), folded)
+        zeros = {name: np.zeros(input_shape, np.float32) for name in input_names(graph)}
+        values = engine_for(proto).evaluate(proto, zeros, folded)
     except Exception as exc:
         raise ImportFailed(
             f"the model does not run on input {input_shape}: {reason_of(exc)}", "", "give another --input-shape"

@@ -2,7 +2,8 @@
 
 A runner is a process that loads one converted network and answers, in lines of JSON on standard output, the lines on
 its standard input: ``time WARMUP SAMPLES`` or ``count WARMUP``. Its first answer, without being asked, says what was
-loaded; by then the output of a first inference is in the file that ``--output`` names. It ends with its standard input.
+loaded; by then the files that ``--outputs`` names hold the outputs of a first inference. It ends with its standard
+input.
 
 Standard library and NumPy only: this runs in environments that have nothing of ours, and in the emulated guest.
 """
@@ -25,17 +26,20 @@ MARK = 0x7E57
 
 
 class Engine:
-    """One loaded network. ``options`` has ``artifact``, ``threads``, ``input``; the input is set when it is loaded."""
+    """One loaded network. ``options`` has ``artifact``, ``threads``, ``inputs``; these are set when it is loaded."""
 
     def __init__(self, options: argparse.Namespace):
+        import numpy as np
+
         self.options = options
+        self.inputs = [np.load(path) for path in options.inputs]
 
     def run(self) -> None:
-        """One inference on the input that is already in place."""
+        """One inference on the inputs that are already in place."""
         raise NotImplementedError
 
-    def output(self):
-        """The last inference's output as an array."""
+    def outputs(self) -> list:
+        """The last inference's outputs as arrays, in the network's order."""
         raise NotImplementedError
 
     def facts(self) -> dict:
@@ -89,7 +93,8 @@ def serve(engine_class: type[Engine]) -> None:
 
     engine = engine_class(options)
     engine.run()
-    np.save(options.output, np.asarray(engine.output()))
+    for path, output in zip(options.outputs, engine.outputs(), strict=True):
+        np.save(path, np.asarray(output))
     affinity = sorted(os.sched_getaffinity(0))
     print(json.dumps(engine.facts() | {"affinity": affinity}), file=answers, flush=True)
     for line in sys.stdin:
@@ -101,8 +106,8 @@ def serve(engine_class: type[Engine]) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--artifact", required=True, help="the converted network")
-    parser.add_argument("--input", required=True, help="its input, .npy")
-    parser.add_argument("--output", required=True, help="where the first output goes, .npy")
+    parser.add_argument("--inputs", required=True, nargs="+", help="its inputs in order, .npy")
+    parser.add_argument("--outputs", required=True, nargs="+", help="where the first outputs go, .npy")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cpus", default="", help="CPUs to stay on, separated by commas; all without")
     parser.add_argument("--device", default="local", help="for our own libraries only")

@@ -12,18 +12,17 @@ class LiteRT(Engine):
         super().__init__(options)
         self.interpreter = Interpreter(options.artifact, num_threads=options.threads)
         self.interpreter.allocate_tensors()
-        (source,), (result,) = self.interpreter.get_input_details(), self.interpreter.get_output_details()
-        data = np.load(options.input)
-        if tuple(source["shape"]) != data.shape:  # converted for images with their channels last
-            data = np.ascontiguousarray(data.transpose(0, 2, 3, 1))
-        self.interpreter.set_tensor(source["index"], data)
-        self.result = result["index"]
+        for source, data in zip(self.interpreter.get_input_details(), self.inputs, strict=True):
+            if tuple(source["shape"]) != data.shape:  # converted for images with their channels last
+                data = np.ascontiguousarray(data.transpose(0, 2, 3, 1))
+            self.interpreter.set_tensor(source["index"], data)
+        self.results = [result["index"] for result in self.interpreter.get_output_details()]
 
     def run(self):
         self.interpreter.invoke()
 
-    def output(self):
-        return self.interpreter.get_tensor(self.result)
+    def outputs(self):
+        return [self.interpreter.get_tensor(index) for index in self.results]
 
     def facts(self):
         settings = {"num_threads": self.options.threads, "delegate": "XNNPACK"}

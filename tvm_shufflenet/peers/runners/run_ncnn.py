@@ -22,19 +22,19 @@ class Ncnn(Engine):
         weights = options.artifact.removesuffix(".param") + ".bin"
         if self.net.load_param(options.artifact) or self.net.load_model(weights):
             raise RuntimeError("ncnn cannot load the network that pnnx wrote")
-        (self.source,), (self.result,) = self.net.input_names(), self.net.output_names()
-        data = np.load(options.input)
-        if data.shape[0] != 1:
+        if any(data.shape[0] != 1 for data in self.inputs):
             raise RuntimeError("ncnn's layers take one image at a time")
-        self.data = ncnn.Mat(np.ascontiguousarray(data[0])).clone()
+        given = [ncnn.Mat(np.ascontiguousarray(data[0])).clone() for data in self.inputs]
+        self.given, self.results = list(zip(self.net.input_names(), given, strict=True)), self.net.output_names()
 
     def run(self):
         extractor = self.net.create_extractor()
-        extractor.input(self.source, self.data)
-        _, self.found = extractor.extract(self.result)
+        for name, data in self.given:
+            extractor.input(name, data)
+        self.found = [extractor.extract(name)[1] for name in self.results]
 
-    def output(self):
-        return np.array(self.found)[None]
+    def outputs(self):
+        return [np.array(found)[None] for found in self.found]
 
     def facts(self):
         option = self.net.opt

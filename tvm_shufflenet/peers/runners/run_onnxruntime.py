@@ -1,6 +1,5 @@
 """onnxruntime on its CPU provider."""
 
-import numpy as np
 import onnxruntime
 from common import Engine, serve
 
@@ -14,17 +13,18 @@ class OnnxRuntime(Engine):
         settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
         self.session = onnxruntime.InferenceSession(options.artifact, settings, providers=["CPUExecutionProvider"])
-        # Bound once, so that neither input nor output passes through Python in every run.
+        # Bound once, so that neither inputs nor outputs pass through Python in every run.
         self.binding = self.session.io_binding()
-        data = onnxruntime.OrtValue.ortvalue_from_numpy(np.load(options.input))
-        self.binding.bind_ortvalue_input(self.session.get_inputs()[0].name, data)
-        self.binding.bind_output(self.session.get_outputs()[0].name)
+        for source, data in zip(self.session.get_inputs(), self.inputs, strict=True):
+            self.binding.bind_ortvalue_input(source.name, onnxruntime.OrtValue.ortvalue_from_numpy(data))
+        for result in self.session.get_outputs():
+            self.binding.bind_output(result.name)
 
     def run(self):
         self.session.run_with_iobinding(self.binding)
 
-    def output(self):
-        return self.binding.copy_outputs_to_cpu()[0]
+    def outputs(self):
+        return self.binding.copy_outputs_to_cpu()
 
     def facts(self):
         settings = self.session.get_session_options()

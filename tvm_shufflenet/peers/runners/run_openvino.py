@@ -1,6 +1,5 @@
 """OpenVINO on its CPU plugin, in float32."""
 
-import numpy as np
 import openvino
 from common import Engine, serve
 
@@ -16,14 +15,15 @@ class OpenVino(Engine):
         }
         model = openvino.Core().compile_model(options.artifact, "CPU", self.settings)
         self.request = model.create_infer_request()
-        self.data = openvino.Tensor(np.load(options.input))
-        self.request.set_input_tensor(self.data)
+        self.given = [openvino.Tensor(data) for data in self.inputs]
+        for index, data in enumerate(self.given):
+            self.request.set_input_tensor(index, data)
 
     def run(self):
         self.request.infer()
 
-    def output(self):
-        return self.request.get_output_tensor().data
+    def outputs(self):
+        return [tensor.data for tensor in self.request.output_tensors]
 
     def facts(self):
         return {"version": openvino.__version__.split("-")[0], "settings": self.settings}

@@ -1,7 +1,7 @@
 """PyTorch: the module itself, as it is."""
 
-import numpy as np
 import torch
+import torch.utils._pytree as pytree
 from common import Engine, serve
 
 
@@ -13,18 +13,17 @@ class Eager(Engine):
         torch.set_num_threads(options.threads)
         torch.set_num_interop_threads(1)
         self.module = self.prepared(load(options.artifact))
-        self.data = torch.from_numpy(np.load(options.input))
+        self.given = [torch.from_numpy(data) for data in self.inputs]
 
     def prepared(self, module):
         return module
 
     def run(self):
         with torch.inference_mode():
-            self.found = self.module(self.data)
+            self.found = self.module(*self.given)
 
-    def output(self):
-        found = self.found[0] if isinstance(self.found, (tuple, list)) else self.found
-        return found.numpy()
+    def outputs(self):
+        return [found.numpy() for found in pytree.tree_leaves(self.found)]
 
     def facts(self):
         settings = {"num_threads": torch.get_num_threads(), "num_interop_threads": torch.get_num_interop_threads()}

@@ -13,7 +13,7 @@ class Compiled(Eager):
 
     def run(self):
         with torch.no_grad():  # what freezing asks for
-            self.found = self.module(self.data)
+            self.found = self.module(*self.given)
 
 
 serve(Compiled)

@@ -1,5 +1,5 @@
-/* The inputs that a model is verified with beside the one that a benchmark carries: each follows from that one. The
-   same rules as tvm_shufflenet/verification/probes.py has, bit for bit. */
+/* The inputs that a model is verified with: each follows from those that a benchmark carries. The same rules as
+   tvm_shufflenet/verification/probes.py has, bit for bit. */
 #ifndef PROBES_H
 #define PROBES_H
 
@@ -7,7 +7,7 @@
 
 struct probe {
   const char *name; /* NULL ends a list */
-  double tolerance; /* largest difference from PyTorch's answer that rounding explains */
+  const double *tolerances; /* by output, the largest difference from PyTorch's answer that rounding explains */
 };
 
 /* Makes the input `name` of the `count` numbers in `data`. Returns 0, or -1 for a name without a rule. */
