@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..support.without_torch import without_torch
+
 
 def package_and_device(options):
     """The package, and a device that can run it: refused here, before anything is uploaded."""
@@ -22,7 +24,10 @@ def target_and_model(options):
 
     if options.target not in targets():
         find_target(options.target)  # raises, before anything heavy is imported
-    from ..devices import find_device
+    # TVM before PyTorch: an error inside its import makes it read the symbols of all libraries that are loaded, and
+    # those of PyTorch's take a second.
+    with without_torch():
+        from ..devices import find_device
 
     find_device(getattr(options, "device", None), targets()[options.target], getattr(options, "threads", 1))
     from ..models import find_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,10 +42,10 @@ class Network:
         return self
 
     def __exit__(self, *_exc) -> None:
-        # The session ends with its last remote object, and TVM's VirtualMachine keeps some of them in reference cycles:
-        # a tracker would not lend the device again before the next collection.
+        # The session ends with its last remote object, and TVM's VirtualMachine keeps some of them in reference cycles,
+        # which its get_outputs makes: a tracker would not lend the device again before the next garbage collection.
+        vars(self._machine).clear()
         self._machine = self._cpu = self._session = None
-        gc.collect()
 
     def set_inputs(self, inputs: Tensors) -> None:
         try:

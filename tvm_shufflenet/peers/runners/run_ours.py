@@ -5,11 +5,14 @@ from pathlib import Path
 import msgspec
 from common import Engine, serve
 
-from tvm_shufflenet.devices import find_device
-from tvm_shufflenet.devices.network import Network, second_run, timed
 from tvm_shufflenet.hardware.targets import targets
 from tvm_shufflenet.signature import Signature
 from tvm_shufflenet.support.toolchain import TVM_VERSION
+from tvm_shufflenet.support.without_torch import without_torch
+
+with without_torch():
+    from tvm_shufflenet.devices import find_device
+    from tvm_shufflenet.devices.network import Network, second_run, timed
 
 
 class Ours(Engine):
