@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from .errors import ImportFailed
+from .precision import FLOAT32
 
 if TYPE_CHECKING:
     import numpy as np
 
 IMAGES = "NCHW"
-DEPLOYED = ("float32",)
+DEPLOYED = (FLOAT32.data,)
 
 Tensors: TypeAlias = "Mapping[str, np.ndarray]"  # by their names in a signature
 
@@ -25,7 +26,7 @@ class TensorSpec(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     shape: tuple[int | str, ...]
-    dtype: str = "float32"
+    dtype: str = FLOAT32.data
     layout: str | None = None
 
     @property

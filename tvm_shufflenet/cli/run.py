@@ -31,7 +31,11 @@ def run(options) -> None:
     from ..workflow.run import run_package
 
     (source,), (result,) = package.manifest.inputs, package.manifest.outputs
-    inputs = package.inputs if options.input is None else {source.name: read_input(options.input, source.shape)}
+    inputs = (
+        package.inputs
+        if options.input is None
+        else {source.name: read_input(options.input, source.shape, source.dtype)}
+    )
     labels = None if options.labels is None else _labels(options.labels, result.shape)
     console = console_of(options)
     with device:

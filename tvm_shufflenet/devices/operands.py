@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..precision import FLOAT32
+from ..precision import precision_of
 
 SUMS = 32
 WEIGHT_SEED = 0x7F4A7C15
@@ -67,7 +67,7 @@ class Operands:
         self._fill, self._digest = (server_function(session, name) for name in ("fill", "digest"))
         self.tensors = []
         for seed, (shape, dtype) in enumerate(shapes):
-            if dtype == FLOAT32.data and self._fill:
+            if precision_of(dtype) and self._fill:
                 self.tensors.append(tvm.runtime.empty(shape, dtype, device))
                 self._fill(self.tensors[-1], seed)
             else:
@@ -78,7 +78,7 @@ class Operands:
         return [self._digest_of(tensor) for tensor in self.tensors]
 
     def _digest_of(self, tensor) -> np.ndarray:
-        if str(tensor.dtype) == FLOAT32.data and self._digest:
+        if precision_of(str(tensor.dtype)) and self._digest:
             return np.array(str(self._digest(tensor)).split(), dtype=float)
         return digest(tensor.numpy())
 

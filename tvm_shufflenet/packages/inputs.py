@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import BadInput
+from ..precision import FLOAT32
 from ..support.files import open_file, write_output
 
 if TYPE_CHECKING:
@@ -33,22 +34,22 @@ TURNS = {
 }
 
 
-def read_input(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A .npy tensor of ``shape`` float32, or an image prepared as ImageNet models expect it. Raises BadInput."""
+def read_input(path: str, shape: tuple[int, ...], dtype: str = FLOAT32.data) -> np.ndarray:
+    """A .npy tensor of ``shape`` and ``dtype``, or an image prepared as ImageNet models expect it. Raises BadInput."""
     if not Path(path).is_file():
         raise BadInput(f"there is no file {path}", "", "name a .npy file or an image")
-    return _read_array(path) if path.endswith(".npy") else _read_image(path, shape)
+    return _read_array(path, dtype) if path.endswith(".npy") else _read_image(path, shape).astype(dtype)
 
 
-def _read_array(path: str) -> np.ndarray:
+def _read_array(path: str, dtype: str) -> np.ndarray:
     try:
         with open_file(path) as file:  # numpy.load would also open archives
             data = np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, OSError, EOFError, MemoryError) as exc:
         raise BadInput(f"{path} is no .npy tensor", str(exc), "save it with numpy.save") from exc
-    if data.dtype != np.float32:
+    if data.dtype != dtype:
         raise BadInput(
-            f"{path} holds {data.dtype}, the network takes float32", "", "convert it with .astype('float32')"
+            f"{path} holds {data.dtype}, the network takes {dtype}", "", f"convert it with .astype('{dtype}')"
         )
     return data
 

@@ -3,10 +3,10 @@ after it has run once more on what the arguments hold then.
 
 Arguments that an operator only reads must hold exactly what they did. For those that it writes, both sum the same
 float32 products in another order. Rounding then changes an element by about 1e-6 of what elements measure (sums of up
-to some thousand products), and as it goes up as often as down, a sum of n elements by 1e-6 times the root of n.
-``TOLERANCE`` is twenty times that. A bucket of 10 000 elements, a large tensor's, so shows a single one that is off by
-0.2 % of what elements measure. All elements are weighted by place, and so is what is allowed; two that are exchanged
-show by their difference times that of their weights, a third on average within one sign.
+to some thousand products), and as it goes up as often as down, a sum of n elements by 1e-6 times the root of n. A
+precision's ``tolerance`` is twenty times that. A bucket of 10 000 elements, a large tensor's, so shows a single one
+that is off by 0.2 % of what elements measure. All elements are weighted by place, and so is what is allowed; two that
+are exchanged show by their difference times that of their weights, a third on average within one sign.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from .. import precision
 from ..devices import operands
 from ..devices.operands import SUMS, digest, filled, weighted
+from ..precision import precision_of
 from ..support.block_cache import BlockCache
 from ..support.toolchain import TVM_VERSION, cache_dir
 
-TOLERANCE = 2e-5
 UNTOUCHED = 1e-12  # of the same numbers, summed in another order of float64
 
 
@@ -63,7 +64,7 @@ def _cache() -> BlockCache:
 @functools.cache
 def computed_by() -> str:
     """What else decides the digests: how operands are filled and summed, what is allowed, and what compiles."""
-    sources = b"".join(Path(source).read_bytes() for source in (operands.__file__, __file__))
+    sources = b"".join(Path(source).read_bytes() for source in (operands.__file__, precision.__file__, __file__))
     return f"{hashlib.sha256(sources).hexdigest()} {TVM_VERSION}"
 
 
@@ -93,7 +94,8 @@ def _floats(array: np.ndarray) -> tuple[float, ...]:
 def _allowed(before: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Difference of each sum that rounding explains, for an argument that holds these numbers before and after two
     runs: nearly none where they are the same. Elements of a bucket may be small by chance, or all be zero."""
-    share = UNTOUCHED if before.tobytes() == first.tobytes() else TOLERANCE
+    used = precision_of(str(first.dtype))
+    share = UNTOUCHED if used is None or before.tobytes() == first.tobytes() else used.tolerance
     return share * np.fmax(_norms(first), _norms(second))
 
 

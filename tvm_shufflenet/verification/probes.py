@@ -38,11 +38,11 @@ PROBES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def reference_inputs(specs: Sequence[TensorSpec], seed: int) -> Tensors:
-    """The inputs that every check begins with: standard normal float32, drawn from ``seed`` one after the other."""
+    """The inputs that every check begins with: standard normal, drawn from ``seed`` one after the other."""
     random = np.random.default_rng(seed)
-    return {spec.name: random.standard_normal(spec.shape, dtype=np.float32) for spec in specs}
+    return {spec.name: random.standard_normal(spec.shape, dtype=np.float32).astype(spec.dtype) for spec in specs}
 
 
 def probe(name: str, inputs: Tensors) -> Tensors:
-    """The inputs of the probe ``name``, of the shapes and dtypes of the reference ``inputs``, float32."""
+    """The inputs of the probe ``name``, of the shapes and dtypes of the reference ``inputs``."""
     return {each: PROBES[name](data) for each, data in inputs.items()}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ..hardware.targets import Target
 from ..licences.linked import without_folders
+from ..precision import FLOAT32, Precision
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class CompilePlan:
     linker: tuple[str, ...]
     tvm_version: str
     ffi_version: str
+    precision: Precision = FLOAT32
 
     @property
     def tuned(self) -> bool:
@@ -33,7 +35,7 @@ class CompilePlan:
         shape = "x".join(map(str, self.input_shape))
         code = f"our operators, scheduled by {self.records}" if self.tuned else "TVM's own operators, untuned"
         lines = [
-            f"model   {self.model}, input {shape} float32",
+            f"model   {self.model}, input {shape} {self.precision.data}",
             f"target  {self.target.describe()}",
             f"code    {code}",
             f"linker  {' '.join(self.linker)}",
