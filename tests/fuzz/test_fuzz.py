@@ -1,4 +1,4 @@
-"""Ten seconds of fuzzing each target, from its corpus; benchmarks/fuzz.py does it for as long as one likes."""
+"""Four seconds of fuzzing each target, from its corpus; benchmarks/fuzz.py does it for as long as one likes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tvm_shufflenet.errors import ToolMissing
 from tvm_shufflenet.server.build import HOST_ARCH
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 10
+SECONDS = 4
 
 
 @pytest.fixture(scope="module")

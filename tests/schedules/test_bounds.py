@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -22,15 +23,26 @@ from tvm_shufflenet.schedules import rules
 PROGRAM = Path(__file__).with_name("guarded.py")
 
 
-def fenced(mods: list[tvm.IRModule], operands: list[np.ndarray], folder: Path) -> None:
+@pytest.fixture(scope="module")
+def fence():
+    """The process that runs operators between guard pages, each in a child of its own."""
+    process = subprocess.Popen([sys.executable, str(PROGRAM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    yield process
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0
+    process.stdout.close()
+
+
+def fenced(fence, mods: list[tvm.IRModule], operands: list[np.ndarray], folder: Path) -> None:
     """Run each of ``mods`` with the fence before and behind its operands. A process that touches it dies."""
     stored, libraries = folder / "operands.npz", [folder / f"{index}.so" for index in range(len(mods))]
     np.savez(stored, *operands)
     for mod, library in zip(mods, libraries, strict=True):
         tvm.compile(mod, HOST.tvm()).export_library(str(library))
-    command = [sys.executable, str(PROGRAM), str(stored), *map(str, libraries)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, f"exit {done.returncode} at {done.stdout.splitlines()[-1:]} {done.stderr[-300:]}"
+    fence.stdin.write(json.dumps([str(stored), *map(str, libraries)]) + "\n")
+    fence.stdin.flush()
+    status, last = json.loads(fence.stdout.readline())
+    assert status == 0, f"exit {status} at {last}"
 
 
 def variants(mod: tvm.IRModule, machine: Machine) -> list[tvm.IRModule]:
@@ -49,21 +61,21 @@ CASES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [unknown(NEON), unknown(AVX512)], ids=lambda machine: machine.isa.name)
 @pytest.mark.parametrize("name", CASES)
-def test_pointwise_stays_inside(name, machine, tmp_path):
+def test_pointwise_stays_inside(name, machine, fence, tmp_path):
     case = PointwiseCase(CASES[name])
     mod = tvm.IRModule({"main": case.kernel.function()})
-    fenced([rules.default_schedule(mod, machine).mod, *variants(mod, machine)[:3]], case.operands(), tmp_path)
+    fenced(fence, [rules.default_schedule(mod, machine).mod, *variants(mod, machine)[:3]], case.operands(), tmp_path)
 
 
-def test_dense_stays_inside(tmp_path):
+def test_dense_stays_inside(fence, tmp_path):
     kernel, random = Dense(1, 64, 32, True, (4, 4)), np.random.default_rng(0)
     operands = [random.standard_normal(shape, dtype=np.float32) for shape in ((1, 64, 4, 4), (32, 64), (32,), (1, 32))]
     operands[1] = kernel.pack_weight(operands[1])
     mod = tvm.IRModule({"main": kernel.function()})
-    fenced([rules.default_schedule(mod, unknown(AVX512)).mod], operands, tmp_path)
+    fenced(fence, [rules.default_schedule(mod, unknown(AVX512)).mod], operands, tmp_path)
 
 
-def test_the_fence_holds(tmp_path):
+def test_the_fence_holds(fence, tmp_path):
     """An operator that reads one element too far dies: the test can fail."""
     from tvm import te
 
@@ -71,7 +83,7 @@ def test_the_fence_holds(tmp_path):
     shifted = te.compute((16,), lambda i: source[i + 1], name="shifted")
     mod = tvm.IRModule({"main": te.create_prim_func([source, shifted])})
     with pytest.raises(AssertionError, match=r"exit -11.*after"):
-        fenced([mod], [np.zeros(16, np.float32), np.zeros(16, np.float32)], tmp_path)
+        fenced(fence, [mod], [np.zeros(16, np.float32), np.zeros(16, np.float32)], tmp_path)
 
 
 # As above, results too are multiples of 64 bytes.
@@ -86,11 +98,11 @@ SLIDING = {
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [unknown(NEON)], ids=lambda machine: machine.isa.name)
 @pytest.mark.parametrize("name", SLIDING)
-def test_sliding_windows_stay_inside(name, machine, tmp_path):
+def test_sliding_windows_stay_inside(name, machine, fence, tmp_path):
     kernel, shapes = SLIDING[name]
     random = np.random.default_rng(0)
     operands = [random.standard_normal(shape, dtype=np.float32) for shape in (*shapes, kernel.output_shape)]
     if len(shapes) > 1:
         operands[1] = kernel.pack_weight(operands[1])
     mod = tvm.IRModule({"main": kernel.function()})
-    fenced([rules.default_schedule(mod, machine).mod, *variants(mod, machine)[:2]], operands, tmp_path)
+    fenced(fence, [rules.default_schedule(mod, machine).mod, *variants(mod, machine)[:2]], operands, tmp_path)
