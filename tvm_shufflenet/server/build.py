@@ -95,7 +95,8 @@ def server_binary(arch: str) -> Path:
     inputs = [(NATIVE / name).read_bytes() for name in SOURCES + HEADERS] + [
         (libs / name).read_bytes() for name in LIBS
     ]
-    return cached_build(f"device-server-{arch}", [*inputs, *command], build) / SERVER
+    anywhere = [argument.replace(str(libs), "") for argument in command]  # a cache may lie elsewhere
+    return cached_build(f"device-server-{arch}", [*inputs, *anywhere], build) / SERVER
 
 
 def compile_server(compiler: list[str], libs: Path) -> list[str]:
