@@ -86,7 +86,8 @@ def schedules(sch, machine: Machine) -> Iterator:
 
 def variants(shape: Shape, machine: Machine) -> list[Variant]:
     """Legal variants, best guess first."""
-    lanes, registers, narrowest = machine.lanes, machine.registers, narrowest_lanes(shape.element_bytes)
+    lanes, narrowest = machine.isa.lanes(shape.element_bytes), narrowest_lanes(shape.element_bytes)
+    registers = machine.registers
     while lanes > narrowest and shape.width <= lanes // 2:
         lanes //= 2
     found = []

@@ -45,7 +45,8 @@ def near_trace(
 
     None where none is near.
     """
-    distances = [(distance(arguments, each.arguments, machine.lanes), each) for each in neighbours]
+    lanes = machine.computing_in(rules.precision_of_operator(mod)).lanes
+    distances = [(distance(arguments, each.arguments, lanes), each) for each in neighbours]
     near = sorted((pair for pair in distances if pair[0] <= NEAR), key=itemgetter(0))
     candidates = _candidates(mod, machine) if near else []
     alikes = ((_alike(candidates, each), each) for _, each in near)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 from tvm import IRModule
 from tvm.s_tir import Schedule
 from tvm.s_tir import meta_schedule as ms
@@ -10,10 +12,28 @@ from tvm.s_tir.schedule import Trace
 from ..errors import ScheduleRejected
 from ..hardware.machine import Machine
 from ..operators import registry
+from ..precision import FLOAT32, Precision, precision_of
 from .mutate import MutateChoice
 from .template import schedules_these
 
-TEMPLATES = {entry.name: entry.template.schedules for entry in registry.entries()}
+
+def precision_of_operator(mod: IRModule) -> Precision:
+    """What it computes in: of its tensors' dtypes the narrowest. What it reads or writes may be wider."""
+    arguments = ms.arg_info.ArgInfo.from_prim_func(mod["main"])
+    found = (precision_of(str(each.dtype)) for each in arguments)
+    return min(filter(None, found), key=lambda each: each.bytes, default=FLOAT32)
+
+
+def _of_its_precision(schedules: Callable) -> Callable:
+    """A template's ``schedules``, told the machine as it is for the operator's precision."""
+
+    def told(sch: Schedule, machine: Machine) -> Iterator[Schedule]:
+        return schedules(sch, machine.computing_in(precision_of_operator(sch.mod)))
+
+    return told
+
+
+TEMPLATES = {entry.name: _of_its_precision(entry.template.schedules) for entry in registry.entries()}
 
 
 def template_name(mod: IRModule) -> str | None:

@@ -66,7 +66,8 @@ def layout(_operator, machine: Machine) -> Layout:
 
 def variants(plane: Plane, machine: Machine, reserved: int) -> list[Variant]:
     """Legal variants, best guess first; ``reserved`` registers are no accumulators."""
-    lanes, registers, narrowest = machine.lanes, machine.registers, narrowest_lanes(plane.element_bytes)
+    lanes, narrowest = machine.isa.lanes(plane.element_bytes), narrowest_lanes(plane.element_bytes)
+    registers = machine.registers
     while lanes > narrowest and plane.width <= lanes // 2:
         lanes //= 2
     per_row = -(-plane.width // lanes)

@@ -20,8 +20,6 @@ from tvm_shufflenet.verification import answers
 from tvm_shufflenet.verification.answers import (
     AMPLIFIES,
     FACTOR,
-    TELLING,
-    UNITS,
     Answer,
     Answers,
     Difference,
@@ -106,7 +104,7 @@ def figures(answers: Answers) -> tuple[np.ndarray, float, float, float | None]:
 def test_the_tolerance_follows_the_scale_of_the_output(scale):
     ours = found(Net(scale))
     expected, largest, tolerance, _ = figures(ours)
-    assert UNITS * EPSILON * largest <= tolerance < 3e-5 * largest
+    assert FLOAT32.units * EPSILON * largest <= tolerance < 3e-5 * largest
     assert ours.blind is None and ours.note is None
     assert [answer.probe for answer in ours.each] == list(PROBES)
     halved = ours.reference.difference({OUTPUT: expected / 2})
@@ -120,7 +118,7 @@ def test_a_network_that_amplifies_rounding_says_so_and_is_judged_by_that():
     np.testing.assert_allclose(only(plain.reference.expected), expected, atol=5e-4)
     difference = ours.reference.difference(plain.reference.expected)
     assert difference.right, "what is exact passes"
-    assert difference.error > UNITS * EPSILON * scale
+    assert difference.error > FLOAT32.units * EPSILON * scale
     assert "amplifies rounding" in ours.note and f"{rounding:.2g} from its float64" in ours.note
     said = str(verification("board", replace(difference, error=1e-4), ours, 7))
     assert "amplifies rounding" in said and said.startswith("verified on board")
@@ -142,7 +140,7 @@ def test_a_network_that_ignores_its_input_is_legal_and_not_verified():
     assert not verified.holds and str(verified).startswith("not verified: ") and "next: " in str(verified)
 
 
-@pytest.mark.parametrize(("factor", "blind"), [(TELLING - 1, True), (TELLING + 1, False)])
+@pytest.mark.parametrize(("factor", "blind"), [(FLOAT32.telling - 1, True), (FLOAT32.telling + 1, False)])
 def test_two_answers_must_differ_by_a_hundred_tolerances(factor, blind):
     zeros, allowed = {OUTPUT: np.zeros((1, 4), np.float32)}, {OUTPUT: 2.0**-10}
     each = tuple(Answer(name, zeros, allowed) for name in (REFERENCE, OTHER))

@@ -6,14 +6,16 @@ import argparse
 from pathlib import Path
 
 from ..errors import BadInput
+from ..precision import PRECISIONS
 from .command import Command
-from .options import model_options, positive, records_option
+from .options import model_options, positive, precision_option, records_option
 from .output import console_of, say_notes
 from .subjects import records_of, target_and_model
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     model_options(parser)
+    precision_option(parser)
     source = parser.add_mutually_exclusive_group()
     records_option(source)
     source.add_argument("--untuned", action="store_true", help="TVM's own code, without schedules of ours")
@@ -46,6 +48,7 @@ def run(options) -> None:
     if options.static and options.format == "vm":
         raise BadInput("--static makes a library without a runtime", "", "add --format standalone, or both")
     target, model = target_and_model(options)
+    precision = PRECISIONS[options.precision]
     from ..devices.checking import checking_device
     from ..graph.phases import dumped
     from ..workflow.compile import FORMATS, STATIC, compile_package, make_plan
@@ -54,10 +57,10 @@ def run(options) -> None:
     console = console_of(options)
     store = None if options.untuned else records_of(options, target, console, must_exist=True)
     say_notes(console, model)
-    console.print(make_plan(model, target, store).describe(), markup=False)
+    console.print(make_plan(model, target, store, precision).describe(), markup=False)
     formats = (*FORMATS[options.format], *((STATIC,) if options.static else ()))
     with dumped(options.dump_ir):
-        imported = import_model(model)
+        imported = import_model(model, precision)
         with checking_device(target, options.device, options.threads) as device:
             package = compile_package(imported, target, store, options.output, options.threads, formats, device=device)
     print_package(console, package)

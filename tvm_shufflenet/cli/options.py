@@ -6,6 +6,8 @@ import argparse
 import math
 from pathlib import Path
 
+from ..precision import FLOAT32, PRECISIONS
+
 DEFAULT_MODEL = "shufflenet_v1_g3_x1_0"
 
 
@@ -33,6 +35,17 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         "--classes", type=positive, metavar="N", help="classes of a zoo network (the checkpoint's, else 1000)"
     )
     parser.add_argument("--input-shape", type=shape, metavar="N,C,H,W", help="input shape (1,3,224,224)")
+
+
+def precision_option(parser: argparse.ArgumentParser) -> None:
+    names = ", ".join(PRECISIONS)
+    parser.add_argument(
+        "--precision",
+        choices=tuple(PRECISIONS),
+        default=FLOAT32.name,
+        metavar="P",
+        help=f"what the network computes in: {names} (float32)",
+    )
 
 
 def records_option(parser) -> None:

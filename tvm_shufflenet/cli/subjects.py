@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..precision import PRECISIONS
 from ..support.without_torch import without_torch
 
 
@@ -32,6 +33,7 @@ def target_and_model(options):
     find_device(getattr(options, "device", None), targets()[options.target], getattr(options, "threads", 1))
     from ..models import find_model
 
+    find_target(options.target).refuse(PRECISIONS[options.precision])
     model = find_model(options.model, weights=options.weights, input_shape=options.input_shape, classes=options.classes)
     return find_target(options.target), model
 

@@ -23,7 +23,7 @@ from ..hardware.machine import Machine
 from ..operators import registry
 from ..operators.base import Operator
 from ..operators.building import INDEX
-from ..precision import FLOAT32
+from ..precision import precision_of
 from .bindings import Bindings, leaves, operands, operator, shape_of, substitute
 from .rewrites import concatenation, free, shuffle
 from .rewrites.copy import copied
@@ -114,9 +114,11 @@ class Fuser:
     # What a variable of the old function has become
 
     def _received(self, expr: relax.Expr, memories: frozenset[Memory]) -> View | Other:
-        """A new variable or a constant as a view, if it is a 4-dimensional tensor of our precision with elements."""
+        """A new variable or a constant as a view, if it is a 4-dimensional tensor of a precision with elements."""
         shape = shape_of(expr)
-        images = shape is not None and len(shape) == 4 and 0 not in shape and str(expr.ty.dtype) == FLOAT32.data
+        images = (
+            shape is not None and len(shape) == 4 and 0 not in shape and precision_of(str(expr.ty.dtype)) is not None
+        )
         return whole_view(Storage(expr, shape, memories)) if images else Other(expr, memories)
 
     def view(self, var: relax.Var) -> View | None:
@@ -210,7 +212,7 @@ class Fuser:
         attributes = {"op_pattern": OPAQUE, "tirx.noalias": alone}
         function = kernel.function().with_attr(attributes).without_attr("global_symbol")
         variable = self.builder.add_func(function, registry.entry_of(kernel).name)
-        result = relax.TensorType(kernel.output_shape, kernel.dtype)
+        result = relax.TensorType(kernel.output_shape, kernel.result_dtype)
         if written is None:
             return self.builder.emit(relax.call_tir(variable, arguments, result))
         call = relax.op.call_tir_inplace(variable, [*arguments, written], len(arguments), result)

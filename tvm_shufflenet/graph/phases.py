@@ -15,6 +15,7 @@ from ..support.files import write_output
 PHASES = {
     "imported": "PyTorch's or ONNX's operators as Relax, by graph/importing",
     "folded": "batch norms and constants folded, shuffles in one spelling",
+    "converted": "convolutions and what follows them in the precision asked for (not with --untuned)",
     "fused": "our operators where they match (not with --untuned)",
     "legalized": "what is left is TVM's own operators, of PyTorch's numbers",
     "operators": "every call is of a PrimFunc, small ones grouped",

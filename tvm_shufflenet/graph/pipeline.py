@@ -14,7 +14,9 @@ from tvm.relax import transform
 from tvm.s_tir import Schedule
 
 from ..hardware.targets import Target
+from ..precision import FLOAT32, Precision
 from .passes.canonicalize_shuffles import CanonicalizeShuffles
+from .passes.convert_precision import ConvertPrecision
 from .passes.fold_batch_norm import FoldBatchNorm
 from .passes.fold_empty import FoldEmpty, LoadEmpty
 from .passes.fuse_operators import FuseOperators
@@ -74,9 +76,10 @@ def fold(module: tvm.IRModule) -> tvm.IRModule:
         return tvm.transform.Sequential(passes)(module)
 
 
-def fuse(module: tvm.IRModule, target: Target) -> Fused:
-    """Our operators where they match, TVM's own elsewhere."""
+def fuse(module: tvm.IRModule, target: Target, precision: Precision = FLOAT32) -> Fused:
+    """Our operators where they match, TVM's own elsewhere, computing in ``precision`` where they may."""
     passes = [
+        phase("converted", ConvertPrecision(precision)),
         phase("fused", FuseOperators(target)),  # convolution + bias + residual + ReLU + shuffle
         phase("legalized", legalize()),  # what is left becomes TVM's own operators, of PyTorch's numbers
         phase(

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from tvm import relax
 
+from ..precision import Precision, precision_of
+
 
 @dataclass(frozen=True, eq=False)
 class Memory:
@@ -37,6 +39,16 @@ class Storage:
     @property
     def planes(self) -> int:
         return self.shape[1]
+
+    @property
+    def dtype(self) -> str:
+        return str(self.var.ty.dtype)
+
+    @property
+    def precision(self) -> Precision:
+        found = precision_of(self.dtype)
+        assert found is not None, self.dtype  # others are not viewed
+        return found
 
     @property
     def writable(self) -> bool:

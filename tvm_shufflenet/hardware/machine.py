@@ -37,6 +37,10 @@ class Machine:
         """Elements of a vector register."""
         return self.isa.lanes(self.precision.bytes)
 
+    def computing_in(self, precision: Precision) -> Machine:
+        """The machine as operators of ``precision`` see it."""
+        return replace(self, precision=precision)
+
     @property
     def registers(self) -> int:
         return self.isa.registers

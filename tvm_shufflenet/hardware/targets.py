@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ..errors import UnknownName
+from ..errors import BadInput, UnknownName
+from ..precision import Precision
 from .isa import AVX2, AVX512, NEON, SSE, Isa
 
 
@@ -49,6 +50,17 @@ class Target:
             config["mattr"] = list(self.mattr)
         return config
 
+    def refuse(self, precision: Precision) -> None:
+        """Raises BadInput for a precision that code for this target cannot compute in."""
+        wanted = FEATURES.get(precision.name)
+        if wanted is not None and wanted not in self.mattr:
+            able = ", ".join(name for name, each in targets().items() if wanted in each.mattr)
+            raise BadInput(
+                f"{self.name} does not compute in {precision.name}",
+                f"its cores may lack the feature {wanted.removeprefix('+')} of ARMv8.2-A",
+                f"choose another --target ({able}), or leave out --precision",
+            )
+
     def tvm(self):
         import tvm
 
@@ -61,6 +73,9 @@ class Target:
 
 # LLVM's names of what ARMv8.2-A cores since Cortex-A55 have beside NEON: dot products and arithmetic in half precision.
 DOTPROD = ("+neon", "+dotprod", "+fullfp16")
+
+# What code in a precision needs, in LLVM's names.
+FEATURES = {"float16": "+fullfp16"}
 
 # A CPU as TVM writes it down, in files by whomever: which code is generated for it, and no options of LLVM's.
 CONFIG_WORD = re.compile(r"[\w.+\-]{0,100}\Z")

@@ -7,14 +7,19 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from ..precision import FLOAT32, Precision
 from .zoo.random_weights import single_thread
 
 ASSERTS_DTYPE = "aten::_assert_tensor_metadata"
 
 
 class _Misrounding(TorchDispatchMode):
-    """Every operator computes in float64, whatever dtype it is told; its result then is off by as much as float32 would
-    round it, to the other side. What float32 represents exactly stays as it is, what overflows in it is infinite."""
+    """Every operator computes in float64, whatever dtype it is told; its result then is off by as much as ``dtype``
+    would round it, to the other side. What ``dtype`` represents exactly stays, what overflows in it is infinite."""
+
+    def __init__(self, dtype: torch.dtype):
+        super().__init__()
+        self.dtype = dtype
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         schema = operator._schema
@@ -26,7 +31,7 @@ class _Misrounding(TorchDispatchMode):
         args, kwargs = tree_map(_doubled, given)
         result = tree_map(_doubled, operator(*args, **kwargs))
         is_view = any(found.alias_info is not None for found in schema.returns)
-        return result if is_view else tree_map(_misrounded, result)
+        return result if is_view else tree_map(lambda each: _misrounded(each, self.dtype), result)
 
 
 def _is_single(value) -> bool:
@@ -39,21 +44,24 @@ def _doubled(value):
     return value.double() if _is_single(value) else value
 
 
-def _misrounded(value):
+def _misrounded(value, dtype: torch.dtype):
     if not isinstance(value, torch.Tensor) or value.dtype is not torch.float64:
         return value
-    rounded = value.float().double()
+    rounded = value.to(dtype).double()
     off = (value - rounded).nan_to_num_(0.0, 0.0, 0.0)
     return rounded.add_(off, alpha=2)
 
 
-def run_in_float64(module: torch.nn.Module, *inputs: np.ndarray):
-    """What ``module`` returns for ``inputs`` in float64 with each operator's result off by as much as float32 would
-    round it, to the other side: its difference from the float32 answer is one that rounding explains.
+def run_in_float64(module: torch.nn.Module, *inputs: np.ndarray, precision: Precision = FLOAT32):
+    """What ``module`` returns for ``inputs`` in float64 with weights, inputs and each operator's result off by as much
+    as ``precision`` would round them, to the other side: its difference from the float32 answer is one that rounding
+    explains.
 
     Raises whatever a module does that is fixed to float32.
     """
     held = (*module.named_parameters(), *module.named_buffers())
-    state = {name: _doubled(tensor) for name, tensor in held}
-    with torch.no_grad(), single_thread(), _Misrounding():
-        return torch.func.functional_call(module, state, tuple(torch.tensor(data).double() for data in inputs))
+    dtype = getattr(torch, precision.data)
+    state = {name: _misrounded(_doubled(tensor), dtype) for name, tensor in held}
+    given = tuple(_misrounded(torch.tensor(data).double(), dtype) for data in inputs)
+    with torch.no_grad(), single_thread(), _Misrounding(dtype):
+        return torch.func.functional_call(module, state, given)

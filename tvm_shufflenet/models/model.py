@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..precision import FLOAT32, Precision
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -45,13 +47,13 @@ class Model:
             outputs = self._runnable()(*map(torch.tensor, inputs))  # copies: a model may compute in place
         return _arrays(outputs)
 
-    def in_float64(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...] | None:
-        """The same in float64, with each operator off by float32's rounding (float64.py); None where the network is
+    def in_float64(self, *inputs: np.ndarray, precision: Precision = FLOAT32) -> tuple[np.ndarray, ...] | None:
+        """The same in float64, with each operator off by the rounding of ``precision`` (float64.py); None where the network is
         fixed to float32."""
         from .float64 import run_in_float64
 
         try:
-            outputs = _arrays(run_in_float64(self._runnable(), *inputs))
+            outputs = _arrays(run_in_float64(self._runnable(), *inputs, precision=precision))
         except Exception:  # whatever its own code raises
             return None
         return outputs if all(each.dtype == "float64" for each in outputs) else None

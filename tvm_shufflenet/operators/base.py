@@ -94,4 +94,15 @@ class Operator(ABC):
 
     @property
     def accumulator(self) -> str:
+        """Of the sums of convolutions, and of the bias that they begin with."""
         return self.precision.accumulator
+
+    @property
+    def total(self) -> str:
+        """Of the sums of means and matrix products."""
+        return self.precision.total
+
+    @property
+    def result_dtype(self) -> str:
+        """Of the tensor that it writes."""
+        return self.dtype

@@ -23,6 +23,11 @@ def parameter(name: str, shape: tuple[int, ...], dtype: str):
     return T.arg(name, T.buffer(shape, dtype))
 
 
+def cast(value: tirx.PrimExpr, dtype: str) -> tirx.PrimExpr:
+    """``value`` as a number of ``dtype``, which it may be already."""
+    return value if str(value.ty.dtype) == dtype else tirx.Cast(dtype, value)
+
+
 def rectified(value: tirx.PrimExpr, relu: bool) -> tirx.PrimExpr:
     """``value``, after a ReLU if there is one. NaN stays NaN in this order: TVM compiles max(a, b) to a > b ? a : b."""
     return tirx.max(tirx.const(0, value.ty.dtype), value) if relu else value

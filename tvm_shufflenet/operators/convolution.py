@@ -10,7 +10,7 @@ from tvm.script.ir_builder import tirx as T
 
 from .base import EPILOGUE, Operator
 from .building import parameter, rectified
-from .sliding import Sliding
+from .sliding import Sliding, converted
 
 BLOCK = "convolution"
 
@@ -20,7 +20,8 @@ class Convolution(Operator):
     """One convolution; ``padding`` is (top, left, bottom, right), filled with zeros.
 
     It takes data: (N, I, H, W); weight: see ``pack_weight``; bias: (O,); and writes result: (N, O, OH, OW). The
-    layout's strip divides the output channels of a group.
+    layout's strip divides the output channels of a group. Data of another dtype, ``source``, is converted on its way:
+    a network's input is float32 whatever it computes in.
     """
 
     batch: int
@@ -33,6 +34,7 @@ class Convolution(Operator):
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int, int, int] = (1, 1, 1, 1)
     relu: bool = False
+    source: str | None = None
 
     @property
     def window(self) -> Sliding:
@@ -62,14 +64,14 @@ class Convolution(Operator):
         batch, groups, window, strip = self.batch, self.groups, self.window, self.layout.strip
         group_in, group_out = self.in_channels // groups, self.out_channels // groups
         height, width, rounded = window.out_height, window.out_width, window.rounded_width
-        data = parameter("data", (batch, self.in_channels, self.height, self.width), self.dtype)
+        data = parameter("data", (batch, self.in_channels, self.height, self.width), self.source or self.dtype)
         weight = parameter("weight", self.weight_shape, self.dtype)
         bias = parameter("bias", (self.out_channels,), self.accumulator)
         result = parameter("result", self.output_shape, self.dtype)
         padded = T.sblock_alloc_buffer(window.scratch_shape(batch, self.in_channels), self.dtype)
         accumulated = T.sblock_alloc_buffer((batch, groups, group_out, height, rounded), self.accumulator)
 
-        window.pad(data, padded, tirx.const(0, self.dtype))
+        window.pad(data, padded, tirx.const(0, self.dtype), converted(self.dtype))
         extents = (batch, groups, group_out, height, rounded, group_in, *self.kernel)
         with T.grid(*extents) as loops, T.sblock(BLOCK):
             n, g, o, h, w, k, r, s = T.axis.remap("SSSSSRRR", loops)

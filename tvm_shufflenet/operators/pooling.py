@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import tvm
 from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 from .base import EPILOGUE, Operator
-from .building import INDEX, parameter, rectified
+from .building import INDEX, cast, parameter, rectified
 from .destination import Window, own
-from .sliding import Convert, Sliding, unchanged
+from .sliding import Convert, Sliding, converted, unchanged
 
 BLOCK = "pooling"
 LOWEST = float("-inf")
@@ -113,7 +114,7 @@ class Pooling(Operator):
             T.writes(result[n, slice(0, window.total) if scatter is not None else plane, h, w])
             value = T.reinterpret(self.dtype, accumulated[n, c, h, w]) if self.bitwise else accumulated[n, c, h, w]
             value = value if self.kind == "max" else value * self._share(h, w)
-            T.buffer_store(result, rectified(value, self.relu), [n, plane, h, w])
+            T.buffer_store(result, cast(rectified(value, self.relu), self.dtype), [n, plane, h, w])
 
     @property
     def bitwise(self) -> bool:
@@ -122,11 +123,11 @@ class Pooling(Operator):
 
     def _arithmetic(self) -> Arithmetic:
         if self.kind == "average":
-            return Arithmetic(
-                self.accumulator, tirx.const(0, self.accumulator), unchanged, lambda value, so_far: so_far + value
-            )
+            zero = tirx.const(0, self.total)
+            return Arithmetic(self.total, zero, converted(self.total), lambda value, so_far: so_far + value)
         if self.bitwise:
-            return Arithmetic("uint32", T.uint32(0), _bits, tirx.max)
+            unsigned = f"uint{8 * self.precision.bytes}"
+            return Arithmetic(unsigned, tirx.const(0, unsigned), _bits(unsigned), tirx.max)
         return Arithmetic(self.dtype, tirx.const(LOWEST, self.dtype), unchanged, _larger)
 
     def _share(self, h, w):
@@ -134,8 +135,8 @@ class Pooling(Operator):
         along = ((h, self.height, 0), (w, self.width, 1))
         counts = [self._count(place, extent, axis) for place, extent, axis in along]
         if all(isinstance(count, int) for count in counts):
-            return tirx.const(1.0 / (counts[0] * counts[1]), self.accumulator)
-        return tirx.const(1, self.accumulator) / tirx.Cast(self.accumulator, counts[0] * counts[1])
+            return tirx.const(1.0 / (counts[0] * counts[1]), self.total)
+        return tirx.const(1, self.total) / tirx.Cast(self.total, counts[0] * counts[1])
 
     def _count(self, place, extent: int, axis: int):
         """Pixels counted along one axis: an int where they are everywhere as many."""
@@ -150,12 +151,17 @@ class Pooling(Operator):
         return tirx.min(start + kernel, high) - tirx.max(start, low)
 
 
-def _bits(vector: ir.Expr, lanes: int) -> ir.Expr:
-    """The bit patterns without the sign, in whose order as unsigned integers every NaN is above infinity: there is no
-    other sign than those of -0.0 and of NaN."""
-    dtype, magnitude = ("uint32" if lanes == 1 else f"uint32x{lanes}"), T.uint32(0x7FFFFFFF)
-    mask = magnitude if lanes == 1 else T.broadcast(magnitude, lanes)
-    return tirx.bitwise_and(T.reinterpret(dtype, vector), mask)
+def _bits(unsigned: str) -> Convert:
+    """The bit patterns without the sign, in whose order as ``unsigned`` integers every NaN is above infinity: there is
+    no other sign than those of -0.0 and of NaN."""
+    magnitude = tirx.const(2 ** (tvm.DataType(unsigned).bits - 1) - 1, unsigned)
+
+    def convert(vector: ir.Expr, lanes: int) -> ir.Expr:
+        dtype = unsigned if lanes == 1 else f"{unsigned}x{lanes}"
+        mask = magnitude if lanes == 1 else T.broadcast(magnitude, lanes)
+        return tirx.bitwise_and(T.reinterpret(dtype, vector), mask)
+
+    return convert
 
 
 def _larger(value: ir.Expr, so_far: ir.Expr) -> ir.Expr:

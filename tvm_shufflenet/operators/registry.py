@@ -77,7 +77,9 @@ def read(rows: Sequence[Row], package: str = PACKAGE) -> tuple[Entry, ...]:
 
 def laid_out(operator: Operator, machine: Machine) -> Operator:
     """The operator with weights and scratch laid out as its template wants them on ``machine``."""
-    return replace(operator, layout=entry_of(operator).template.layout(operator, machine))
+    return replace(
+        operator, layout=entry_of(operator).template.layout(operator, machine.computing_in(operator.precision))
+    )
 
 
 def entry_of(operator: Operator) -> Entry:

@@ -14,6 +14,7 @@ from tvm import ir, tirx
 from tvm.script.ir_builder import tirx as T
 
 from .base import PADDED, Layout
+from .building import cast
 
 # Of a vector, and how many lanes it has.
 Convert = Callable[[ir.Expr, int], ir.Expr]
@@ -21,6 +22,15 @@ Convert = Callable[[ir.Expr, int], ir.Expr]
 
 def unchanged(vector: ir.Expr, _lanes: int) -> ir.Expr:
     return vector
+
+
+def converted(dtype: str) -> Convert:
+    """Vectors as those of ``dtype``."""
+
+    def convert(vector: ir.Expr, lanes: int) -> ir.Expr:
+        return cast(vector, dtype if lanes == 1 else f"{dtype}x{lanes}")
+
+    return convert
 
 
 def round_up(value: int, unit: int) -> int:

@@ -8,6 +8,7 @@ import msgspec
 
 from ..errors import ImportFailed, PackageInvalid
 from ..licences.texts import Licence
+from ..precision import FLOAT32
 from ..signature import Signature, TensorSpec, refuse_undeployable
 from ..support.files import Malformed, parse_json, read_file, replacing
 from ..text import clean
@@ -99,7 +100,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
 
     ``probes`` are those beside the reference inputs. By output: ``tolerances`` for the reference inputs, ``roundings``,
     how far PyTorch's float32 is from its float64, and ``sensitivities``, how far its answers to two inputs are apart.
-    Old packages have none of the latter two, and no probes.
+    ``precision`` is what the network computes in. Old packages have none of the latter three, and no probes.
     """
 
     schema: int
@@ -129,6 +130,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     probes: tuple[Probe, ...] = ()
     roundings: dict[str, float | None] = {}
     sensitivities: dict[str, float | None] = {}
+    precision: str = FLOAT32.name
 
     @property
     def tolerance(self) -> float:

@@ -1,10 +1,10 @@
 """PyTorch's answers to the probes, and how far a right library may be off them.
 
 What is allowed follows from the network itself, for each output. Its answer is computed twice: in float32, and in
-float64 with every operator's result off by float32's rounding (models/float64.py). Their difference is one that
+float64 with every operator's result off by the precision's rounding (models/float64.py). Their difference is one that
 rounding explains, and a library that sums in another order has another such difference. It may be ``FACTOR`` times as
 large, since the largest of many differences is compared with the largest of others. A network that rounding hardly
-touches may still be off by ``UNITS`` roundings of its largest output: batch norms are folded into weights, and sums of
+touches may still be off by the precision's ``units`` roundings of its largest output: batch norms are folded into weights, and sums of
 thousands of products go in another order. There is no absolute floor: outputs of 1e-5 are compared as those of 10 are.
 
 Zeros and denormal numbers are taken for known to ``KNOWN`` of the reference input only: a norm over equal numbers
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..devices.difference import largest_error
-from ..precision import FLOAT32
+from ..precision import FLOAT32, Precision
 from ..signature import Signature, Tensors
 from ..support.activity import doing
 from .probes import INFINITE, NAN, OTHER, PROBES, QUIET, REFERENCE, probe
@@ -31,14 +31,9 @@ from .probes import INFINITE, NAN, OTHER, PROBES, QUIET, REFERENCE, probe
 if TYPE_CHECKING:
     from ..models import Model
 
-EPSILON, SMALLEST = FLOAT32.epsilon, FLOAT32.smallest
-UNITS = 64
 FACTOR = 8
-# Where the network does not run in float64: 1e-4 of the largest output, ten times what fifty layers were seen to round.
-WITHOUT_FLOAT64 = 1e-4
 AMPLIFIES = 1e-4  # a share of the largest output that rounding moves: beyond it, fewer than four digits are left
 KNOWN = 2.0**-16
-TELLING = 100  # so many times the tolerance must two inputs' answers differ
 
 
 @dataclass(frozen=True)
@@ -87,8 +82,8 @@ def worst(differences: Sequence[Difference]) -> Difference:
 class Answers:
     """PyTorch's answers, that to the reference ``inputs`` first.
 
-    By output: ``roundings`` are the largest differences of its float32 from its float64 for those inputs, None where
-    the network does not run in float64; ``sensitivities`` the largest differences between its answers to two ordinary
+    The library computes in ``precision``. By output: ``roundings`` are the largest differences that its rounding makes
+    for those inputs, None where the network does not run in float64; ``sensitivities`` the largest differences between its answers to two ordinary
     inputs, None where it has no second one.
     """
 
@@ -96,6 +91,7 @@ class Answers:
     each: tuple[Answer, ...]
     roundings: Mapping[str, float | None]
     sensitivities: Mapping[str, float | None]
+    precision: Precision = FLOAT32
 
     @property
     def reference(self) -> Answer:
@@ -108,14 +104,15 @@ class Answers:
     @property
     def note(self) -> str | None:
         """What a reader of the tolerances should know, None for an ordinary network."""
-        notes = (rounding_note(self.roundings[name], scale) for name, scale in self.scales.items())
+        notes = (rounding_note(self.roundings[name], scale, self.precision) for name, scale in self.scales.items())
         return next((note for note in notes if note is not None), None)
 
     @property
     def blind(self) -> str | None:
         """Why agreement proves nothing; None where some output can tell."""
         found = [
-            blindness(self.sensitivities[name], max(self._ordinary_tolerances(name))) for name in self.sensitivities
+            blindness(self.sensitivities[name], max(self._ordinary_tolerances(name)), self.precision)
+            for name in self.sensitivities
         ]
         return None if None in found else found[0]
 
@@ -129,23 +126,23 @@ class Answers:
         return [answer.tolerances[output] for answer in self.each if answer.probe in (REFERENCE, OTHER)]
 
 
-def rounding_note(rounding: float | None, scale: float) -> str | None:
+def rounding_note(rounding: float | None, scale: float, precision: Precision = FLOAT32) -> str | None:
     """What a network does to rounding, in words, if that is much: ``rounding`` moves outputs up to ``scale``."""
     if rounding is None:
-        return f"the network does not run in float64, so {WITHOUT_FLOAT64:g} of its largest output is allowed"
-    if rounding <= AMPLIFIES * scale:
+        return f"the network does not run in float64, so {precision.unproven:g} of its largest output is allowed"
+    if rounding <= AMPLIFIES * precision.epsilon / FLOAT32.epsilon * scale:
         return None
-    return f"the network amplifies rounding: PyTorch's own float32 is {rounding:.2g} from its float64"
+    return f"the network amplifies rounding: PyTorch's own {precision.name} is {rounding:.2g} from its float64"
 
 
-def blindness(sensitivity: float | None, tolerance: float) -> str | None:
+def blindness(sensitivity: float | None, tolerance: float, precision: Precision = FLOAT32) -> str | None:
     """Why a network's answers cannot tell a right library from one that ignores its input; None where they can."""
     if sensitivity is None:
         return "PyTorch has an answer to one input only, which a library that ignores its input could return"
-    if sensitivity >= TELLING * tolerance and sensitivity > 0:
+    if sensitivity >= precision.telling * tolerance and sensitivity > 0:
         return None
     return (
-        f"PyTorch's answers to two inputs differ by {sensitivity:.2g}, less than {TELLING} times the {tolerance:.2g} "
+        f"PyTorch's answers to two inputs differ by {sensitivity:.2g}, less than {precision.telling:g} times the {tolerance:.2g} "
         "allowed, so a library that ignores its input could pass"
     )
 
@@ -154,12 +151,15 @@ Pair = tuple["np.ndarray | None", "np.ndarray | None"]  # an output in float32 a
 
 
 @doing("asking PyTorch, in float32 and float64")
-def answers_of(model: Model, signature: Signature, inputs: Tensors, reference: Tensors) -> Answers:
+def answers_of(
+    model: Model, signature: Signature, inputs: Tensors, reference: Tensors, precision: Precision = FLOAT32
+) -> Answers:
     """What PyTorch answers to the probes that ``inputs`` make; ``reference`` is its answer to ``inputs`` themselves."""
-    found = {name: _both(model, signature, inputs, name) for name in PROBES}
+    found = {name: _both(model, signature, inputs, name, precision) for name in PROBES}
     found = {name: pairs for name, pairs in found.items() if name == REFERENCE or all(map(_defined, pairs.values()))}
     limits = {
-        output: _limits({name: pairs[output] for name, pairs in found.items()}) for output in signature.output_names
+        output: _limits({name: pairs[output] for name, pairs in found.items()}, precision)
+        for output in signature.output_names
     }
     each = []
     for name, pairs in found.items():
@@ -167,7 +167,7 @@ def answers_of(model: Model, signature: Signature, inputs: Tensors, reference: T
         each.append(Answer(name, expected, {output: limit.tolerances[name] for output, limit in limits.items()}))
     roundings = {output: limit.rounding for output, limit in limits.items()}
     sensitivities = {output: limit.sensitivity for output, limit in limits.items()}
-    return Answers(inputs, tuple(each), roundings, sensitivities)
+    return Answers(inputs, tuple(each), roundings, sensitivities, precision)
 
 
 @dataclass(frozen=True)
@@ -179,23 +179,26 @@ class _Limits:
     sensitivity: float | None
 
 
-def _limits(pairs: Mapping[str, Pair]) -> _Limits:
+def _limits(pairs: Mapping[str, Pair], precision: Precision) -> _Limits:
     """``pairs`` are one output's, by probe."""
     roundings = {name: _difference(*pair) for name, pair in pairs.items()}
     relative = [_share(roundings[name], pairs[name][0]) for name in (REFERENCE, OTHER) if name in pairs]
-    tolerances = {name: tolerance_of(single, roundings[name], relative) for name, (single, _) in pairs.items()}
+    tolerances = {
+        name: tolerance_of(single, roundings[name], relative, precision) for name, (single, _) in pairs.items()
+    }
     sensitivity = _difference(pairs[REFERENCE][0], pairs[OTHER][0]) if OTHER in pairs else None
     return _Limits(tolerances, roundings[REFERENCE], sensitivity)
 
 
-def _both(model: Model, signature: Signature, inputs: Tensors, name: str) -> dict[str, Pair]:
+def _both(model: Model, signature: Signature, inputs: Tensors, name: str, precision: Precision) -> dict[str, Pair]:
     """By output, the answer to the probe ``name`` in float32 and, of quiet inputs a little off, in float64; None for
     one that there is not."""
     given, off = probe(name, inputs), np.float32(KNOWN * (name in QUIET))
     names = signature.output_names
     try:
         singles = model(*(given[each] for each in signature.input_names))
-        doubles = model.in_float64(*(given[each] + inputs[each] * off for each in signature.input_names))
+        off_inputs = (given[each] + inputs[each] * off for each in signature.input_names)
+        doubles = model.in_float64(*off_inputs, precision=precision)
     except Exception:  # whatever a network's own code raises on a NaN
         return dict.fromkeys(names, (None, None))
     pairs = {}
@@ -234,11 +237,17 @@ def scale_of(output: np.ndarray) -> float:
     return float(np.abs(finite).max(initial=0.0))
 
 
-def tolerance_of(output: np.ndarray, rounding: float | None, relative: Sequence[float | None] = ()) -> float:
+def tolerance_of(
+    output: np.ndarray,
+    rounding: float | None,
+    relative: Sequence[float | None] = (),
+    precision: Precision = FLOAT32,
+) -> float:
     """How far off ``output`` a right library may be, where rounding moves it by ``rounding``, and the outputs for
     ordinary inputs by these ``relative`` shares of their largest one."""
     scale = scale_of(output)
     if rounding is None:
-        return WITHOUT_FLOAT64 * scale
+        return precision.unproven * scale
     shares = [share for share in relative if share is not None]
-    return max(UNITS * max(EPSILON * scale, SMALLEST), FACTOR * rounding, FACTOR * max(shares, default=0.0) * scale)
+    least = precision.units * max(precision.epsilon * scale, precision.smallest)
+    return max(least, FACTOR * rounding, FACTOR * max(shares, default=0.0) * scale)

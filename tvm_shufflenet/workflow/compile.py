@@ -20,6 +20,7 @@ from ..library.scheduling import Operator, Scheduled, schedule_untuned
 from ..models import Model
 from ..packages.manifest import SCHEMA, Argument, Manifest, OperatorEntry, StandaloneEntry
 from ..packages.package import Package, write_package
+from ..precision import FLOAT32, Precision
 from ..support.activity import doing
 from ..support.toolchain import FFI_VERSION, TVM_VERSION
 from ..tuning.records.store import RecordStore
@@ -63,11 +64,11 @@ class Built:
         return Candidate(self.scheduled, self.library, bench, uses, imported.signature, imported.answers)
 
 
-def make_plan(model: Model, target: Target, store: RecordStore | None) -> CompilePlan:
+def make_plan(model: Model, target: Target, store: RecordStore | None, precision: Precision = FLOAT32) -> CompilePlan:
     """What ``compile_package`` will do. Raises ToolMissing without a linker."""
     records = store.sources if store else None
     linker = tuple(linker_command(target))
-    return CompilePlan(model.name, model.input_shape, target, records, linker, TVM_VERSION, FFI_VERSION)
+    return CompilePlan(model.name, model.input_shape, target, records, linker, TVM_VERSION, FFI_VERSION, precision)
 
 
 @doing("compiling")
@@ -92,7 +93,7 @@ def compile_package(
     with their unscheduled selves, before there is a package: raises WrongResult, DeviceFailed. Without one, or with the
     reason why there is none, the manifest says that nothing was verified.
     """
-    plan = make_plan(imported.model, target, store)
+    plan = make_plan(imported.model, target, store, imported.precision)
     scheduled = with_layers(_scheduled(imported, target, store, clocks, threads), imported)
     found = uses(scheduled, device) if isinstance(device, Device) else []
     with TemporaryDirectory(prefix="tvm-shufflenet-", ignore_cleanup_errors=True) as folder:
@@ -192,6 +193,7 @@ def _manifest(
         verified=verified,
         roundings=dict(imported.answers.roundings),
         sensitivities=dict(imported.answers.sensitivities),
+        precision=imported.precision.name,
     )
 
 

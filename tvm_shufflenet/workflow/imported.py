@@ -14,6 +14,7 @@ from ..errors import BadInput
 from ..graph.pipeline import Fused, fuse
 from ..hardware.targets import Target
 from ..models import Model
+from ..precision import FLOAT32, Precision
 from ..signature import Signature, Tensors, refuse_undeployable
 from ..support.activity import doing
 from ..verification.answers import Answers, answers_of
@@ -24,21 +25,27 @@ REFERENCE_SEED = 0
 
 @dataclass(frozen=True)
 class Imported:
-    """A model as folded Relax, with PyTorch's outputs for the reference inputs."""
+    """A model as folded Relax, with PyTorch's outputs for the reference inputs.
+
+    ``precision`` is what it is to compute in; what it takes and returns, and PyTorch's answers, are float32.
+    """
 
     model: Model
     module: tvm.IRModule
     signature: Signature
     reference: Tensors
+    precision: Precision = FLOAT32
 
     @property
     def inputs(self) -> Tensors:
         return reference_inputs(self.signature.inputs, REFERENCE_SEED)
 
     def fused(self, target: Target) -> Fused:
-        """The network as operators for ``target``; fused once for each."""
+        """The network as operators for ``target``; fused once for each. Raises BadInput for a target that does not
+        compute in its precision."""
+        target.refuse(self.precision)
         if target not in self._fused:
-            self._fused[target] = fuse(self.module, target)
+            self._fused[target] = fuse(self.module, target, self.precision)
         return self._fused[target]
 
     @cached_property
@@ -49,12 +56,15 @@ class Imported:
     def answers(self) -> Answers:
         """PyTorch's answers to these and the other inputs. The first look at them takes a dozen inferences."""
         with redirect_stdout(sys.stderr):
-            return answers_of(self.model, self.signature, self.inputs, self.reference)
+            return answers_of(self.model, self.signature, self.inputs, self.reference, self.precision)
 
 
 @doing("importing the model")
-def import_model(model: Model) -> Imported:
-    """Relax module and reference of a model. Raises ImportFailed, BadInput for weights that are no numbers."""
+def import_model(model: Model, precision: Precision = FLOAT32) -> Imported:
+    """Relax module and reference of a model that is to compute in ``precision``.
+
+    Raises ImportFailed, BadInput for weights that are no numbers.
+    """
     from ..graph.frontend import relax_of, signature_of  # they import PyTorch
 
     with redirect_stdout(sys.stderr):  # where a forward() that prints belongs: standard output may be JSON
@@ -69,4 +79,4 @@ def import_model(model: Model) -> Imported:
             "its weights overflow, or a batch norm's variance is negative",
             "check the checkpoint",
         )
-    return Imported(model, module, signature, reference)
+    return Imported(model, module, signature, reference, precision)

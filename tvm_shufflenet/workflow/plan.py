@@ -32,10 +32,11 @@ class CompilePlan:
         return replace(self, records=records, linker=without_folders(self.linker))
 
     def describe(self) -> str:
+        computed = "" if self.precision is FLOAT32 else f", computed in {self.precision.name}"
         shape = "x".join(map(str, self.input_shape))
         code = f"our operators, scheduled by {self.records}" if self.tuned else "TVM's own operators, untuned"
         lines = [
-            f"model   {self.model}, input {shape} {self.precision.data}",
+            f"model   {self.model}, input {shape} {FLOAT32.data}{computed}",
             f"target  {self.target.describe()}",
             f"code    {code}",
             f"linker  {' '.join(self.linker)}",

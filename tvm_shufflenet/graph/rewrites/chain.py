@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from tvm import relax
 
-from ...precision import FLOAT32
+from ...precision import Precision, precision_of
 from ..bindings import Bindings, constant, operator, shape_of
 from ..passes.fold_batch_norm import is_bias
 from .match import Match
@@ -31,6 +31,7 @@ class Chain:
     bias: np.ndarray
     last: relax.Var
     bound: list[relax.Var]
+    precision: Precision
     relu: bool = False
 
     @property
@@ -67,7 +68,7 @@ class Chain:
         if operator(value) != "relax.add" or self.summed:
             return False
         addend = constant(other_operand(value, self.last))
-        if addend is None or not is_bias(addend.shape, len(self.bias)) or addend.dtype != FLOAT32.data:
+        if addend is None or not is_bias(addend.shape, len(self.bias)) or addend.dtype != self.precision.data:
             return False
         return self.take([reader], bias=self.bias + addend.reshape(-1))
 
@@ -91,10 +92,10 @@ def chain_at(kind: type[C], bindings: Bindings, var: relax.Var, claimed: set[rel
     ``claimed`` are variables that other matches have taken.
     """
     conv = bindings.values[var]
-    weight = constant(conv.args[1])
-    if weight is None or not _supported(conv):
+    weight, precision = constant(conv.args[1]), precision_of(str(conv.ty.dtype))
+    if weight is None or precision is None or not _supported(conv, precision):
         return None
-    chain = kind(conv, weight, np.zeros(weight.shape[0], FLOAT32.accumulator), var, [var])
+    chain = kind(conv, weight, np.zeros(weight.shape[0], precision.accumulator), var, [var], precision)
     if not chain.fits:
         return None
     while (reader := bindings.sole_reader(chain.last)) is not None and reader not in claimed:
@@ -103,11 +104,11 @@ def chain_at(kind: type[C], bindings: Bindings, var: relax.Var, claimed: set[rel
     return chain
 
 
-def _supported(conv: relax.Call) -> bool:
+def _supported(conv: relax.Call, precision: Precision) -> bool:
     attrs, data = conv.attrs, shape_of(conv.args[0])
     layouts = (attrs.data_layout, attrs.kernel_layout, attrs.out_layout)
     plain = layouts == ("NCHW", "OIHW", "NCHW") and all(int(d) == 1 for d in attrs.dilation)
-    return plain and data is not None and str(conv.args[0].ty.dtype) == FLOAT32.data
+    return plain and data is not None and str(conv.args[0].ty.dtype) == precision.data
 
 
 def other_operand(add: relax.Call, known: relax.Var) -> relax.Expr | None:

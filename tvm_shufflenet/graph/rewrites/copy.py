@@ -25,7 +25,7 @@ def find(_bindings: Bindings, _var: relax.Var, _claimed: set[relax.Var]) -> Matc
 
 
 def copied(fuser: Fuser, view: View, place: Place) -> View:
-    batch, planes, height, width = view.storage.shape
-    kernel = fuser.laid_out(Copy(batch, planes, height, width, len(view.planes), place.relu, place.window))
+    shape, precision = view.storage.shape, view.storage.precision
+    kernel = fuser.laid_out(Copy(*shape, len(view.planes), place.relu, place.window, precision=precision))
     table = relax.const(np.array(view.planes, INDEX))
     return fuser.emit(kernel, view, [table], place, place.relu or view.non_negative)

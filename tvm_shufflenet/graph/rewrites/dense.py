@@ -9,7 +9,7 @@ import numpy as np
 from tvm import relax
 
 from ...operators.dense import Dense
-from ...precision import FLOAT32
+from ...precision import Precision, precision_of
 from ..bindings import Bindings, constant, operator, shape_of
 from ..values import Other, owned
 from .chain import other_operand
@@ -35,7 +35,16 @@ def _emit(fuser: Fuser, layer: Layer) -> Other:
     else:
         data = fuser.tensor(layer.data)
         fuser.read(layer.data)
-    kernel = fuser.laid_out(Dense(shape_of(layer.data)[0], weight.shape[1], len(layer.bias), layer.relu, plane))
+    kernel = fuser.laid_out(
+        Dense(
+            shape_of(layer.data)[0],
+            weight.shape[1],
+            len(layer.bias),
+            layer.relu,
+            plane,
+            precision=layer.precision,
+        )
+    )
     arguments = [data, relax.const(kernel.pack_weight(weight)), relax.const(layer.bias)]
     return Other(fuser.call(kernel, arguments), owned())
 
@@ -52,6 +61,7 @@ class Layer:
     bias: np.ndarray
     last: relax.Var
     bound: list[relax.Var]
+    precision: Precision
     pooled: bool = False
     relu: bool = False
 
@@ -59,17 +69,21 @@ class Layer:
 def layer_at(bindings: Bindings, var: relax.Var) -> Layer | None:
     """The layer whose matrix product is bound to ``var``, None where it is not by a constant matrix."""
     data, weight = bindings.values[var].args[0], constant(bindings.values[var].args[1])
-    if weight is None or weight.ndim != 2 or weight.dtype != FLOAT32.data or not isinstance(data, relax.Var):
+    if weight is None or weight.ndim != 2 or not isinstance(data, relax.Var):
         return None
-    shape = shape_of(data)
-    if shape is None or len(shape) != 2:
+    shape, precision = shape_of(data), precision_of(str(weight.dtype))
+    if shape is None or len(shape) != 2 or precision is None or not _supported(bindings.values[var], precision):
         return None
-    layer = Layer(data, weight.T, np.zeros(weight.shape[1], FLOAT32.accumulator), var, [var])
+    layer = Layer(data, weight.T, np.zeros(weight.shape[1], precision.total), var, [var], precision)
     while (reader := bindings.sole_reader(layer.last)) is not None and _extend_layer(layer, bindings, reader):
         layer.last = reader
         layer.bound.append(reader)
     _pool(layer, bindings)
     return layer
+
+
+def _supported(product: relax.Call, precision: Precision) -> bool:
+    return str(product.args[0].ty.dtype) == precision.data and str(product.ty.dtype) == precision.total
 
 
 def _extend_layer(layer: Layer, bindings: Bindings, reader: relax.Var) -> bool:
@@ -81,7 +95,7 @@ def _extend_layer(layer: Layer, bindings: Bindings, reader: relax.Var) -> bool:
         return False
     addend = constant(other_operand(value, layer.last))
     outputs = len(layer.bias)
-    if addend is None or addend.shape not in ((outputs,), (1, outputs)) or addend.dtype != FLOAT32.data:
+    if addend is None or addend.shape not in ((outputs,), (1, outputs)) or addend.dtype != layer.precision.total:
         return False
     layer.bias = layer.bias + addend.reshape(-1)
     return True

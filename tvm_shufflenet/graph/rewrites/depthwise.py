@@ -36,7 +36,8 @@ def find(bindings: Bindings, var: relax.Var, claimed: set[relax.Var]) -> Match |
 def _emit(fuser: Fuser, chain: Chain) -> View:
     """Channel by channel, so in the order in which the planes lie."""
     data, order = fuser.in_order(chain.data)
-    kernel = fuser.laid_out(Depthwise(*data.shape, chain.weight.shape[2:], chain.stride, chain.padding, chain.relu))
+    window = chain.weight.shape[2:], chain.stride, chain.padding
+    kernel = fuser.laid_out(Depthwise(*data.shape, *window, chain.relu, precision=chain.precision))
     weight, bias = kernel.pack_weight(chain.weight[order]), chain.bias[order]
     arguments = [relax.const(weight), relax.const(bias)]
     return fuser.emit(kernel, data, arguments, fresh(len(order)), chain.relu).take(data.planes)

@@ -94,6 +94,7 @@ def _write(fuser: Fuser, chain: PointwiseChain, place: Place) -> View:
             shuffle_groups=chain.shuffle_groups,
             gathered=gather is not None,
             window=place.window,
+            precision=chain.precision,
         )
     )
     arguments = [relax.const(kernel.pack_weight(weight)), relax.const(chain.bias)]

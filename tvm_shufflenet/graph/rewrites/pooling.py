@@ -61,6 +61,7 @@ def _write(fuser: Fuser, call: relax.Call, place: Place) -> View:
             relu,
             place.window,
             data.non_negative,
+            precision=data.storage.precision,
         )
     )
     return fuser.emit(kernel, data, [], place, relu or data.non_negative).take(data.planes)

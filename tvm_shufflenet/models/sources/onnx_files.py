@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...errors import BadInput, ImportFailed, ToolMissing, lines_of
+from ...precision import FLOAT32, Precision
 from ...signature import (
     IMAGES,
     Signature,
@@ -74,8 +75,12 @@ class OnnxModel(Model):
         found = engine.evaluate(self.proto, dict(zip(input_names(self.proto.graph), inputs, strict=True)), names)
         return tuple(found[name] for name in names)
 
-    def in_float64(self, *inputs: np.ndarray) -> tuple[np.ndarray, ...] | None:
-        """As NumPy has it: weights stay float32, and every operation with a float64 operand is one in float64."""
+    def in_float64(self, *inputs: np.ndarray, precision: Precision = FLOAT32) -> tuple[np.ndarray, ...] | None:
+        """As NumPy has it: weights stay float32, and every operation with a float64 operand is one in float64.
+
+        None for another precision than float32, whose rounding NumPy is not told of."""
+        if precision is not FLOAT32:
+            return None
         try:
             outputs = self._evaluate(EVALUATOR, [data.astype(np.float64) for data in inputs])
         except Exception:  # an operator that is fixed to float32
