@@ -151,7 +151,8 @@ def heights(shape: Shape, machine, variant: Variant) -> list[int]:
         if variant.by_lane and rows > 2 * RUN:  # so many weights leave no room to load the next ones in advance
             fits = fits and full == 1
         if variant.staged:
-            fits = fits and rows * full <= (MAX_STAGED_TILE if variant.strip == shape.pixels else MAX_STRIP_TILE)
+            stored = full + (variant.by_lane and full < variant.vectors)  # last pixels are loaded and stored apart
+            fits = fits and rows * stored <= (MAX_STAGED_TILE if variant.strip == shape.pixels else MAX_STRIP_TILE)
         elif variant.chunks > 1:
             fits = fits and outputs % rows == 0
         if fits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Precision:
     """Tensors hold ``data``, of which an element takes ``bytes``. The sums of convolutions are kept in ``accumulator``,
     those of means and fully connected layers, which may be long or large, in ``total``.
@@ -30,6 +30,9 @@ class Precision:
     units: int
     unproven: float
     telling: float
+
+    def __repr__(self) -> str:
+        return self.name
 
 
 FLOAT32 = Precision(

@@ -381,7 +381,7 @@ class TestDumpedPhases:
         library = "tiny_unit.so"
         assert (tmp_path / "vm" / library).read_bytes() == (tmp_path / "both" / library).read_bytes()
         assert run("compile", *unit, "--untuned", "--dump-ir", ir, "-o", tmp_path / "untuned")[0] == 0
-        left_out = ("fused", "scheduled", "alternated", "standalone")
+        left_out = ("converted", "fused", "scheduled", "alternated", "standalone")
         assert [path.stem[3:] for path in sorted(ir.iterdir())] == [each for each in PHASES if each not in left_out]
 
     def test_a_folder_that_is_a_file(self, run, models, tmp_path):

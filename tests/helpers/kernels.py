@@ -7,9 +7,11 @@ import torch
 import tvm
 from tvm.s_tir import Schedule
 
+from tvm_shufflenet.graph.tasks import argument_shapes
 from tvm_shufflenet.hardware.isa import AVX2, AVX512, NEON
 from tvm_shufflenet.hardware.machine import Machine, unknown
 from tvm_shufflenet.hardware.targets import find_target
+from tvm_shufflenet.precision import FLOAT16
 from tvm_shufflenet.schedules import rules
 
 HOST = find_target("local")
@@ -53,18 +55,27 @@ def schedules(kernel, machine: Machine, seed: int = 11) -> list[tvm.IRModule]:
 
 
 def run(mod: tvm.IRModule, operands: list[np.ndarray], before: np.ndarray) -> np.ndarray:
-    """The result, given what its tensor held ``before``; an operand that is ``before`` is the same tensor."""
+    """The result, given what its tensor held ``before``; an operand that is ``before`` is the same tensor. All become
+    what the function declares."""
     compiled = tvm.compile(mod, UNOPTIMISED)
-    result = tvm.runtime.tensor(before.copy())
-    compiled["main"](*[result if operand is before else tvm.runtime.tensor(operand) for operand in operands], result)
-    return result.numpy()
+    *dtypes, dtype = (dtype for _, dtype in argument_shapes(mod))
+    result = tvm.runtime.tensor(before.astype(dtype))
+    arguments = [
+        result if operand is before else tvm.runtime.tensor(operand.astype(declared))
+        for operand, declared in zip(operands, dtypes, strict=True)
+    ]
+    compiled["main"](*arguments, result)
+    return result.numpy().astype(before.dtype)
 
 
 def check(mod: tvm.IRModule, operands: list[np.ndarray], expected: np.ndarray, before: np.ndarray | None = None):
     before = np.full(expected.shape, UNTOUCHED, np.float32) if before is None else before
     # Where terms cancel, the rounding error is that of the terms: it follows the largest result, not this one.
     scale = np.abs(expected, where=np.isfinite(expected), out=np.zeros_like(expected)).max(initial=1.0)
-    np.testing.assert_allclose(run(mod, operands, before), expected, rtol=2e-5, atol=5e-6 * max(scale, 4.0))
+    off = 5e-6 * max(scale, 4.0)
+    if rules.precision_of_operator(mod) is FLOAT16:
+        off = 4 * FLOAT16.epsilon * scale  # operands are rounded, too
+    np.testing.assert_allclose(run(mod, operands, before), expected, rtol=2e-5, atol=off)
 
 
 def check_default(

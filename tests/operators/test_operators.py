@@ -17,6 +17,7 @@ from helpers.references import operands
 from tvm_shufflenet.operators import dense, registry
 from tvm_shufflenet.operators.destination import Window
 from tvm_shufflenet.operators.pointwise import can_fuse_shuffle
+from tvm_shufflenet.precision import FLOAT16
 
 PLAIN = Pointwise(1, 6, 4, 4, in_channels=6, out_channels=8, groups=2)
 GOLDEN = {
@@ -37,6 +38,15 @@ GOLDEN = {
     "pooling_max": Pooling(1, 3, 9, 7),
     "pooling_max_non_negative": Pooling(1, 3, 9, 7, non_negative=True),
     "pooling_mean_without_padding": Pooling(1, 3, 5, 5, "average", count_include_pad=False, relu=True),
+    "pointwise_float16": Pointwise(1, 12, 7, 7, 12, 12, 3, relu=True, residual=True, precision=FLOAT16),
+    "depthwise_float16": Depthwise(1, 3, 5, 7, relu=True, precision=FLOAT16),
+    "copy_float16": Copy(1, 6, 3, 5, 3, relu=False, window=Window(3, 8, scattered=True), precision=FLOAT16),
+    "convolution_float16": Convolution(1, 4, 9, 7, 6, stride=(2, 2), source="float32", precision=FLOAT16),
+    "dense_mean_float16": Dense(1, 5, 18, plane=(3, 3), precision=FLOAT16),
+    "dense_float16": Dense(2, 7, 10, relu=True, precision=FLOAT16),
+    "pooling_max_float16": Pooling(1, 3, 9, 7, precision=FLOAT16),
+    "pooling_max_non_negative_float16": Pooling(1, 3, 9, 7, non_negative=True, precision=FLOAT16),
+    "pooling_mean_float16": Pooling(1, 3, 5, 5, "average", count_include_pad=False, relu=True, precision=FLOAT16),
     "pooling_mean_window": Pooling(1, 3, 5, 7, "average", window=Window(3, 5, offset=2)),
 }
 

@@ -21,7 +21,7 @@ from helpers.tensors import OUTPUT, only
 from helpers.tiny_packages import as_before_schema_4
 from tvm_shufflenet.clock.counts import BEYOND_L2, Arrival, Block, Counts, Share
 from tvm_shufflenet.clock.cycles import LAUNCH_US, Cost, CycleModel
-from tvm_shufflenet.clock.instructions import is_fp32_multiply_add
+from tvm_shufflenet.clock.instructions import multiply_add_lanes
 from tvm_shufflenet.devices import find_device
 from tvm_shufflenet.devices.kernels import EMBEDDED, without_network
 from tvm_shufflenet.errors import BadInput, DeviceFailed, PackageInvalid, UnknownName, WrongResult
@@ -386,7 +386,7 @@ class TestModelled:
         code, counts = read_code(arm.library, [o.name for o in arm.manifest.operators]), emulated.last_counts()
         base, executed = load_address(code, counts), dict.fromkeys([*(o.name for o in arm.manifest.operators), None], 0)
         for each in counts.blocks:
-            executed[code.owner(each.address - base)] += 4 * each.count * sum(map(is_fp32_multiply_add, each.code))
+            executed[code.owner(each.address - base)] += each.count * sum(map(multiply_add_lanes, each.code))
         # Pointwise convolutions are all fmla; a depthwise one may start with a product, and pads its rows.
         pointwise = {row.entry.name: row.multiply_adds for row in modelled.operators if "pointwise" in row.entry.name}
         assert pointwise and {name: executed[name] for name in pointwise} == pointwise

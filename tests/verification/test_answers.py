@@ -16,6 +16,7 @@ from helpers.tensors import OUTPUT, only, signature
 from tvm_shufflenet.devices.difference import largest_error
 from tvm_shufflenet.devices.operands import digest
 from tvm_shufflenet.models import Model
+from tvm_shufflenet.precision import FLOAT32
 from tvm_shufflenet.verification import answers
 from tvm_shufflenet.verification.answers import (
     AMPLIFIES,

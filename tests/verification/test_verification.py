@@ -68,12 +68,14 @@ def results(shape=(24, 28, 28)) -> np.ndarray:
     return np.maximum(np.random.default_rng(0).standard_normal(shape, dtype=np.float32), 0)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("shape", [(5,), (32,), (3, 7, 11), (24, 56, 56)])
-def test_the_device_fills_and_digests_as_numpy_does(device, shape):
+def test_the_device_fills_and_digests_as_numpy_does(device, shape, dtype):
     session = device.endpoint().connect(20)
-    made = Operands(session, session.cpu(0), [(shape, "float32"), (shape, "float32"), ((6,), "int32")])
+    made = Operands(session, session.cpu(0), [(shape, dtype), (shape, dtype), ((6,), "int32")])
+    assert made._fill and made._digest, "this server does it itself"
     for seed, tensor in enumerate(made.tensors[:2]):
-        np.testing.assert_array_equal(tensor.numpy(), filled(shape, "float32", seed))
+        np.testing.assert_array_equal(tensor.numpy(), filled(shape, dtype, seed))
     np.testing.assert_array_equal(made.tensors[2].numpy(), range(6))
     for sums, tensor in zip(made.digests(), made.tensors, strict=True):
         np.testing.assert_allclose(sums, digest(tensor.numpy()), rtol=0, atol=1e-11)

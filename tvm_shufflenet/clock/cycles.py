@@ -38,7 +38,7 @@ from ..hardware.cores import Core
 from ..support import toolchain
 from ..support.block_cache import BlockCache
 from .counts import BEYOND_L2, MISS_KINDS, Block, Code, Counts, Share
-from .instructions import accesses_memory, is_fp32_multiply_add, loads
+from .instructions import accesses_memory, loads, multiply_add_lanes
 from .pipeline import Pipeline
 from .sampling import Step, steps_of
 
@@ -307,18 +307,18 @@ def _by_region(shares: Iterable[Share]) -> list[list[Share]]:
 
 
 def _multiply_adds(counts: Counts) -> int:
-    return sum(4 * block.count * sum(map(is_fp32_multiply_add, block.code)) for block in counts.blocks)
+    return sum(block.count * sum(map(multiply_add_lanes, block.code)) for block in counts.blocks)
 
 
 def unit_cycles(core: Core, codes: list[Code], runs: Counter) -> dict[str, float]:
     """The fewest cycles in which multiply-add units, load and store ports and the front end can do this work."""
     instructions = sum(runs[code] * len(code) for code in codes)
-    multiply_adds = sum(runs[code] * sum(map(is_fp32_multiply_add, code)) for code in codes)
+    multiply_adds = sum(runs[code] * sum(map(bool, map(multiply_add_lanes, code))) for code in codes)
     memory = sum(runs[code] * sum(map(accesses_memory, code)) for code in codes)
     loading = sum(runs[code] * sum(map(loads, code)) for code in codes)
     ports = core.load_ports + core.store_ports if core.separate_ports else max(core.load_ports, core.store_ports)
     return {
-        "compute": 4 * multiply_adds / core.fp32_macs_per_cycle,
+        "compute": multiply_adds / core.vector_multiply_adds,
         "L1": max(loading / core.load_ports, (memory - loading) / core.store_ports, memory / ports),
         "front end": instructions / core.dispatch_width,
     }

@@ -9,9 +9,13 @@ KNOWN_WORDS = 1 << 13  # of each kind of fact that are kept: most instructions r
 
 
 @functools.lru_cache(KNOWN_WORDS)
-def is_fp32_multiply_add(word: int) -> bool:
-    """fmla or fmls on four float32 lanes, by vector or by element."""
-    return word & 0xFF60FC00 == 0x4E20CC00 or word & 0xFFC0B400 == 0x4F801000
+def multiply_add_lanes(word: int) -> int:
+    """Lanes of an fmla or fmls, by vector or by element: four of float32, four or eight of float16; zero for others."""
+    if word & 0xFF60FC00 == 0x4E20CC00 or word & 0xFFC0B400 == 0x4F801000:
+        return 4
+    if word & 0xBF60FC00 == 0x0E400C00 or word & 0xBFC0B400 == 0x0F001000:
+        return 8 if word & 1 << 30 else 4
+    return 0
 
 
 @functools.lru_cache(KNOWN_WORDS)

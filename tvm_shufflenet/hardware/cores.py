@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..precision import Precision
 from .isa import NEON, Isa
 
 KIB, MIB = 1024, 1024 * 1024
@@ -70,6 +71,15 @@ class Core:
     compute_scale: float
     costs: Costs
     source: str
+
+    @property
+    def vector_multiply_adds(self) -> float:
+        """Multiply-adds of whole vector registers that start in a cycle, whatever their lanes hold."""
+        return self.fp32_macs_per_cycle / self.isa.lanes()
+
+    def macs_per_cycle(self, precision: Precision) -> float:
+        """Multiply-adds of single numbers that start in a cycle."""
+        return self.vector_multiply_adds * self.isa.lanes(precision.bytes)
 
 
 ONE_PIPE = Costs(latency=9.0, load=0.08, step=0.0, store=4.0)  # one vector multiply-add a cycle

@@ -51,8 +51,7 @@ def machine_for(target: Target, threads: int = 1) -> Machine:
     if target.board is None:
         return unknown(target.isa, threads)
     core = find_board(target.board).core
-    per_cycle = core.fp32_macs_per_cycle / core.isa.lanes()
-    return Machine(core.isa, per_cycle, core.l1d.bytes, VISIBLE * core.l2_latency, core.costs, threads)
+    return Machine(core.isa, core.vector_multiply_adds, core.l1d.bytes, VISIBLE * core.l2_latency, core.costs, threads)
 
 
 def unknown(isa: Isa, threads: int = 1) -> Machine:

@@ -48,8 +48,10 @@ class Model:
         return _arrays(outputs)
 
     def in_float64(self, *inputs: np.ndarray, precision: Precision = FLOAT32) -> tuple[np.ndarray, ...] | None:
-        """The same in float64, with each operator off by the rounding of ``precision`` (float64.py); None where the network is
-        fixed to float32."""
+        """The same in float64, with each operator off by the rounding of ``precision`` (float64.py).
+
+        None where the network is fixed to float32.
+        """
         from .float64 import run_in_float64
 
         try:

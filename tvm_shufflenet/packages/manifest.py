@@ -8,7 +8,7 @@ import msgspec
 
 from ..errors import ImportFailed, PackageInvalid
 from ..licences.texts import Licence
-from ..precision import FLOAT32
+from ..precision import FLOAT32, PRECISIONS
 from ..signature import Signature, TensorSpec, refuse_undeployable
 from ..support.files import Malformed, parse_json, read_file, replacing
 from ..text import clean
@@ -222,6 +222,8 @@ def _check_values(manifest: Manifest) -> None:
     if any(set(each) != names for each in by_output):
         raise ValueError("its tolerances are not those of its outputs")
     refuse_undeployable(manifest.signature, "it")
+    if manifest.precision not in PRECISIONS:
+        raise ValueError(f"precision is none of {', '.join(PRECISIONS)}")
     if not 0 <= manifest.seed < 1 << 64:
         raise ValueError("seed is none of a random generator")
     if not safe_name(manifest.model) or "/" in manifest.model:  # it names files, here and on devices

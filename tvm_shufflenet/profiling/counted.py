@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..clock.counts import Block, Counts
 from ..clock.cycles import CycleModel, Traffic
 from ..clock.disassembly import disassembled
-from ..clock.instructions import is_fp32_multiply_add
+from ..clock.instructions import multiply_add_lanes
 from ..errors import DeviceFailed
 from ..hardware.boards import Board
 from ..library.symbols import LibraryCode
@@ -126,4 +126,4 @@ def _text(text: str | None, word: int) -> str:
 
 
 def _multiply_adds(block: Block) -> int:
-    return 4 * block.count * sum(map(is_fp32_multiply_add, block.code))
+    return block.count * sum(map(multiply_add_lanes, block.code))

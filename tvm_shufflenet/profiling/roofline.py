@@ -15,6 +15,7 @@ import numpy as np
 
 from ..hardware.boards import Board
 from ..packages.manifest import OperatorEntry
+from ..precision import FLOAT32, PRECISIONS, Precision
 from .result import OperatorCost, Profile
 
 
@@ -60,13 +61,16 @@ def roofline(profile: Profile) -> Roofline:
     rows = [row for row in profile.operators if row.multiply_adds and row.time_us]
     silent = tuple(row.entry.name for row in profile.operators if row not in rows)
     board = profile.device.board if profile.peak else None
-    return Roofline(tuple(map(_dot, rows)), silent, board and roofs_of(board, profile.threads))
+    precision = PRECISIONS[profile.manifest.precision]
+    return Roofline(tuple(map(_dot, rows)), silent, board and roofs_of(board, profile.threads, precision))
 
 
-def limit_us(operators: Iterable[OperatorEntry], board: Board, threads: int = 1) -> float:
+def limit_us(
+    operators: Iterable[OperatorEntry], board: Board, threads: int = 1, precision: Precision = FLOAT32
+) -> float:
     """What the operators take at least: each its multiply-adds at the core's peak, or as long as memory needs for what
     its tensors hold beyond the second cache, whichever is longer."""
-    roofs, seconds = roofs_of(board, threads), 0.0
+    roofs, seconds = roofs_of(board, threads, precision), 0.0
     for entry in operators:
         moved = max(0, tensor_bytes(entry) - board.core.l2.bytes)
         work = entry.multiply_adds or 0
@@ -74,9 +78,9 @@ def limit_us(operators: Iterable[OperatorEntry], board: Board, threads: int = 1)
     return 1e6 * seconds
 
 
-def roofs_of(board: Board, threads: int = 1) -> Roofs:
+def roofs_of(board: Board, threads: int = 1, precision: Precision = FLOAT32) -> Roofs:
     """Of the core's model: one memory for all cores, an L2 port for each."""
-    peak = board.core.fp32_macs_per_cycle * board.clock_ghz * threads
+    peak = board.core.macs_per_cycle(precision) * board.clock_ghz * threads
     l2 = board.core.l1d.line_bytes / board.core.l2_latency * board.clock_ghz * threads
     return Roofs(peak, board.core.l2.line_bytes / board.dram_line_ns, l2)
 

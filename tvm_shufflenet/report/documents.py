@@ -53,6 +53,7 @@ class BenchDocument(Struct, frozen=True):
     target: str
     device: DeviceFacts
     threads: int
+    precision: str
     latency_us: LatencySummary
     noise: str | None
     cold_us: float | None
@@ -66,8 +67,8 @@ class BenchDocument(Struct, frozen=True):
     def of(cls, bench: Bench) -> BenchDocument:
         manifest = bench.package.manifest
         return cls(
-            SCHEMA, manifest.model, manifest.target, bench.device, bench.threads, bench.latency.summary,
-            bench.latency.noise, bench.cold_us, bench.peak_memory_bytes, bench.max_abs_err, manifest.tolerance,
+            SCHEMA, manifest.model, manifest.target, bench.device, bench.threads, manifest.precision,
+            bench.latency.summary, bench.latency.noise, bench.cold_us, bench.peak_memory_bytes, bench.max_abs_err, manifest.tolerance,
             bench.blind, Unmodelled.of(bench.cost),
         )  # fmt: skip
 
@@ -189,6 +190,7 @@ class ComparisonDocument(Struct, frozen=True):
     device: DeviceFacts
     host: dict | None
     threads: int
+    precision: str
     latency_us: dict[str, LatencySummary]
     noise: dict[str, str]
     speedup: float
@@ -213,7 +215,7 @@ class ComparisonDocument(Struct, frozen=True):
         operators = [ComparedOperator(o.name, o.occurrences, o.schedule, o.record_us) for o in comparison.operators]
         return cls(
             SCHEMA, comparison.model, source.shape, manifest.target, comparison.device,
-            host_facts() if comparison.device.name == "local" else None, comparison.threads,
+            host_facts() if comparison.device.name == "local" else None, comparison.threads, manifest.precision,
             {name: latency.summary for name, latency in latencies.items()},
             {name: latency.noise for name, latency in latencies.items() if latency.noise},
             comparison.speedup, comparison.gain, comparison.max_abs_err, comparison.tolerance, comparison.blind,

@@ -4,8 +4,9 @@ What is allowed follows from the network itself, for each output. Its answer is 
 float64 with every operator's result off by the precision's rounding (models/float64.py). Their difference is one that
 rounding explains, and a library that sums in another order has another such difference. It may be ``FACTOR`` times as
 large, since the largest of many differences is compared with the largest of others. A network that rounding hardly
-touches may still be off by the precision's ``units`` roundings of its largest output: batch norms are folded into weights, and sums of
-thousands of products go in another order. There is no absolute floor: outputs of 1e-5 are compared as those of 10 are.
+touches may still be off by the precision's ``units`` roundings of its largest output: batch norms are folded into
+weights, and sums of thousands of products go in another order. There is no absolute floor: outputs of 1e-5 are
+compared as those of 10 are.
 
 Zeros and denormal numbers are taken for known to ``KNOWN`` of the reference input only: a norm over equal numbers
 divides what is left of them by nothing, and PyTorch's exact zero there is luck.
@@ -83,8 +84,8 @@ class Answers:
     """PyTorch's answers, that to the reference ``inputs`` first.
 
     The library computes in ``precision``. By output: ``roundings`` are the largest differences that its rounding makes
-    for those inputs, None where the network does not run in float64; ``sensitivities`` the largest differences between its answers to two ordinary
-    inputs, None where it has no second one.
+    for those inputs, None where the network does not run in float64; ``sensitivities`` the largest differences between
+    its answers to two ordinary inputs, None where it has no second one.
     """
 
     inputs: Tensors
@@ -142,8 +143,8 @@ def blindness(sensitivity: float | None, tolerance: float, precision: Precision 
     if sensitivity >= precision.telling * tolerance and sensitivity > 0:
         return None
     return (
-        f"PyTorch's answers to two inputs differ by {sensitivity:.2g}, less than {precision.telling:g} times the {tolerance:.2g} "
-        "allowed, so a library that ignores its input could pass"
+        f"PyTorch's answers to two inputs differ by {sensitivity:.2g}, less than {precision.telling:g} times the "
+        f"{tolerance:.2g} allowed, so a library that ignores its input could pass"
     )
 
 

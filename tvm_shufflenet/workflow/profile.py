@@ -10,6 +10,7 @@ from ..devices.network import Network, undisturbed
 from ..errors import BadInput, PackageInvalid, UnknownName
 from ..library.symbols import read_code
 from ..packages.package import Package
+from ..precision import PRECISIONS
 from ..profiling.counted import Counted
 from ..profiling.result import Profile
 from ..profiling.timed import timed_operators
@@ -57,10 +58,11 @@ def _counted(
         latency, counts, cost = network.latency(PROFILE_REPEATS), network.counts(), network.cost()
     counted = Counted.of(model.board, manifest.operators, code, counts)
     operators = counted.operators()
+    peak = int(model.board.core.macs_per_cycle(PRECISIONS[manifest.precision]))
     names = list(assembly_of) or [each.entry.name for each in operators[: int(assembly)]]
     return Profile(
         manifest, device.facts, threads, latency, operators, error, counted.runtime(),
-        model.board.core.fp32_macs_per_cycle, tuple(map(counted.hottest_loop, names)), cost,
+        peak, tuple(map(counted.hottest_loop, names)), cost,
     )  # fmt: skip
 
 
