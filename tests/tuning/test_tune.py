@@ -269,7 +269,7 @@ class TestDeviceFailure:
         )
         address = server.stdout.readline().split()[1]
 
-        def lose_it(_):
+        def lose_it(*_):
             server.kill()
             server.wait()
             return unit

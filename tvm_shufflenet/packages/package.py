@@ -28,6 +28,7 @@ from ..library.link import elf_machine_of
 from ..licences.linked import without_folders
 from ..licences.sbom import SBOM, bill
 from ..licences.texts import licences_of, texts_for, write_texts
+from ..precision import PRECISIONS
 from ..signature import Tensors, TensorSpec
 from ..support.elf import MAGIC, is_elf
 from ..support.files import draft_of, open_file
@@ -124,7 +125,7 @@ class Package:
         roundings, sensitivities = (
             {name: known.get(name) for name in names} for known in (manifest.roundings, manifest.sensitivities)
         )
-        return Answers(self.inputs, tuple(each), roundings, sensitivities)
+        return Answers(self.inputs, tuple(each), roundings, sensitivities, PRECISIONS[manifest.precision])
 
     def _stack(self, index: int, spec: TensorSpec) -> np.ndarray:
         """PyTorch's output for the reference inputs, then for each probe."""

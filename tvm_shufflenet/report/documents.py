@@ -68,8 +68,8 @@ class BenchDocument(Struct, frozen=True):
         manifest = bench.package.manifest
         return cls(
             SCHEMA, manifest.model, manifest.target, bench.device, bench.threads, manifest.precision,
-            bench.latency.summary, bench.latency.noise, bench.cold_us, bench.peak_memory_bytes, bench.max_abs_err, manifest.tolerance,
-            bench.blind, Unmodelled.of(bench.cost),
+            bench.latency.summary, bench.latency.noise, bench.cold_us, bench.peak_memory_bytes, bench.max_abs_err,
+            manifest.tolerance, bench.blind, Unmodelled.of(bench.cost),
         )  # fmt: skip
 
 
