@@ -1,4 +1,4 @@
-"""Indexing, gathering and scattering. Negative indices count from the end; an index out of range reads at the border."""
+"""Indexing, gather and scatter. Negative indices count from the end; an index out of range reads at the border."""
 
 from __future__ import annotations
 
