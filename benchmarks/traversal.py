@@ -53,11 +53,11 @@ def main() -> None:
             for name in options.models:
                 imported = import_model(models.find_model(name))
                 with mock.patch.object(alternate, "walked_backwards", lambda _bindings: set()):
-                    one_way, lost = timed(imported, target, device, Path(folder) / "one-way.so")
-                to_and_fro, fewer = timed(imported, target, device, Path(folder) / "to-and-fro.so")
-                ratio = to_and_fro / one_way
+                    forwards, lost = timed(imported, target, device, Path(folder) / "forwards.so")
+                alternating, fewer = timed(imported, target, device, Path(folder) / "alternating.so")
+                ratio = alternating / forwards
                 print(
-                    f"{target.name:12}{name:24}{one_way:10.2f}{to_and_fro:12.2f}{ratio:8.3f}{lost:10.0f}{fewer:10.0f}",
+                    f"{target.name:12}{name:24}{forwards:10.2f}{alternating:12.2f}{ratio:8.3f}{lost:10.0f}{fewer:10.0f}",
                     flush=True,
                 )
 
