@@ -1,4 +1,4 @@
-"""What it is worth that operators walk to and fro, so that each begins with what is still in the cache.
+"""The gain of alternating traversal, by which each operator begins with what is still in the cache.
 
     python benchmarks/traversal.py --targets cortex-a72 cortex-a53 --models shufflenet_v1_g3_x1_0
 
@@ -45,17 +45,19 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["cortex-a72", "cortex-a53", "cortex-a76"])
     parser.add_argument("--models", nargs="+", default=["shufflenet_v1_g3_x1_0", "shufflenet_v2_x1_0"])
     options = parser.parse_args()
-    print(f"{'target':12}{'network':24}{'one way':>10}{'to and fro':>12}{'ratio':>8}{'misses':>10}{'misses':>10}")
+    print(
+        f"{'target':12}{'network':24}{'one direction':>14}{'alternating':>12}{'ratio':>8}{'misses':>10}{'misses':>10}"
+    )
     for target in map(find_target, options.targets):
         with find_device("emulated", target) as device, tempfile.TemporaryDirectory() as folder:
             for name in options.models:
                 imported = import_model(models.find_model(name))
                 with mock.patch.object(alternate, "walked_backwards", lambda _bindings: set()):
-                    one_way, lost = timed(imported, target, device, Path(folder) / "one-way.so")
-                to_and_fro, fewer = timed(imported, target, device, Path(folder) / "to-and-fro.so")
-                ratio = to_and_fro / one_way
+                    forwards, lost = timed(imported, target, device, Path(folder) / "forwards.so")
+                alternating, fewer = timed(imported, target, device, Path(folder) / "alternating.so")
+                ratio = alternating / forwards
                 print(
-                    f"{target.name:12}{name:24}{one_way:10.2f}{to_and_fro:12.2f}{ratio:8.3f}{lost:10.0f}{fewer:10.0f}",
+                    f"{target.name:12}{name:24}{forwards:10.2f}{alternating:12.2f}{ratio:8.3f}{lost:10.0f}{fewer:10.0f}",
                     flush=True,
                 )
 

@@ -1,4 +1,5 @@
-"""What the schedule of a tuning record may hold: the instructions of the templates and of TVM's generated sketches.
+"""Which instructions the schedule of a tuning record may contain: those of the templates and of TVM's generated
+sketches.
 
 A record is text by anybody, and TVM replays whatever instructions it has: annotations that carry assembly or C, other
 intrinsics, loops unrolled a billion times. So each instruction is one of those below, with attributes and numbers in

@@ -1,4 +1,4 @@
-"""The evolutionary search's move in a template's space: another candidate for one knob."""
+"""The mutation that evolutionary search applies in a template's space: another candidate for one knob."""
 
 from __future__ import annotations
 

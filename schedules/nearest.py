@@ -1,4 +1,4 @@
-"""A schedule for a workload that has no record, after the record of a workload that is nearly the same.
+"""Derives a schedule for a workload without a record from the record of the most similar workload.
 
 What a record holds is a trace: the structure of its schedule, the constants of it (a strip of 196 pixels) and the
 values of its knobs (8 rows). The template's own candidates for the shape at hand are compared with it, so whatever is
@@ -24,7 +24,7 @@ from . import rules
 # Shape and dtype of each tensor that an operator takes.
 Arguments = Sequence[tuple[Sequence[int], str]]
 
-# As a distance. On Cortex-A72 what is further foretells no better schedule than the template's default.
+# As a distance. On Cortex-A72 a record further away does not predict a better schedule than the template's default.
 NEAR = 0.2
 SAMPLE, POSTPROCESSING = "SampleCategorical", "EnterPostproc"
 

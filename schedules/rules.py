@@ -1,4 +1,4 @@
-"""Which space a workload is searched in: one of the templates here, or TVM's own generated sketches."""
+"""Chooses the space a workload is searched in: one of the templates here, or TVM's generated sketches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the templates of depthwise convolution and pooling share: a window that slides over one channel plane.
+"""Shared by the templates of depthwise convolution and pooling: a window that slides over one channel plane.
 
 Planes, or bands of rows of a large one, are padded into a scratch that stays in L1, their columns apart by phase (see
 tvm_shufflenet.operators.sliding). Then a register tile of output rows x vectors of columns is accumulated over the

@@ -1,4 +1,4 @@
-"""What the templates share.
+"""Primitives shared by the templates.
 
 A search space is data: a name, its candidates, and a pure test of which ones are legal for a shape.
 """

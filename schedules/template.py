@@ -1,4 +1,4 @@
-"""What a schedule template is: a module with these three names, which ``operators/registry.py`` finds and checks."""
+"""The protocol of a schedule template: a module with three names, found and checked by ``operators/registry.py``."""
 
 from __future__ import annotations
 

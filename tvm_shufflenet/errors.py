@@ -1,4 +1,4 @@
-"""Everything this project raises on purpose.
+"""All exceptions that this project raises on purpose.
 
     DeployError                 exit code
       BadInput                  2   an argument or a file the caller can correct

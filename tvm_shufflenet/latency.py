@@ -1,4 +1,4 @@
-"""Latency samples that know whether a clock measured them or a model made them up."""
+"""Latency samples, each marked as measured or modelled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network takes and returns: tensors by name, each with its shape, dtype and layout."""
+"""The signature of a network: input and output tensors by name, each with shape, dtype and layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text on its way to a terminal: what somebody else wrote, and how much of it is shown."""
+"""Prepares untrusted text for a terminal, and shortens it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators that walk to and fro: which ones turn round, that their loops do, and that no bit of a result changes."""
+"""Alternating traversal: which operators turn round, that their loops do, and that no bit of a result changes."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_no_bit_of_a_result_changes(kernel):
         np.testing.assert_array_equal(outcome(turned(mod["main"]), operands)[-1], expected[-1])
 
 
-def test_neighbours_walk_to_and_fro():
+def test_neighbours_alternate():
     """A unit's last operator and its first touch the largest tensor; each walks it the other way."""
     torch.manual_seed(0)
     units = nn.Sequential(*(ShuffleUnit(24, 24, 3, 1, 3) for _ in range(3))).eval()

@@ -1,4 +1,4 @@
-"""A package is timed."""
+"""The command ``bench``: time a package."""
 
 from __future__ import annotations
 

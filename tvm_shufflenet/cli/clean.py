@@ -1,4 +1,4 @@
-"""Remove caches and remnants."""
+"""The command ``clean``: remove caches and what interrupted runs left."""
 
 from __future__ import annotations
 

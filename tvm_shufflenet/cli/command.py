@@ -1,4 +1,4 @@
-"""What a command is, to the parser and to ``main``."""
+"""The type of a command: what the parser and ``main`` need to know of it."""
 
 from __future__ import annotations
 

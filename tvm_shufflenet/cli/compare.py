@@ -1,4 +1,4 @@
-"""Tuned code beside shipped and untuned code, and beside other engines."""
+"""The command ``compare``: time tuned, shipped and untuned code, and other engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model to a package."""
+"""The command ``compile``: cross-compile a model to a package."""
 
 from __future__ import annotations
 

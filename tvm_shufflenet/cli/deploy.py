@@ -1,4 +1,4 @@
-"""A package on a device without TVM."""
+"""The command ``deploy``: copy a package to a device without TVM and measure it there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What works here, and what brings the rest."""
+"""The command ``doctor``: what is installed, and how to install the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a package holds."""
+"""The command ``inspect``: show the contents of a package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command says of the error that ended it: one paragraph, whatever the error was."""
+"""The message of an error that ends a command: one paragraph for any exception."""
 
 from __future__ import annotations
 

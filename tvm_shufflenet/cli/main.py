@@ -1,4 +1,4 @@
-"""The commands put together: parsing, interrupts, the last words of an error, exit codes."""
+"""The entry point: parsing, interrupts, error messages, exit codes."""
 
 from __future__ import annotations
 

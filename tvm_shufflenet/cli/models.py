@@ -1,4 +1,4 @@
-"""List the zoo, and count networks of files."""
+"""The command ``models``: list the zoo, and count multiply-adds and parameters of user models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a command prints, and the same facts as JSON."""
+"""Prints the result of a command, or writes it as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost of every operator."""
+"""The command ``profile``: the cost of every operator."""
 
 from __future__ import annotations
 

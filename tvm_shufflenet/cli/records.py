@@ -1,4 +1,4 @@
-"""Look after folders of tuning records: one action a word."""
+"""The command ``records``: maintain folders of tuning records."""
 
 from __future__ import annotations
 

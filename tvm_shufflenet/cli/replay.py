@@ -1,4 +1,4 @@
-"""Wrong code that was kept, once more."""
+"""The command ``replay``: run a reproducer again."""
 
 from __future__ import annotations
 

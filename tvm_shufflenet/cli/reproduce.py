@@ -1,4 +1,4 @@
-"""Experiments of the papers."""
+"""The command ``reproduce``: repeat experiments of the papers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A package on an input."""
+"""The command ``run``: run a package on an input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The RPC device server, or an emulated core."""
+"""The command ``serve``: start the RPC device server, or an emulated core."""
 
 from __future__ import annotations
 

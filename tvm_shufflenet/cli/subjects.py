@@ -1,4 +1,4 @@
-"""What options name: a model and its target, a package, a device, a folder of records."""
+"""Turns options into objects: a model and its target, a package, a device, a folder of records."""
 
 from __future__ import annotations
 

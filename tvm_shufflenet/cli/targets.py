@@ -1,4 +1,4 @@
-"""List the targets and modelled cores."""
+"""The command ``targets``: list targets and modelled cores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search schedules, then compare."""
+"""The command ``tune``: search schedules, then compare."""
 
 from __future__ import annotations
 

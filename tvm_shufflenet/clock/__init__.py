@@ -1,1 +1,1 @@
-"""The clock model of the emulated cores: what was counted becomes cycles and nanoseconds. Knows nothing of QEMU."""
+"""The clock model of the emulated cores: converts counts to cycles and nanoseconds. It knows nothing of QEMU."""

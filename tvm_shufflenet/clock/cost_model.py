@@ -1,4 +1,4 @@
-"""The clock of a device that has none of its own, as whoever asks the device sees it."""
+"""The interface of a modelled clock, as the users of a device see it."""
 
 from __future__ import annotations
 

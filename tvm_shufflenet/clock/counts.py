@@ -1,4 +1,4 @@
-"""What the counting plugin saw between two marks, read from the file it wrote (native/plugin.c)."""
+"""What the counting plugin counted between two marks, read from its file (native/plugin.c)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cost model: what was counted on an emulated core -> modelled cycles and nanoseconds on a named Cortex-A.
+"""The cost model: from counts of an emulated core to modelled cycles and nanoseconds on a named Cortex-A.
 
     time   = sum over loops of  max(core, transfers) + OVERLAP_LOST * min(core, transfers) + stalls
     core      = cycles of the executed code with every load a hit (pipeline.py)

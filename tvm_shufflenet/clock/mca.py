@@ -1,4 +1,4 @@
-"""llvm-mca: assembly -> when each instruction of it is issued and when it retires, on a named core.
+"""Runs llvm-mca: from assembly to the cycle at which each instruction issues and retires on a named core.
 
 It takes 15 ms to come up, as long as it then takes for a thousand instructions. So it is loaded once and forked for
 each text (native/fork_server.c); where that cannot be, it is started for each.

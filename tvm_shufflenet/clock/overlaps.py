@@ -1,4 +1,4 @@
-"""Sequences that have parts in common, laid over each other: a short one of which each is a stretch."""
+"""Merges sequences with common parts into a short sequence that contains each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cycles that a core takes for code as it was really run, by llvm-mca's timelines.
+"""The cycles that a core takes for executed code, from llvm-mca's timelines.
 
 A block costs what it adds to the time of what ran before it: the pipeline is still full then, and its own end is hidden
 by what follows. So stretches of blocks are written out in the order in which they ran (sampling.py chooses them),

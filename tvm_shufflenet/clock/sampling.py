@@ -1,4 +1,4 @@
-"""Which stretches of what a core ran are worth simulating, of all that the counting plugin remembers.
+"""Selects which parts of the executed code to simulate, from the sequences that the counting plugin recorded.
 
 What a block costs depends on what ran before it. So the unit is a step, from one block to the next, and its cost is the
 mean over those of its runs that are simulated. Of every step the plugin keeps one stretch that led to it: a sample of

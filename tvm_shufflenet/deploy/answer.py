@@ -1,4 +1,4 @@
-"""What a device says of a benchmark that ran on it, judged here: nothing of it is taken at its word.
+"""Parses and validates the report of a benchmark that ran on a device. Nothing in it is trusted.
 
 The report has a form, bounds and an order of its numbers, and is cleaned of what a terminal would obey. Whether the
 output is right is found out from the output itself: its values are fetched and compared with the package's reference,

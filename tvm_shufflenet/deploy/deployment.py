@@ -1,4 +1,4 @@
-"""A package is copied to a device, checked there, measured there, and the latency noted in its manifest.
+"""Copies a package to a device, verifies and measures it there, and notes the latency in its manifest.
 
 Only files whose hash differs are copied. Each goes to a temporary name that holds its hash, so that an upload that was
 cut off goes on where it ended, whichever command it belonged to; it takes its real name once the device has found the

@@ -1,4 +1,4 @@
-"""arm64 code on this machine without any clock: the device server under QEMU alone, no counting, no pricing.
+"""Runs arm64 code on this machine without a clock: the device server under QEMU, without the counting plugin.
 
 For results only. It needs neither llvm-mca nor a C compiler, and what it runs takes a tenth of the time.
 """

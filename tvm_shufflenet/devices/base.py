@@ -1,4 +1,4 @@
-"""What every device is: something that grants TVM RPC sessions, and knows what kind of clock it has."""
+"""The base class of devices: a source of TVM RPC sessions with a known kind of clock."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Device(ABC):
 
     @abstractmethod
     def endpoint(self) -> Endpoint:
-        """Where sessions are to be had now."""
+        """The address that grants sessions now."""
 
     def session(self):
         """A new RPCSession, long enough for a whole network. Raises DeviceFailed."""

@@ -1,4 +1,4 @@
-"""Where a library that has just been built can be tried out: no clock is needed, only something that executes it."""
+"""Chooses a device on which a new library can be verified: one that executes it, with or without a clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures say of the device that they were made on."""
+"""What a figure says about the device it was taken on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..latency import MODELLED, Kind
 
 
 class DeviceFacts(msgspec.Struct, frozen=True):
-    """A device's ``name``, the ``kind`` of its clock, and how far a modelled one is off; None where nobody knows."""
+    """A device's ``name``, the ``kind`` of its clock, and the error of a modelled one; None where it is unknown."""
 
     name: str
     kind: Kind

@@ -1,4 +1,4 @@
-"""Whether a device and this host fit each other: versions, and the CPU's features, before anything is uploaded."""
+"""Checks that a device and this host are compatible, before anything is uploaded: versions and CPU features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operators of a compiled network, each called by itself in a session on a device."""
+"""Calls single operators of a compiled network in a session on a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sessions on whichever device of a key a tracker lends.
+"""Sessions on any device that a tracker assigns for a key.
 
 TVM's client does the same, but tells nobody which device it got, can neither add to the key nor leave a device out,
 and waits without end for a tracker that hangs.

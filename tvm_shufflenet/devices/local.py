@@ -1,4 +1,4 @@
-"""This machine as a device: the same server program as on a board, so that a crashing kernel takes nothing with it."""
+"""This machine as a device. It runs the same server as a board, so a crashing kernel ends the server alone."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A trial's arguments: filled on the device with numbers that the host can reproduce, and digested there.
+"""The arguments of a trial: filled on the device with reproducible numbers, and digested there.
 
-Sending tensors to and from an emulated core costs 0.2 s a megabyte, so the device server has both functions
+Transferring tensors to or from an emulated core costs 0.2 s a megabyte, so the device server has both functions
 (server/native/fill_digest.cc); these are their twins. A server without them, such as TVM's own, is sent the numbers.
 """
 

@@ -1,4 +1,4 @@
-"""A session from a server that asks for a secret. The protocol is in server/native/gate.h, its worth in SECURITY.md.
+"""Opens a session with a server that requires a secret. Protocol: server/native/gate.h; security: SECURITY.md.
 
 TVM's client cannot answer a challenge, so the proof goes over a connection of its own, while TVM's waits on another.
 The proof names the addresses of that one's ends: whoever passes it on from elsewhere has others, and gets no session.

@@ -1,4 +1,4 @@
-"""A session that an emulated core goes through once for all that follow.
+"""A warm-up session of an emulated core, which translates the code that later sessions share.
 
 QEMU translates code when it first runs, and a session is a process of its own: without this, each would translate TVM's
 RPC server, the loader and the clock's code anew, more work than many an operator is. Sessions fork from the process
@@ -19,7 +19,7 @@ SESSION_SECONDS = 60.0
 
 
 def rehearse(endpoint: Endpoint) -> None:
-    """Upload, load, fill, time, digest, receipt. Raises DeviceFailed where there is no session to be had."""
+    """Upload, load, fill, time, digest, receipt. Raises DeviceFailed where no session is granted."""
     library = rehearsal_library()
     session = replace(endpoint, rehearsal=True).connect(SESSION_SECONDS)
     session.upload(str(library))

@@ -1,4 +1,4 @@
-"""A board or phone that runs the RPC server, or an emulated core that is served, reached directly or by a tracker."""
+"""A board, phone or served emulated core that runs the RPC server, reached directly or through a tracker."""
 
 from __future__ import annotations
 

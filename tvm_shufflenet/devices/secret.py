@@ -1,4 +1,4 @@
-"""The secret that a device and this host share: a file that the user names, or one that lasts as long as a server.
+"""The secret shared by a device and this host: a file that the user names, or one that lasts as long as a server.
 
 The file is the one that TVM_SHUFFLENET_SECRET_FILE names, here and (``--secret-file``) on the device. Servers that this
 program starts for itself get a random secret each, through a pipe. No secret is ever sent, only proven: see proof.py.

@@ -1,4 +1,4 @@
-"""Helpers of the emulated device that are built at first use: the counting plugin, the guest's heap, its rehearsal."""
+"""Builds the native helpers of the emulated device at first use: counting plugin, guest heap, rehearsal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An emulated Cortex-A as an object: starts the emulator process, says where its RPC server listens, ends it."""
+"""Starts and ends the emulator process, and gives the address of its RPC server."""
 
 from __future__ import annotations
 

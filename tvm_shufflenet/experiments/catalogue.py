@@ -1,4 +1,4 @@
-"""Every experiment, one entry each: which networks at which sizes, and what the paper printed of them."""
+"""All experiments, one entry each: networks, input sizes, and the figures that the paper printed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures of an experiment say, in words that they make themselves."""
+"""Conclusions of an experiment, worded from its figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an experiment comes to: a row for each network, ours beside the paper's."""
+"""The results of an experiment: a row for each network, ours beside the paper's."""
 
 from __future__ import annotations
 

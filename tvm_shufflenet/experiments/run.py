@@ -1,4 +1,4 @@
-"""Make an experiment: search for every network where asked, compile it, check it against PyTorch, time it."""
+"""Runs an experiment: for every network, search where requested, compile, verify against PyTorch, time."""
 
 from __future__ import annotations
 

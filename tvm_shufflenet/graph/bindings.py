@@ -1,4 +1,4 @@
-"""A Relax function as a straight list of bindings, with who reads what."""
+"""A Relax function as a list of bindings, with the readers of each variable."""
 
 from __future__ import annotations
 

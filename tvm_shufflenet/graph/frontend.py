@@ -1,4 +1,4 @@
-"""A model becomes a Relax module in inference form: batch norms folded, constants folded."""
+"""Imports a model as a Relax module for inference: batch norms and constants folded."""
 
 from __future__ import annotations
 

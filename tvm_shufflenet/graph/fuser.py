@@ -1,11 +1,11 @@
-"""The walk of ``FuseOperators`` over a network, once and in order.
+"""``FuseOperators``' single pass over a network, in order.
 
 Values are views (``views.py``), so splits, concatenations and channel shuffles vanish: they permute planes, and the
 permutation ends in the weights or in the table of planes of the next operator. Results that are concatenated are
-written straight to their place in the concatenated tensor, in place where nobody needs what was there: ShuffleNet v2's
-branch overwrites the planes it has read, v1's unit its own input.
+written straight to their place in the concatenated tensor, in place where the old contents are no longer needed:
+ShuffleNet v2's branch overwrites the planes it has read, v1's unit its own input.
 
-Nobody needs a plane when no value that is still to be read may lie in it. Our operators' results lie where they were
+A plane is not needed when no value that is still to be read may lie in it. Our operators' results lie where they were
 told to. What another operator returns may lie in any memory that it was made of, through any number of such operators:
 TVM takes whatever leaves the order of elements for a view, and computes what it fuses only when the last of it is due.
 """

@@ -1,4 +1,4 @@
-"""Which layers of the model an operator of the compiled network is, by the names that the model's author gave them.
+"""Maps operators of the compiled network to layers of the model, by the names in the model.
 
 Nothing in the graph says so any more: import, folding and fusion make new nodes. But an operator still holds its
 layer's weights, however they were scaled by a batch norm, permuted by a shuffle and padded to tiles. Of each output

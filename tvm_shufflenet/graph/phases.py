@@ -1,4 +1,4 @@
-"""The phases of a compile, and the network after each of them as a file, where somebody asks for it."""
+"""The phases of a compile, and the option to write the module after each phase to a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The passes from an imported Relax module to one whose operators can be scheduled: a table of contents.
+"""The pass pipeline from an imported Relax module to one whose operators can be scheduled, as a table of contents.
 
 ``phases.PHASES`` lists all phases of a compile; the later ones are in ``library/scheduling.py`` and ``lowering.py``.
 """

@@ -1,4 +1,4 @@
-"""Modules of operators as TVM's JSON, checked before TVM reads them.
+"""Reads operators from TVM's JSON, validated before TVM parses it.
 
 TVM makes objects of whatever types such a text names, functions of other languages and compiled modules among them, and
 follows whatever its parts refer to. Operators are loops over arithmetic: so their parts are of the types below, refer

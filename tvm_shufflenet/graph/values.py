@@ -1,4 +1,4 @@
-"""What the fuser makes of a variable of the old function, and where an operator's results go."""
+"""The fuser's values: what a variable of the old function has become, and where an operator writes."""
 
 from __future__ import annotations
 

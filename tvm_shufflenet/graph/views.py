@@ -1,4 +1,4 @@
-"""Which channel planes of which tensor a value of the network is.
+"""A value as a view: an ordered list of channel planes of a tensor.
 
 Splits, concatenations and channel shuffles only say which planes come in which order. As long as a value is kept as
 such a view, they cost nothing: the permutation moves into the next operator's weights or into its table of planes.

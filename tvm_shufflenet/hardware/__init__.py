@@ -1,1 +1,1 @@
-"""What code is generated for and what it runs on: instruction sets, cores, boards, targets. Data, and no TVM."""
+"""Instruction sets, cores, boards and targets, as data. Imports no TVM."""

@@ -1,4 +1,4 @@
-"""Cores: microarchitectures, as the templates schedule for them and the emulated device prices them."""
+"""Cores: microarchitectures, with the constants that the templates and the clock model use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vector instruction sets: what the registers hold, and what a multiply-add can take from them."""
+"""Vector instruction sets: register sizes and forms of multiply-add."""
 
 from __future__ import annotations
 

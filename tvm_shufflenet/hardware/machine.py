@@ -1,4 +1,4 @@
-"""What schedule templates are told of a target."""
+"""A target as the schedule templates see it."""
 
 from __future__ import annotations
 

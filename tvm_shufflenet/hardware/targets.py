@@ -1,4 +1,4 @@
-"""Targets: what code is generated for, each one data entry.
+"""Targets: what code is generated for, one data entry each.
 
 This module imports neither TVM nor torch, so that listing targets costs nothing; ``Target.tvm()`` imports TVM.
 """

@@ -1,4 +1,4 @@
-"""Every operator walks its work in the direction opposite to that of the operator before it on the same tensor.
+"""Alternating traversal: each operator walks a tensor in the opposite direction to the operator before it.
 
 A tensor that is a little larger than the cache has lost its beginning when its end is written, so the next operator,
 which begins at the beginning, finds none of it: the worst that a least-recently-used cache can do. Where it walks

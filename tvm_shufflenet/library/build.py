@@ -1,4 +1,4 @@
-"""A scheduled network becomes a shared library for TVM's runtime."""
+"""Builds a shared library for TVM's runtime from a scheduled network."""
 
 from __future__ import annotations
 

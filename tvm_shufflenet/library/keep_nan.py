@@ -1,4 +1,4 @@
-"""A NaN stays one through maxima and minima, as in PyTorch.
+"""Keeps NaN through maxima and minima, as PyTorch does.
 
 TVM compiles max(a, b) to "a > b ? a : b", which is b where a is NaN. So a constant goes to the front, which costs
 nothing, and where neither is one the first operand is asked. Templates have done so themselves (operators/pooling.py).

@@ -1,4 +1,4 @@
-"""Objects become a shared library, by zig or by the compiler that the user names, and the result is looked at."""
+"""Links objects to a shared library, with zig or the user's compiler, and checks the result."""
 
 from __future__ import annotations
 

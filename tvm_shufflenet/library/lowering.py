@@ -1,4 +1,4 @@
-"""How a scheduled network is lowered: TVM's own passes, with ours that check what is written in place.
+"""Lowers a scheduled network: TVM's passes, with our checks of what is written in place.
 
 Operators likewise, with three of ours behind the passes that compute addresses.
 """

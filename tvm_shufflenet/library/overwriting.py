@@ -1,4 +1,4 @@
-"""Proves of a finished network that no buffer is written while a later reader needs what it holds.
+"""Proves of a lowered network that no buffer is overwritten while its contents are still needed.
 
 ``FuseOperators`` decides what is written in place, TVM decides afterwards what is a view and which tensors share a
 storage, and neither asks the other. So the program that comes out is checked, at every compile:

@@ -1,4 +1,4 @@
-"""The operators of a fused network get their schedules: by records, by the nearest record, by a template's default."""
+"""Schedules the operators of a fused network: by a record, by the nearest record, or by a template's default."""
 
 from __future__ import annotations
 

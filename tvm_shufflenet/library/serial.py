@@ -1,4 +1,4 @@
-"""TVM's tuning objects as Python's own values, for JSON and for hashes."""
+"""Converts TVM's tuning objects to plain Python values, for JSON and hashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine code of a library, and which operator each address of it belongs to, read from its ELF tables.
+"""The machine code of a library by operator, from its ELF symbols.
 
 TVM gives an operator ``f`` two functions: ``__tvm_ffi_f``, which checks arguments, and ``f_compute_``, which computes.
 What a parallel loop runs is a third one. It has no symbol, but the compiler writes it right behind the function that

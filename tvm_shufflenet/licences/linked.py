@@ -1,4 +1,4 @@
-"""What zig links into a program or library beside the code that it is given: which versions, under which terms.
+"""What zig links into a program or library by itself, with versions and licences.
 
 Without a map of the C library's ABI there is nothing else: a library of TVM's takes compiler-rt, a static program musl
 too. zig brings both as sources, with their versions and licences.

@@ -1,4 +1,4 @@
-"""What is in a package and what it was made with, as a CycloneDX 1.5 bill of materials in JSON.
+"""The bill of materials of a package: its contents and the tools that made it, as CycloneDX 1.5 JSON.
 
 It has no time and no serial number, so the same package gives the same bill.
 """

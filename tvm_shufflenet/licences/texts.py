@@ -1,4 +1,4 @@
-"""What a package contains, under which licence each part of it is passed on, and the texts that go with it."""
+"""The licence of each part of a package, and the licence texts that must accompany it."""
 
 from __future__ import annotations
 

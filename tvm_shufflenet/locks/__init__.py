@@ -1,4 +1,4 @@
-"""What may be downloaded at first use: the files of each package by their SHA-256, one lock for each purpose.
+"""Pinned downloads: the files of each package with their SHA-256, one lock for each purpose.
 
 pip refuses every other file. tools/lock_downloads.py writes the locks.
 """

@@ -1,4 +1,4 @@
-"""``torch.export`` of a module, and what is said where it refuses one."""
+"""Calls ``torch.export`` on a module, and explains its refusals."""
 
 from __future__ import annotations
 

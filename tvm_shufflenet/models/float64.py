@@ -1,4 +1,4 @@
-"""A PyTorch network in float64, to tell how much of an answer is rounding."""
+"""Runs a PyTorch network in float64, to estimate how much of its output is rounding."""
 
 from __future__ import annotations
 

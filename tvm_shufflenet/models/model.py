@@ -1,4 +1,4 @@
-"""A model that can be exported and asked for its answers."""
+"""A model that can be exported and evaluated."""
 
 from __future__ import annotations
 

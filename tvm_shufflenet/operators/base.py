@@ -1,4 +1,4 @@
-"""What an operator is, and what its three files owe each other.
+"""The base class of operators, and the contract between an operator's three files.
 
 ========================  ==========================================================================================
 ``operators/NAME.py``     arithmetic: an ``Operator``, whose function has the blocks below and no tile size

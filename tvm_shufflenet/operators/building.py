@@ -1,4 +1,4 @@
-"""What the operators' functions are built with."""
+"""Helpers for building the operators' PrimFuncs."""
 
 from __future__ import annotations
 

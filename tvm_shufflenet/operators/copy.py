@@ -1,4 +1,4 @@
-"""Planes of one tensor copied to planes of another: what is left of a split or a concatenation that is not free."""
+"""Copies planes of one tensor to planes of another: what remains of a split or concatenation that is not free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an operator's results go: a tensor of its own, or some channel planes of a tensor that it shares."""
+"""Where an operator writes: a tensor of its own, or some channel planes of a shared tensor."""
 
 from __future__ import annotations
 

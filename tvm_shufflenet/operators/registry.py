@@ -1,4 +1,4 @@
-"""The operators, a row each: arithmetic, schedule template and the rewrite that finds it in a graph.
+"""The operators, one row each: arithmetic, schedule template and graph rewrite.
 
 A row's parts are modules called by its name, imported when they are asked for. They are checked against the contract in
 ``operators/base.py`` then, all at once: a template that looks for a block which the operator does not have would fail

@@ -1,4 +1,4 @@
-"""A window that slides over an image: its geometry, and a padded copy of some rows whose columns lie by phase.
+"""The geometry of a sliding window, and a padded copy of image rows with columns grouped by phase.
 
 With a stride of 2 a vector of neighbouring outputs reads every other column. The copy therefore stores even and odd
 columns apart (in general: column c in phase c mod stride), so that each tap of the window reads neighbours in memory.

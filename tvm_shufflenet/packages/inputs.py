@@ -1,4 +1,4 @@
-"""What ``run`` is fed: tensors and images; and what it writes."""
+"""Reads inputs of ``run`` (tensors and images) and writes its outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of a network's classes, from the files that people keep them in."""
+"""Reads class names from common file formats."""
 
 from __future__ import annotations
 

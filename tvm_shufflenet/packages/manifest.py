@@ -1,4 +1,4 @@
-"""The manifest of a package: what is in it, and how it is read, whoever wrote it."""
+"""The manifest of a package: its fields, and how an untrusted one is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator is, in the words of those who know the network: its shape, and the names of its layers."""
+"""Describes an operator to the network's author: its shape and the names of its layers."""
 
 from __future__ import annotations
 

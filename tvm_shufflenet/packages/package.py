@@ -1,4 +1,4 @@
-"""A package: a folder with the library, what is known about it, and PyTorch's answers to check it against.
+"""A package: a folder with the library, its manifest, and PyTorch's outputs to verify it against.
 
 <model>.so        the library
 answers0.npy      PyTorch's first output for the reference inputs, which ``reference_inputs`` draws from a seed, and for

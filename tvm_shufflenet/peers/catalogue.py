@@ -1,4 +1,4 @@
-"""Every peer, one entry each: where it lives, how a network becomes its own format, which program runs it."""
+"""All peers, one entry each: its environment, the conversion to its format, and its runner."""
 
 from __future__ import annotations
 

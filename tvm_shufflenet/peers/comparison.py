@@ -1,4 +1,4 @@
-"""Tuned, shipped and untuned code beside other engines, where those can run: here, or on one emulated core."""
+"""Compares tuned, shipped and untuned code with other engines, on this machine or on one emulated core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ours against the peers on one network: everyone is checked against PyTorch, then timed in turn."""
+"""Times our libraries and the peers on one network: each is verified against PyTorch, then they take turns."""
 
 from __future__ import annotations
 

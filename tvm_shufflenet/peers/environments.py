@@ -1,4 +1,4 @@
-"""Where the peers live: one Python environment per set of pins that agree, made once in the user's cache folder.
+"""The peers' Python environments, one for each compatible set of pins, created once in the cache folder.
 
 PyTorch is not installed there. It comes from this tool's own environment, so every peer converts the network with the
 very PyTorch that it is compared with, and no second one (with its gigabytes for GPUs) is downloaded.

@@ -1,4 +1,4 @@
-"""A peer's aarch64 wheel on the emulated core: an arm64 Python under QEMU, with the counting plugin of our own device.
+"""Runs a peer's aarch64 wheel on the emulated core: an arm64 Python under QEMU with our counting plugin.
 
 The guest gets what makes the same run come to the same counts: the device's own heap, an environment of its own, and
 only paths in one private folder. It also gets a /proc/cpuinfo and the files about CPUs in /sys that such a core would

@@ -1,4 +1,4 @@
-"""A network as files, in every form that some peer's converter takes."""
+"""Writes a network to files, in each form that some peer's converter reads."""
 
 from __future__ import annotations
 

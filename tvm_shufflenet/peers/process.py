@@ -1,4 +1,4 @@
-"""A runner as a process: started, asked, paused while others are timed, ended."""
+"""A runner as a process: start, request, pause while others are timed, end."""
 
 from __future__ import annotations
 

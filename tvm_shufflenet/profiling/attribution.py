@@ -1,4 +1,4 @@
-"""Who the modelled cycles of a run belong to: the operators of a library, by the addresses of what was executed.
+"""Attributes the modelled cycles of a run to operators, by the addresses of the executed code.
 
 The cycle model merges identical code, wherever it is, into one loop; here a loop's time is dealt out again to the
 blocks at each address, by how often they ran and which lines they moved. What is dealt out adds up to the whole.

@@ -1,4 +1,4 @@
-"""Operators of a network that ran on an emulated core: everything that was counted, by operator."""
+"""Costs of the operators of a network that ran on an emulated core, from everything that was counted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a profile says: the cost of every operator of a package on one device."""
+"""A profile: the cost of every operator of a package on one device."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The roofline of a profile: how fast each operator computes, against what the bytes that it moves allow.
+"""The roofline of a profile: each operator's rate against what the bytes it moves allow.
 
 On an emulated core the bytes are the cache lines that went to and from memory, and the roofs are those of the core's
-model. On a device with a clock of its own nobody counts bytes and nobody knows the roofs: then every tensor counts
+model. On a device with a clock of its own bytes are not counted and the roofs are unknown: then every tensor counts
 once, as if it were moved once, and there are dots without a roof.
 """
 

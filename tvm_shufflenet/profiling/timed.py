@@ -1,4 +1,4 @@
-"""Operators of a network on a device with a clock of its own: each is timed by itself."""
+"""Times the operators of a network one by one, on a device with a real clock."""
 
 from __future__ import annotations
 

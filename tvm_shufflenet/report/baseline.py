@@ -1,4 +1,4 @@
-"""Is it slower than it was? A comparison against the JSON of an earlier one, of the same thing on the same device."""
+"""Compares a result with the JSON of an earlier one for the same network and device, and detects a slow-down."""
 
 from __future__ import annotations
 

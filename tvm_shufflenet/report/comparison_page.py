@@ -1,4 +1,4 @@
-"""The report of ``compare --html``: what a comparison, a profile and the journals of searches come to, on one page."""
+"""The report of ``compare --html``: a comparison, a profile and the searches' curves on one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands write where --json says: a struct a document, its fields in the order in which they are written.
+"""The JSON documents of the commands: one struct each, fields in the order in which they are written.
 
 What is computed is computed here, once, from what workflows return.
 """

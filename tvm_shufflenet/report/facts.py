@@ -1,4 +1,4 @@
-"""What every figure depends on beside the network, for a page and for a summary that is pasted somewhere."""
+"""The conditions that figures depend on beside the network, for pages and for summaries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tables for the terminal are made of, 80 columns wide, and the notes that stand below them."""
+"""Building blocks of terminal tables, 80 columns wide, and the notes below them."""
 
 from __future__ import annotations
 

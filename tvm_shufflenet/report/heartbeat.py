@@ -1,6 +1,6 @@
-"""What stands between a command and its terminal: a sign of life, and a sieve for what libraries say.
+"""Shows that a command is still working, and filters what libraries print.
 
-The sign of life comes on standard error whenever nothing has been printed for a while: what is done, and for how long.
+When nothing has been printed for a while, a line on standard error says what is being done, and for how long.
 
 A process of its own gives it, since a thread could not: a call of a remote function keeps Python's lock until it ends,
 and so does an import of a large library. The two share a page of memory. On a terminal the line is written anew each

@@ -1,4 +1,4 @@
-"""What doctor, clean and targets write where --json says."""
+"""The JSON documents of doctor, clean and targets."""
 
 from __future__ import annotations
 

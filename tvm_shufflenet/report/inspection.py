@@ -1,4 +1,4 @@
-"""What a package says of itself, for the terminal and as facts."""
+"""Shows the contents of a package, on the terminal or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A report as one page that needs nothing else: no network, no other file, readable from a file:// address."""
+"""A report as one self-contained HTML page, readable from a file:// address."""
 
 from __future__ import annotations
 

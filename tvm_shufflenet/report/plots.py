@@ -1,4 +1,4 @@
-"""Plots of a report as SVG that belongs into a page: its colours are the page's own, light or dark.
+"""Plots of a report as inline SVG, in the colours of the page, light or dark.
 
 matplotlib draws with stand-in colours, which become CSS variables; text stays text. What a model made up is drawn
 hatched, hollow or dashed, what a clock measured is solid.

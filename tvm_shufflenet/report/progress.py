@@ -1,4 +1,4 @@
-"""How long work is watched: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long jobs: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 

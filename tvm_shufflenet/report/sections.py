@@ -1,4 +1,4 @@
-"""What a report shows, each with its table, its plot and the command that makes the figures anew."""
+"""The sections of a report, each with its table, its plot and the command that reproduces the figures."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""The device server: TVM RPC in C++, sandboxed; how it is built for this machine, for arm64 and for Android."""
+"""The device server: TVM RPC in C++, sandboxed, with its builds for this machine, arm64 Linux and Android."""
 
 SERVER_PORT = 9090  # where it listens unless told otherwise

@@ -1,4 +1,4 @@
-"""The device server and the TVM runtime it needs for Android's own C library, built by Android's NDK.
+"""Builds the device server and TVM's runtime for Android's C library, with Android's NDK.
 
 TVM's wheels hold a runtime for glibc alone, and not all of the headers to build another: that takes TVM's source tree,
 of the very version that is installed here.

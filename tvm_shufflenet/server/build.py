@@ -1,4 +1,4 @@
-"""The device server and the TVM runtime it needs, for this machine and for arm64.
+"""Builds the device server and TVM's runtime, for this machine and for arm64.
 
 ``server_binary`` builds the server at first use, ``runtime_libs`` finds or downloads the runtime, ``server_bundle``
 writes both into one folder to copy to a board that has no Python. Nothing here imports TVM, which takes seconds.

@@ -1,4 +1,4 @@
-"""Where tensors lie in the one block of memory that an instance allocates."""
+"""Assigns offsets to tensors in the single block of memory that an instance allocates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of a standalone model: library, headers, wrappers, benchmark."""
+"""Builds the files of a standalone model: library, headers, wrappers, benchmark."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scheduled PrimFuncs become plain C functions that need neither a runtime nor an allocator.
+"""Compiles scheduled PrimFuncs to plain C functions that need neither a runtime nor an allocator.
 
 TVM's own lowering runs up to the point where it would wrap a function into its packed calling convention, check shapes,
 and call its runtime for threads and memory. Here a function takes pointers instead, and is cut into phases:

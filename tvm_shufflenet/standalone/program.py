@@ -1,4 +1,4 @@
-"""The static plan of a network: which kernels run in which order on which tensors, and where each tensor lies.
+"""The static plan of a network: which kernels run in which order, and where each tensor lies.
 
 A Relax function that calls nothing but kernels is a straight list of calls. Its values become allocations: an input or
 output of the caller's, a constant among the weights, or a range of the one arena that an instance allocates. What

@@ -1,4 +1,4 @@
-"""The model's own C, written from its program by the templates."""
+"""Generates the model's C source from its program, by the templates."""
 
 from __future__ import annotations
 

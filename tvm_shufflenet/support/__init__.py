@@ -1,1 +1,1 @@
-"""What every layer uses and knows nothing of networks: files, locks, processes, tools, text, interrupts."""
+"""Helpers for every layer that know nothing of networks: files, locks, processes, tools, text, interrupts."""

@@ -1,4 +1,4 @@
-"""What is being done now, for whoever watches: layers say it here, the command line shows it (report/heartbeat.py).
+"""The current activity: layers announce it here, the command line shows it (report/heartbeat.py).
 
 Without a watcher, as in programs that import this package, nothing is said.
 """

@@ -1,4 +1,4 @@
-"""Results that survive the process. Losing them costs time only, so it is never a reason to fail."""
+"""A persistent cache of results. Losing entries only costs time, so its failures are never errors."""
 
 from __future__ import annotations
 

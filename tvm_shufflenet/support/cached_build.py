@@ -1,4 +1,4 @@
-"""Build once, keep by content: native helpers are built at first use and shared by every later run."""
+"""Builds native helpers at first use and keeps them by a hash of their inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TVM's containers as Python's own."""
+"""Converts TVM's containers to Python's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ELF files, as much of them as is read here: the header's machine, sections, functions and undefined symbols.
+"""Reads ELF files: machine, sections, functions and undefined symbols.
 
 Everything is read from the file's bytes where its tables say, and nothing outside of them: a damaged file is an error
 at once.

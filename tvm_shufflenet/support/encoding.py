@@ -1,4 +1,4 @@
-"""Names and texts are UTF-8, whatever the locale is: of models, classes and folders, in packages and on screens."""
+"""Uses UTF-8 for all names and texts, whatever the locale is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that others have a hand in: reading what may be no file, or too much of one; writing where a link may lie.
+"""Safe access to files that others may control: bounded reads of regular files, writes that follow no links.
 
 Everything that comes from outside is opened by ``open_file``: a FIFO or a device in place of a file is refused and
 never waited for. JSON is bounded in size and depth before it becomes objects. What is written appears whole, under a

@@ -1,4 +1,4 @@
-"""The machine that this runs on, in the words that a figure measured on it must carry."""
+"""Describes this machine, as every figure measured on it must."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command, wherever they find it.
+"""Ends a command on Ctrl-C or SIGTERM, at any point.
 
 An exception alone does not: raised inside a callback of TVM's, KeyboardInterrupt comes out as something else, or is
 swallowed and the command goes on; raised while torch is being imported, it may find C++ that aborts the process.

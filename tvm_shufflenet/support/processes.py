@@ -1,4 +1,4 @@
-"""Processes that this one starts: compilers, installers, and those that must not outlive it."""
+"""Starts child processes: compilers, installers, and those that must not outlive this one."""
 
 from __future__ import annotations
 

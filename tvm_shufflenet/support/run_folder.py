@@ -1,4 +1,4 @@
-"""One folder for every temporary file of a run: its own, TVM's, the compiler's, those of the processes it starts.
+"""One folder for all temporary files of a run: ours, TVM's, the compiler's and those of child processes.
 
 Its owner keeps a lock in it as long as it lives, however it ends. So what a killed run has left is known by its lock,
 which nobody holds any more: the next run removes it.

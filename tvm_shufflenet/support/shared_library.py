@@ -1,4 +1,4 @@
-"""Shared libraries of one C file each, built at first use: for this machine, and for a guest under QEMU."""
+"""Builds shared libraries of one C file at first use, for this machine or for an arm64 guest under QEMU."""
 
 from __future__ import annotations
 

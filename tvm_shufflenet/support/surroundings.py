@@ -1,4 +1,4 @@
-"""What the machine around a run refuses: a folder that cannot be written, a full disk, a name in no known encoding.
+"""Explains errors of the environment: folders that cannot be written, full disks, undecodable names.
 
 Any part of the program may meet these, as OSError or UnicodeError, anywhere. They are put into words in one place: what
 happened, to which folder, and which variable names another one.

@@ -1,4 +1,4 @@
-"""The outside programs this project runs: where they are, and the command that installs each one that is missing."""
+"""The external programs that this project runs: where they are, and how to install a missing one."""
 
 from __future__ import annotations
 

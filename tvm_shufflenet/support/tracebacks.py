@@ -1,4 +1,4 @@
-"""Where in the user's own files something happened: for models that raise, and for operators nobody knows."""
+"""Finds the line of the user's own files where an exception was raised or an operator was recorded."""
 
 from __future__ import annotations
 

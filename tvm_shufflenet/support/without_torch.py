@@ -1,4 +1,4 @@
-"""PyTorch is imported with TVM wherever it is installed, by TVM's FFI, and takes two seconds and 200 MB."""
+"""Keeps TVM's FFI from importing PyTorch, which takes a second and 200 MB where it is not needed."""
 
 import contextlib
 import sys

@@ -1,4 +1,4 @@
-"""A phone that is reached by Android's adb. Nothing has to be installed on it."""
+"""Reaches a phone through Android's adb. Nothing has to be installed on the phone."""
 
 from __future__ import annotations
 

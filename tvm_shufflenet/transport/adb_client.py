@@ -1,4 +1,4 @@
-"""Android's adb: the way to a phone, for what is copied to it and for a server that runs on it."""
+"""Runs Android's adb: shell commands, file transfer, forwarded ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is asked of a way to a device: a shell, and appending bytes to a file."""
+"""The interface of a transport: a shell, and appending bytes to a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A device that is reached by the system's ssh, with the user's keys, known hosts and configuration."""
+"""Reaches a device through the system's ssh, with the user's keys, known hosts and configuration."""
 
 from __future__ import annotations
 

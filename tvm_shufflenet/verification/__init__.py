@@ -1,1 +1,1 @@
-"""Correct or nothing: references, probes and digests, of operators and of whole networks."""
+"""Correct or nothing: verifies operators and whole networks with references, probes and digests."""

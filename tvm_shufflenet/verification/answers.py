@@ -1,4 +1,4 @@
-"""PyTorch's answers to the probes, and how far a right library may be off them.
+"""PyTorch's outputs for the probes, and the tolerances that follow from the network's own rounding.
 
 What is allowed follows from the network itself, for each output. Its answer is computed twice: in float32, and in
 float64 with every operator's result off by the precision's rounding (models/float64.py). Their difference is one that

@@ -1,4 +1,4 @@
-"""A schedule's first use: what was built by it is compared with the unscheduled operator before anything relies on it.
+"""Verifies a schedule at its first use: the built operator is compared with the unscheduled one.
 
 Tuning does so in every trial. Records come in other ways too: shipped, merged from elsewhere, edited; and a template's
 default or a candidate after a near record has had no trial at all. So the operators of a library are run one by one,
@@ -80,7 +80,7 @@ def _held() -> BlockCache:
 
 
 def first_uses(found: Sequence[Use]) -> list[Use]:
-    """Those that nobody has seen agree yet."""
+    """The uses that have not been verified yet."""
     return [use for use in found if _held().get(use.key) is None]
 
 

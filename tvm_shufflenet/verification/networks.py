@@ -1,4 +1,4 @@
-"""Correct or nothing: what a library has to show before it is timed, and before it becomes a package.
+"""Verifies a library against PyTorch before it is timed, and before it becomes a package.
 
 Its answers to the probes (probes.py) are compared with PyTorch's (answers.py), a second run on one input with the
 first, bit by bit, and the input with what it was. What becomes a package also runs with another number of threads.

@@ -1,5 +1,5 @@
-"""Whether a scheduled operator computes what the unscheduled one does: digests of every argument after it has run, and
-after it has run once more on what the arguments hold then.
+"""Verifies that a scheduled operator computes what the unscheduled one does, by digests of all arguments after one run
+and after a second run on the results of the first.
 
 Arguments that an operator only reads must hold exactly what they did. For those that it writes, both sum the same
 float32 products in another order. Rounding then changes an element by about 1e-6 of what elements measure (sums of up

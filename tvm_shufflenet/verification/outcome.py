@@ -1,4 +1,4 @@
-"""What verification has found of a library, as its package says it."""
+"""The outcome of verification, as stored in a package."""
 
 from __future__ import annotations
 

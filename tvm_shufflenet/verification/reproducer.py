@@ -1,4 +1,4 @@
-"""Wrong code is kept: a folder with all that shows it again, on another machine too.
+"""Keeps wrong code: a folder with everything needed to reproduce it, on another machine too.
 
     finding.json      what differed, of which target, on which device, by which versions; expected and found
     scheduled.json    an operator as it was compiled, TVM's JSON; scheduled.py is the same to read

@@ -1,1 +1,1 @@
-"""What the commands do, one module a job; nothing here prints."""
+"""The jobs behind the commands, one module each. Nothing here prints."""

@@ -1,4 +1,4 @@
-"""A package is checked and timed, and says so from then on."""
+"""Verifies and times a package, and notes the result in its manifest."""
 
 from __future__ import annotations
 

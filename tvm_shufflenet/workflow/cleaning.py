@@ -1,4 +1,4 @@
-"""What this program has put on this machine and can do without: caches, and what killed runs left."""
+"""Finds what this program left on this machine and can be removed: caches and remains of killed runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a model to a package: imported, fused, scheduled, built, verified, written."""
+"""The compile pipeline from a model to a package: import, fuse, schedule, build, verify, write."""
 
 from __future__ import annotations
 

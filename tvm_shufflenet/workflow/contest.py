@@ -1,4 +1,4 @@
-"""What a contest comes to: an entry for each contestant, ratios, and their geometric mean."""
+"""The result of a contest: an entry for each contestant, ratios and their geometric mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds and times a network with one record or another for its operators, and keeps the choice with the records."""
+"""Builds and times a network with alternative records for its operators, and stores the choice with the records."""
 
 from __future__ import annotations
 

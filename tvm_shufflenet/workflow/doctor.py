@@ -1,4 +1,4 @@
-"""What is present and missing here, each with the command that brings it."""
+"""Checks the requirements on this machine, each with the command that installs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model as Relax, with PyTorch's answers: where every job begins."""
+"""An imported model: Relax and PyTorch's outputs, from which every job starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What will be compiled, decided before anything is; command line, manifest and report print the same text."""
+"""The plan of a compile, fixed before it starts. Command line, manifest and report print the same text."""
 
 from __future__ import annotations
 

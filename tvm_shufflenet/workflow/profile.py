@@ -1,4 +1,4 @@
-"""What each operator of a package costs."""
+"""Profiles the operators of a package."""
 
 from __future__ import annotations
 

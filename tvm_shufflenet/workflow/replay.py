@@ -1,4 +1,4 @@
-"""``replay``: what a reproducer was kept of, done again."""
+"""Runs a reproducer again, for the command ``replay``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records a network is scheduled by, and where they lie."""
+"""Selects the records that a network is scheduled with, and their location."""
 
 from __future__ import annotations
 

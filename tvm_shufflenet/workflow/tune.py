@@ -1,4 +1,4 @@
-"""The search for schedules of a network's operators."""
+"""Searches schedules for a network's operators."""
 
 from __future__ import annotations
 

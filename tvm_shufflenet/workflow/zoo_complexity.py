@@ -1,4 +1,4 @@
-"""Complexities of the zoo, counted once for each version of its sources and kept in the user's cache folder."""
+"""Multiply-adds and parameters of the zoo, counted once for each version of its sources and cached."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From an exported program to Relax: TVM's importer, with our own converters where TVM's reads otherwise."""
+"""Converts an exported program to Relax: TVM's importer, with our own converters where TVM's differ from PyTorch."""

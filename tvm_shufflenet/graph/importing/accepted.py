@@ -1,4 +1,4 @@
-"""Which of the operators in TVM's importer are imported, and by whom: data that a test compares with what is installed.
+"""Which of the importer's operators are accepted, and whose converter is used. A test compares the table with TVM.
 
 ``benchmarks/importer_audit.py`` runs the operators with their arguments away from the defaults and compares them with
 PyTorch. An operator is here, or has a converter of our own, once its cases are right; any other is refused.

@@ -1,4 +1,4 @@
-"""The arguments of an ATen operator by its schema: all of them, whether a program writes them out or not."""
+"""The complete arguments of an ATen operator by its schema, defaults included."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TVM's importer with our converters before its own, which checks what each of them made."""
+"""TVM's importer with our converters first; checks the arguments and the result of every call."""
 
 from __future__ import annotations
 

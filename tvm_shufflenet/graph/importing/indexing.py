@@ -1,4 +1,4 @@
-"""What picks, places and moves elements. An index below zero counts from the end; none leads outside its tensor."""
+"""Indexing, gather and scatter. Negative indices count from the end; an index out of range reads at the border."""
 
 from __future__ import annotations
 

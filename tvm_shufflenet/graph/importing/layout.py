@@ -1,4 +1,4 @@
-"""What sees elements in another shape or order, or parts of a tensor: none of them is computed."""
+"""Operators that reorder, reshape or slice without computing."""
 
 from __future__ import annotations
 

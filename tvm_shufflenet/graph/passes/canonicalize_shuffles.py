@@ -1,4 +1,4 @@
-"""Pass: a channel shuffle, however it was written, becomes reshape, permute_dims, reshape.
+"""Pass: rewrites every form of channel shuffle as reshape, permute_dims, reshape.
 
 People write it with views and transposes over five axes or over flattened planes, with einops, by indexing with a
 permutation, by concatenating slices or stacking chunks; exporters add reshapes of their own. So it is recognised by

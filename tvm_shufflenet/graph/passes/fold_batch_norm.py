@@ -1,4 +1,4 @@
-"""Pass: a batch norm with constant statistics goes into the weights and bias of the convolution before it.
+"""Pass: folds a batch norm with constant statistics into the weights and bias of the preceding convolution.
 
 TVM's FoldBatchnormToConv2D leaves the arithmetic to FoldConstant, which compiles each of hundreds of small constant
 expressions: ten seconds for one network. Here it is NumPy's, in float64.

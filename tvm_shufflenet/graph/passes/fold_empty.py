@@ -1,4 +1,4 @@
-"""Passes: tensors without elements become constants, and nothing is split or concatenated into fewer than two parts.
+"""Passes: replace tensors without elements by constants, and remove splits and concatenations of a single part.
 
 A slice that takes nothing is a right answer in PyTorch. TVM divides by its extents.
 """

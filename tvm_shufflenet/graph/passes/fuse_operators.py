@@ -1,4 +1,4 @@
-"""Pass: the network becomes calls of the fused operators of ``tvm_shufflenet.operators``."""
+"""Pass: replaces the network's operators by calls of the fused operators of ``tvm_shufflenet.operators``."""
 
 from __future__ import annotations
 

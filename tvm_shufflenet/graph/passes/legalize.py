@@ -1,4 +1,4 @@
-"""Operators whose TVM form computes something else than PyTorch's, as PrimFuncs; and one that cannot be scheduled.
+"""PrimFuncs for operators that TVM legalizes with other results than PyTorch's, and for one it cannot schedule.
 
 TVM's maxima begin at the lowest finite number, where minus infinity is lower; its simplifier takes comparisons of
 floats for those of integers, of which one or the other is always true. That maxima and minima keep NaN is seen to when

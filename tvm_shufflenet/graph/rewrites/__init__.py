@@ -1,1 +1,1 @@
-"""What the fuser looks for in a graph: one module an operator, and the rewrites that compute nothing."""
+"""The fuser's rewrites: one module for each operator, and those that compute nothing."""

@@ -1,4 +1,4 @@
-"""A convolution with everything that only it feeds: what pointwise, depthwise and other convolutions are found by."""
+"""Matches a convolution with the operations that only it feeds; shared by all convolution rewrites."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Concatenations of channels: what is concatenated is written to its place, where it is not there already."""
+"""Concatenations of channels: each part is written directly to its place, unless it is there already."""
 
 from __future__ import annotations
 

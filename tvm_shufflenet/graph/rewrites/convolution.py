@@ -1,4 +1,4 @@
-"""Convolutions that are neither pointwise nor depthwise, which come before this row, with bias and ReLU."""
+"""Convolutions that are neither pointwise nor depthwise (those rows come first), with bias and ReLU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Copies of planes: none is in a graph, the fuser makes them where a view must become a tensor or lie elsewhere."""
+"""Copies of planes. No graph contains them: the fuser emits one where a view must become a tensor or move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What renames planes or does nothing: splits and slices of channels, and a ReLU of what is never below zero."""
+"""Operations that only rename planes: splits and slices of channels, and ReLUs of non-negative values."""
 
 from __future__ import annotations
 

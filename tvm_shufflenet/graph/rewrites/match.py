@@ -1,4 +1,4 @@
-"""What a rewrite is: a module with these two names, which ``operators/registry.py`` finds and checks."""
+"""The protocol of a rewrite: a module with two names, found and checked by ``operators/registry.py``."""
 
 from __future__ import annotations
 

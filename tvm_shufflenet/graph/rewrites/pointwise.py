@@ -104,7 +104,7 @@ def _write(fuser: Fuser, chain: PointwiseChain, place: Place) -> View:
 
 
 def _addend(fuser: Fuser, chain: PointwiseChain, place: Place) -> tuple[View | None, Place]:
-    """What is added, and where the sum goes: over it, where nobody needs it any longer."""
+    """The addend, and where the sum is written: over the addend, where that is no longer needed."""
     if chain.residual is None:
         return None, place
     addend = fuser.whole(fuser.view(chain.residual))

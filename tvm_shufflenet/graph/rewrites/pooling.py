@@ -1,4 +1,4 @@
-"""Maximum and mean pooling, where it is no identity."""
+"""Maximum and mean pooling, except where it is the identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Channel shuffles: one alone only permutes the planes of a view."""
+"""Channel shuffles. A shuffle alone only permutes the planes of a view."""
 
 from __future__ import annotations
 

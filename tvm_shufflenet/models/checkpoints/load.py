@@ -1,4 +1,4 @@
-"""Checkpoints into models: strict, under the names that popular implementations use.
+"""Loads checkpoints into models, strictly, under the parameter names of popular implementations.
 
 A naming belongs to an arithmetic (``shufflenet_v1.ARITHMETICS``): a checkpoint trained with one is refused by a
 network of another, even where every shape fits.

@@ -1,4 +1,4 @@
-"""Where in a checkpoint the tensors of a network stand, and what their names are without the prefixes of wrappers.
+"""Finds the state dict in a checkpoint, and removes wrappers' prefixes from its names.
 
 Training loops save a state dict among other things, or several: averaged weights beside the last ones. Wrappers
 (DataParallel, torch.compile, Lightning, moving averages) put a prefix before every name. Which of the states and
@@ -77,7 +77,7 @@ def _named(tensors: dict) -> dict[str, object]:
 
 def _rank(state: State) -> tuple[bool, int]:
     known = [CONTAINERS.index(key) for key in state.keys if key in CONTAINERS]
-    behind = len(CONTAINERS) + bool(state.keys)  # the top of the file, then keys that nobody knows
+    behind = len(CONTAINERS) + bool(state.keys)  # the top of the file, then unknown keys
     return not state.averaged, min(known, default=behind)
 
 

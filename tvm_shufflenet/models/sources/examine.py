@@ -1,4 +1,4 @@
-"""What an exported program must be before TVM sees it; each refusal names the tensors, operators and lines at fault."""
+"""Validates an exported program before TVM imports it. Each refusal names the tensors, operators and lines at fault."""
 
 from __future__ import annotations
 

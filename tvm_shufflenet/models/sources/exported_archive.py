@@ -1,4 +1,4 @@
-"""The archive that torch.export.save writes, checked before torch reads any of it.
+"""Validates the archive written by torch.export.save before torch reads it.
 
 torch loads what it finds in such an archive: pickles, script objects, libraries that AOTInductor compiled. Here only
 what a network needs is taken out of it, checked (exported_checks.py), and put into a new archive, which torch reads.

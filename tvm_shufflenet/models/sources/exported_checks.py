@@ -1,4 +1,4 @@
-"""Whether what an exported program holds is what computing a network needs: its JSON, its operators, its sizes."""
+"""Validates the contents of an exported program: its JSON, operators and sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sizes of a .pt2 with dynamic dimensions: arithmetic on integers and symbols, as text that torch hands to eval.
+"""Validates the size expressions of a .pt2 with dynamic dimensions, which torch passes to eval.
 
 torch parses expressions with ``sympy.sympify``, and makes a Python function of guards. So each is checked against a
 grammar first: nothing in it can name anything but arithmetic, and no number can grow beyond what a computer counts to.

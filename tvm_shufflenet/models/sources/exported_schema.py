@@ -1,4 +1,4 @@
-"""What an exported program of a network may hold: the parts of torch's schema that computing it needs, and no other.
+"""The subset of torch's export schema that a network needs; nothing else is accepted.
 
 torch resolves names in these files by ``getattr`` and imports, makes Python source of others, and evaluates their
 expressions. So every name, operator and expression is checked before torch reads it; what only debuggers want is left
@@ -90,7 +90,7 @@ class SymInt(Union):
 
     @property
     def size(self) -> int | None:
-        """The number, of a symbolic one what it was when the program was exported; None where nobody knows."""
+        """The number, of a symbolic one its value at export; None where that is unknown."""
         if self.as_int is not UNSET:
             return self.as_int
         return self.as_expr.hint.value if self.as_expr.hint is not None else None
@@ -128,7 +128,7 @@ class TensorMeta(Struct):
 
     @property
     def bytes(self) -> int:
-        """What its elements take, each once; symbols that nobody knows count for one."""
+        """Bytes of its elements, each counted once; unknown symbols count for one."""
         return DTYPE_BYTES[self.dtype] * math.prod(1 if dim.size is None else dim.size for dim in self.sizes)
 
 

@@ -1,4 +1,4 @@
-"""How the arguments and results of an exported program may be nested."""
+"""The nesting that is accepted for arguments and results of an exported program."""
 
 from __future__ import annotations
 

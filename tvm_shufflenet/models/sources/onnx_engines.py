@@ -1,4 +1,4 @@
-"""Who computes an ONNX model's reference answers: onnxruntime where it is installed, else onnx's own evaluator.
+"""Computes the reference outputs of an ONNX model: onnxruntime where installed, else onnx's reference evaluator.
 
 The evaluator's operators that are known to be wrong are replaced, see onnx_operators.py.
 """

@@ -1,4 +1,4 @@
-"""Forms of ONNX operators that TVM's importer takes and computes otherwise, or ends in an error about something else.
+"""Refuses forms of ONNX operators that TVM's importer miscomputes or fails on with a misleading error.
 
 They are refused before it sees them, by operator and reason. Each was found by comparing the importer with onnxruntime
 over operators, attributes and opsets: benchmarks/onnx_operators.py, which is what to run after an update of TVM.

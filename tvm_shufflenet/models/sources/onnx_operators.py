@@ -1,4 +1,4 @@
-"""Operators that onnx's reference evaluator computes wrongly, not at all, or one element at a time.
+"""Replacements for operators that onnx's reference evaluator computes wrongly, slowly or not at all.
 
 Each was compared with onnxruntime over its attributes and opsets (benchmarks/onnx_operators.py). An operator's defaults
 are those of the model's opset: the evaluator fills in those of the newest one.

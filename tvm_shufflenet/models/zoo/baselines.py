@@ -1,4 +1,4 @@
-"""The networks that the ShuffleNet papers compare with, as their own papers draw them.
+"""The networks that the ShuffleNet papers compare with, as published.
 
 torchvision has most of them, but its wheels on the package index are built against CUDA's torch, so they are written
 here. ResNet, ResNeXt, VGG, MobileNet v2 and SqueezeNet bear torchvision's parameter names and compute what torchvision

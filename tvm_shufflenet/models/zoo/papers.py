@@ -1,4 +1,4 @@
-"""Complexities as papers print them, to stand beside what is counted."""
+"""Complexities printed in the papers, to compare with our counts."""
 
 from __future__ import annotations
 

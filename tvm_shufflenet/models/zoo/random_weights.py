@@ -1,4 +1,4 @@
-"""Random weights under which a network still tells one image from another.
+"""Random weights under which the outputs of a network still depend on its input.
 
 As PyTorch initialises them, convolutions shrink what they are given: after some layers the biases alone decide, and
 logits move by less from image to image than rounding explains. A library that ignores its input would pass for right.

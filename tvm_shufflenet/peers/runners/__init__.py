@@ -1,1 +1,1 @@
-"""Programs that the peers' own Pythons run, each in a process of its own; none of them is imported by the rest."""
+"""Programs for the peers' own Pythons, each in its own process. Nothing else imports them."""

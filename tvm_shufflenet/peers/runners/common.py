@@ -1,4 +1,4 @@
-"""What every runner shares: how it is asked to run its engine, and how a latency sample comes about.
+"""Shared by all runners: the request protocol, and how a latency sample is taken.
 
 A runner is a process that loads one converted network and answers, in lines of JSON on standard output, the lines on
 its standard input: ``time WARMUP SAMPLES`` or ``count WARMUP``. Its first answer, without being asked, says what was

@@ -1,4 +1,4 @@
-"""Whether devices can be relied on: who fails rests, ever longer, and comes back after a check; clocks that drift.
+"""Tracks the health of devices: failing devices back off exponentially and return after a check; clock drift.
 
 The check and the drift go by one small operator, the probe, whose result is known. On a device that is well it gives
 the right result; on a clock that keeps its pace, the same time as ever.

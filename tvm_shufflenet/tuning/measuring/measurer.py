@@ -1,4 +1,4 @@
-"""What comes of a schedule on a device, and who is to blame where nothing does: the schedule, or the device.
+"""Runs a schedule on a device; on failure, decides whether the schedule or the device is at fault.
 
 A schedule that failed is sent again until it has failed often enough with the device well right afterwards. A device
 that fails repeatedly rests, is started again and checked by the probe, and is given up where that does not help.

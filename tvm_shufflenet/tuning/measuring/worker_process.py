@@ -1,4 +1,4 @@
-"""A worker's main program: TVM's, without PyTorch. So it is ready in a third of the time, and half as large."""
+"""The main program of a worker: TVM without PyTorch, which starts in a third of the time with half the memory."""
 
 from ...support.without_torch import without_torch
 

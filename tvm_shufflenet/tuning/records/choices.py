@@ -1,4 +1,4 @@
-"""Which records a network is built with, where its own time has decided, kept beside the records that it chose from.
+"""Which records a network is built with after its own latency has decided; kept beside the records.
 
 What is fastest by itself is not always fastest in the network, where other operators have left other lines in the
 caches. ``choices.jsonl`` has a line for each decision; the last one counts of a network, clock and number of threads.

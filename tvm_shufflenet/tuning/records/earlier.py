@@ -1,4 +1,4 @@
-"""The trials that an earlier run of a search has made, for a run that goes through them again."""
+"""Trials of an earlier run of the same search, reused when the search is repeated."""
 
 from __future__ import annotations
 

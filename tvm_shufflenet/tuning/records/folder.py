@@ -1,4 +1,4 @@
-"""A folder of tuning records: an ordinary MetaSchedule database, and a journal that says where each record came from.
+"""A folder of tuning records: a MetaSchedule database, and a journal with the origin of each record.
 
     database_workload.json        one workload a line, as MetaSchedule's JSONDatabase writes it
     database_tuning_record.json   one record a line: [workload's line, [trace, seconds, target, arguments]]

@@ -1,4 +1,4 @@
-"""A line of the journal of trials, and what a trial's time depends on."""
+"""A line of the journal of trials, and the conditions that a trial's time depends on."""
 
 from __future__ import annotations
 

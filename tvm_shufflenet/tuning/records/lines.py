@@ -1,4 +1,4 @@
-"""Files of lines that several processes append to.
+"""Line files that several processes append to.
 
 A line is written whole, by one process at a time, and is on disk before the next; a torn last line is closed first, not
 joined. Files are read as streams, however large they are, and from where the last reading ended.

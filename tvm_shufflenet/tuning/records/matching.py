@@ -1,4 +1,4 @@
-"""Whether the TVM and the target that a record was made with are those at hand, and what is said where not."""
+"""Checks that a record was made with the current TVM and target, and explains mismatches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shipped records, each of use once somebody comes with the workload that it names by its hash."""
+"""Shipped records, looked up by the hash of a workload."""
 
 from __future__ import annotations
 

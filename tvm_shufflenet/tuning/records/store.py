@@ -1,4 +1,4 @@
-"""Tuning records for one target: what a search may learn from, and what a library is built with.
+"""Tuning records for one target, as a search and a build use them.
 
 They are kept in a folder (folder.py says how), and a second one may lend the records that are shipped (shipped.py).
 """

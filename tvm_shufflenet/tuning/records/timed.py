@@ -1,4 +1,4 @@
-"""Records and what their times depend on, and the database that MetaSchedule reads them in."""
+"""Records with the conditions of their times, and the database that MetaSchedule reads them from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking after folders of records of any target: what is in them, several put into one, what is useless dropped."""
+"""Maintains folders of records of any target: list, merge, drop useless records."""
 
 from __future__ import annotations
 

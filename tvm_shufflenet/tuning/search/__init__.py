@@ -1,1 +1,1 @@
-"""The search for a schedule: which are tried, and when it ends."""
+"""The search for schedules: proposals, batches, and when it ends."""

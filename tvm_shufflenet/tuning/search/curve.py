@@ -1,4 +1,4 @@
-"""What a search found when: the best time so far after every trial, by operator and strategy."""
+"""The best time after every trial of a search, by operator and strategy."""
 
 from __future__ import annotations
 

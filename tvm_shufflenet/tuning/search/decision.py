@@ -1,4 +1,4 @@
-"""The last choices of a search, by the network's own time: an operator's best by itself is not always best there.
+"""Final choices by the network's latency: an operator's best schedule alone is not always best in the network.
 
 What an operator takes in a network depends on what the others have left in the caches. So the network is built and
 timed with the records that are fastest by themselves, with what is shipped, and with mixtures of candidates that are

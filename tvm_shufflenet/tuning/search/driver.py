@@ -1,4 +1,4 @@
-"""Tuning: MetaSchedule's search, cost model and records, with a measuring loop of our own.
+"""Tuning: MetaSchedule's search, cost model and records with our own measuring loop.
 
 TVM's own loop visits every task once before it has a result, starts its builders anew for every batch and ends with
 success when nothing was measured. This one starts with the heaviest operators, spends further trials where they still

@@ -1,4 +1,4 @@
-"""TVM's tensor intrinsics of CPUs, without the wait for those of other processors."""
+"""Loads TVM's tensor intrinsics of CPUs, without parsing those of other processors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def load_intrinsics() -> None:
 
     Most intrinsics are for GPUs: empty modules stand in for theirs meanwhile, which can be imported later. And TVM's
     script parser asks ``inspect`` for the whole call stack at each intrinsic; ``inspect`` then searches all loaded
-    modules for the import system's own frames, in vain.
+    modules for the import system's own frames, which none of them contains.
     """
     if PACKAGE in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""How far a tuning run is, and what it has done."""
+"""The progress of a tuning run."""
 
 from __future__ import annotations
 

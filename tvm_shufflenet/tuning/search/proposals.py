@@ -1,4 +1,4 @@
-"""What is worth a trial next: schedules that are known to be good or likely, and those that a search finds."""
+"""Proposes schedules for trials: known good ones, likely ones, and those found by the search."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Proposals:
         return task.context.generate_measure_candidates() or []
 
     def _unseen(self, task: Task, candidates: Iterable[ms.MeasureCandidate]) -> list[ms.MeasureCandidate]:
-        """Those that nobody has tried or is about to, each once."""
+        """Candidates that have not been tried and are not queued, each once."""
         self._store.catch_up()  # another run may be writing to the same folder
         task.seen |= {trial.trace for trial in self._store.trials(task.workload, *self._setting)}
         new = {}

@@ -1,4 +1,4 @@
-"""One operator that a run searches schedules for: its space, and how far the search is."""
+"""The search state of one operator: its space and its progress."""
 
 from __future__ import annotations
 
