@@ -1,4 +1,4 @@
-"""Pass: a float32 network computes in another precision; its inputs and outputs stay float32.
+"""Pass: converts a float32 network to another precision. Inputs and outputs stay float32.
 
 Convolutions and fully connected layers are converted, weights at compile time. What only moves numbers, compares them
 or adds a few follows its operands. Everything else (exponentials, divisions, long reductions of its own) stays float32
