@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from helpers.tuning_runs import MISSING
 from tvm_shufflenet.cli.main import main
 from tvm_shufflenet.packages.manifest import MANIFEST, read_manifest
+from tvm_shufflenet.support import toolchain
 
 NETWORK = """
 import torch
@@ -30,7 +32,7 @@ needs_tools = pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MIS
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> list[str]:
-    file = tmp_path_factory.mktemp("model") / "model.py"
+    file = tmp_path_factory.mktemp("model") / "small.py"
     file.write_text(NETWORK)
     return ["--model", f"{file}:network", "--input-shape", "1,3,28,28"]
 
@@ -93,3 +95,17 @@ def test_a_manifest_of_an_unknown_precision_is_refused(packages, tmp_path, capfd
     (folder / MANIFEST).write_bytes(msgspec.json.encode(facts))
     assert main(["bench", str(folder)]) == 2
     assert "precision" in capfd.readouterr().err
+
+
+@needs_tools
+def test_without_a_runtime_it_is_right_too_and_refuses_a_core_without_it(model, tmp_path):
+    package = tmp_path / "package"
+    words = ["compile", "--target", "cortex-a76", *model, "--precision", "float16", "--format", "standalone"]
+    assert main([*words, "-o", str(package)]) == 0
+    (bench,) = package.glob("*_bench")
+    able, unable = (
+        subprocess.run([toolchain.find_qemu().path, "-cpu", cpu, bench], capture_output=True, text=True, timeout=120)
+        for cpu in ("neoverse-n1", "cortex-a53")
+    )
+    assert able.returncode == 0 and "right for" in able.stdout, able.stdout + able.stderr
+    assert unable.returncode not in (0, -4) and "cannot execute" in unable.stderr, unable.stderr
