@@ -44,6 +44,12 @@ def _doubled(value):
     return value.double() if _is_single(value) else value
 
 
+def _held(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A weight or an input in float64, off by what ``dtype`` rounds of it. Float32 holds it as it is."""
+    exact = dtype is torch.float32 or not _is_single(tensor)
+    return _doubled(tensor) if exact else _misrounded(tensor.double(), dtype)
+
+
 def _misrounded(value, dtype: torch.dtype):
     if not isinstance(value, torch.Tensor) or value.dtype is not torch.float64:
         return value
@@ -61,7 +67,7 @@ def run_in_float64(module: torch.nn.Module, *inputs: np.ndarray, precision: Prec
     """
     held = (*module.named_parameters(), *module.named_buffers())
     dtype = getattr(torch, precision.data)
-    state = {name: _misrounded(_doubled(tensor), dtype) for name, tensor in held}
-    given = tuple(_misrounded(torch.tensor(data).double(), dtype) for data in inputs)
+    state = {name: _held(tensor, dtype) for name, tensor in held}
+    given = tuple(_held(torch.tensor(data), dtype).double() for data in inputs)
     with torch.no_grad(), single_thread(), _Misrounding(dtype):
         return torch.func.functional_call(module, state, given)
