@@ -45,9 +45,7 @@ def main() -> None:
     parser.add_argument("--targets", nargs="+", default=["cortex-a72", "cortex-a53", "cortex-a76"])
     parser.add_argument("--models", nargs="+", default=["shufflenet_v1_g3_x1_0", "shufflenet_v2_x1_0"])
     options = parser.parse_args()
-    print(
-        f"{'target':12}{'network':24}{'one direction':>14}{'alternating':>12}{'ratio':>8}{'misses':>10}{'misses':>10}"
-    )
+    print(f"{'target':12}{'network':24}{'forwards':>10}{'alternating':>12}{'ratio':>8}{'misses':>10}{'misses':>10}")
     for target in map(find_target, options.targets):
         with find_device("emulated", target) as device, tempfile.TemporaryDirectory() as folder:
             for name in options.models:

@@ -7,7 +7,7 @@ import tvm
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from helpers.networks import calls, run
+from helpers.networks import calls, run, tidy
 from tvm_shufflenet.graph.passes.convert_precision import ConvertPrecision
 from tvm_shufflenet.graph.pipeline import fuse
 from tvm_shufflenet.hardware.targets import find_target
@@ -78,11 +78,6 @@ class Copied:
             y = R.reshape(positive, (1, 48))
             R.output(y)
         return y
-
-
-def tidy(module: tvm.IRModule) -> tvm.IRModule:
-    """Without the names that the pass gives to results."""
-    return tvm.relax.transform.CanonicalizeBindings()(module)
 
 
 def converted(module: tvm.IRModule, precision) -> tvm.IRModule:

@@ -8,7 +8,7 @@ from tvm import relax
 from tvm.script import ir as I
 from tvm.script import relax as R
 
-from helpers.networks import calls
+from helpers.networks import calls, tidy
 from tvm_shufflenet.graph.passes.fuse_operators import FuseOperators
 from tvm_shufflenet.hardware.machine import machine_for
 from tvm_shufflenet.hardware.targets import find_target
@@ -64,11 +64,6 @@ def after() -> tvm.IRModule:
             result = builder.emit_output(builder.emit(call))
         builder.emit_func_output(result)
     return builder.get()
-
-
-def tidy(module: tvm.IRModule) -> tvm.IRModule:
-    """Without the names that the pass gives to results."""
-    return relax.transform.CanonicalizeBindings()(module)
 
 
 def test_a_convolution_takes_its_bias_relu_and_shuffle():

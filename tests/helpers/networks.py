@@ -55,6 +55,11 @@ def check_import(module: nn.Module, shape: tuple[int, ...], pipelines=(pipeline.
         np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
+def tidy(module: tvm.IRModule) -> tvm.IRModule:
+    """Without the names that a pass gives to results, to be compared."""
+    return relax.transform.CanonicalizeBindings()(module)
+
+
 def calls(module: tvm.IRModule) -> list[str]:
     """Names of the operators that ``main`` calls, in order; a call_tir by the function it calls."""
     return [_name(call) for call in _calls(module)]

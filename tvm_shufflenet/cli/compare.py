@@ -8,15 +8,7 @@ from pathlib import Path
 from ..errors import BadInput
 from ..precision import PRECISIONS
 from .command import Command
-from .options import (
-    device_options,
-    json_option,
-    model_options,
-    percent,
-    positive,
-    precision_option,
-    records_option,
-)
+from .options import device_options, json_option, model_options, percent, positive, records_option
 from .output import announcer, console_of, given, report, say_notes, typed, write_page
 from .subjects import device_of, records_of, target_and_model
 from .tune import DEFAULT_TRIALS
@@ -24,7 +16,6 @@ from .tune import DEFAULT_TRIALS
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     model_options(parser)
-    precision_option(parser)
     device_options(parser)
     parser.add_argument(
         "--repeat", type=positive, default=10, metavar="N", help="samples; with --peers, in each of five turns (10)"

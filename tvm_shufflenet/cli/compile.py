@@ -8,14 +8,13 @@ from pathlib import Path
 from ..errors import BadInput
 from ..precision import PRECISIONS
 from .command import Command
-from .options import model_options, positive, precision_option, records_option
+from .options import model_options, positive, records_option
 from .output import console_of, say_notes
 from .subjects import records_of, target_and_model
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     model_options(parser)
-    precision_option(parser)
     source = parser.add_mutually_exclusive_group()
     records_option(source)
     source.add_argument("--untuned", action="store_true", help="TVM's own code, without schedules of ours")

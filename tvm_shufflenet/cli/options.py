@@ -35,9 +35,6 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         "--classes", type=positive, metavar="N", help="classes of a zoo network (the checkpoint's, else 1000)"
     )
     parser.add_argument("--input-shape", type=shape, metavar="N,C,H,W", help="input shape (1,3,224,224)")
-
-
-def precision_option(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(PRECISIONS)
     parser.add_argument(
         "--precision",

@@ -25,6 +25,7 @@ def target_and_model(options):
 
     if options.target not in targets():
         find_target(options.target)  # raises, before anything heavy is imported
+    targets()[options.target].refuse(PRECISIONS[options.precision])
     # TVM before PyTorch: an error inside its import makes it read the symbols of all libraries that are loaded, and
     # those of PyTorch's take a second.
     with without_torch():
@@ -33,7 +34,6 @@ def target_and_model(options):
     find_device(getattr(options, "device", None), targets()[options.target], getattr(options, "threads", 1))
     from ..models import find_model
 
-    find_target(options.target).refuse(PRECISIONS[options.precision])
     model = find_model(options.model, weights=options.weights, input_shape=options.input_shape, classes=options.classes)
     return find_target(options.target), model
 

@@ -6,7 +6,7 @@ import argparse
 
 from ..precision import PRECISIONS
 from .command import Command
-from .options import device_options, json_option, model_options, positive, precision_option, records_option
+from .options import device_options, json_option, model_options, positive, records_option
 from .output import announcer, console_of, report, say_notes
 from .subjects import device_of, records_of, target_and_model
 
@@ -17,7 +17,6 @@ INTERRUPTED = "interrupted; finished trials are recorded, the same command goes 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     model_options(parser)
-    precision_option(parser)
     device_options(parser)
     parser.add_argument(
         "--strategy", choices=("template", "ansor"), default="template", help="space to search (template)"

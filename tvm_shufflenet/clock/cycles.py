@@ -239,7 +239,7 @@ class CycleModel:
             moved.l2_misses,
             moved.l1_writebacks,
             moved.l2_writebacks,
-            sum(_multiply_adds(each) for each in everything),
+            sum(multiply_adds_of(block) for each in everything for block in each.blocks),
             alone.unmodelled_cycles + sum(region.unmodelled_cycles for region in regions),
             dict(sum((section.bound_cycles for section in [alone, *regions]), Counter())),
         )
@@ -306,8 +306,9 @@ def _by_region(shares: Iterable[Share]) -> list[list[Share]]:
     return list(regions.values())
 
 
-def _multiply_adds(counts: Counts) -> int:
-    return sum(block.count * sum(map(multiply_add_lanes, block.code)) for block in counts.blocks)
+def multiply_adds_of(block: Block) -> int:
+    """Multiply-adds of single numbers, one for each lane."""
+    return block.count * sum(map(multiply_add_lanes, block.code))
 
 
 def unit_cycles(core: Core, codes: list[Code], runs: Counter) -> dict[str, float]:

@@ -38,7 +38,7 @@ def read_input(path: str, shape: tuple[int, ...], dtype: str = FLOAT32.data) -> 
     """A .npy tensor of ``shape`` and ``dtype``, or an image prepared as ImageNet models expect it. Raises BadInput."""
     if not Path(path).is_file():
         raise BadInput(f"there is no file {path}", "", "name a .npy file or an image")
-    return _read_array(path, dtype) if path.endswith(".npy") else _read_image(path, shape).astype(dtype)
+    return _read_array(path, dtype) if path.endswith(".npy") else _read_image(path, shape).astype(dtype, copy=False)
 
 
 def _read_array(path: str, dtype: str) -> np.ndarray:

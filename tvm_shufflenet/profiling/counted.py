@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..clock.counts import Block, Counts
-from ..clock.cycles import CycleModel, Traffic
+from ..clock.cycles import CycleModel, Traffic, multiply_adds_of
 from ..clock.disassembly import disassembled
-from ..clock.instructions import multiply_add_lanes
 from ..errors import DeviceFailed
 from ..hardware.boards import Board
 from ..library.symbols import LibraryCode
@@ -61,7 +60,7 @@ class Counted:
             operator,
             hottest.cycles,
             hottest.cycles / self._cycles(operator),
-            sum(_multiply_adds(block) for block, _ in hottest.blocks) / hottest.cycles,
+            sum(multiply_adds_of(block) for block, _ in hottest.blocks) / hottest.cycles,
             hottest.time.bound,
             listed,
             len(blocks) - len(listed),
@@ -123,7 +122,3 @@ def assembly(blocks: Sequence[tuple[Block, float]], base: int) -> list[AssemblyB
 
 def _text(text: str | None, word: int) -> str:
     return " ".join(text.split()) if text else f".word 0x{word:08x}"
-
-
-def _multiply_adds(block: Block) -> int:
-    return block.count * sum(map(multiply_add_lanes, block.code))

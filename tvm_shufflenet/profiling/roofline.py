@@ -65,12 +65,10 @@ def roofline(profile: Profile) -> Roofline:
     return Roofline(tuple(map(_dot, rows)), silent, board and roofs_of(board, profile.threads, precision))
 
 
-def limit_us(
-    operators: Iterable[OperatorEntry], board: Board, threads: int = 1, precision: Precision = FLOAT32
-) -> float:
+def limit_us(operators: Iterable[OperatorEntry], board: Board, threads: int = 1) -> float:
     """What the operators take at least: each its multiply-adds at the core's peak, or as long as memory needs for what
     its tensors hold beyond the second cache, whichever is longer."""
-    roofs, seconds = roofs_of(board, threads, precision), 0.0
+    roofs, seconds = roofs_of(board, threads), 0.0
     for entry in operators:
         moved = max(0, tensor_bytes(entry) - board.core.l2.bytes)
         work = entry.multiply_adds or 0

@@ -7,8 +7,6 @@ between casts. TVM's ToMixedPrecision casts before and after each operator inste
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import tvm
 from tvm import relax
@@ -60,7 +58,7 @@ class _Conversion:
             with self.builder.dataflow():
                 for binding in Bindings(self.function).list:
                     self.values[binding.var] = self._emitted(binding.value)
-                output = self.builder.emit_output(self._as_before(self.function.body.body))
+                output = self.builder.emit_output(self._with_operands(self.function.body.body, FLOAT32.data))
             self.builder.emit_func_output(output)
         return self.builder.get()[name]
 
@@ -69,19 +67,17 @@ class _Conversion:
             return self.values[value]
         if isinstance(value, relax.TupleGetItem):
             return self.builder.emit(relax.TupleGetItem(self.values[value.tuple_value], int(value.index)))
-        convert = self._conversion_of(value)
-        return self.builder.emit(convert(value))
+        return self.builder.emit(self._converted(value))
 
-    def _conversion_of(self, value: relax.Expr) -> Callable[[relax.Expr], relax.Expr]:
+    def _converted(self, value: relax.Expr) -> relax.Expr:
         name, floats = operator(value), [leaf for leaf in leaves(value) if _is_float(leaf)]
         if name == CONVOLUTION and len(floats) == 2:
-            return self._convolution
+            return self._convolution(value)
         if name == PRODUCT and len(floats) == 2 and constant(value.args[1]) is not None:
-            return self._product
+            return self._product(value)
         variables = [each for each in operands(value) if _is_float(each)]
-        if name in FOLLOWING and variables and all(self._is_converted(each) for each in variables):
-            return lambda each: self._with_operands(each, self.precision.data)
-        return lambda each: self._with_operands(each, FLOAT32.data)
+        follows = name in FOLLOWING and variables and all(map(self._is_converted, variables))
+        return self._with_operands(value, self.precision.data if follows else FLOAT32.data)
 
     def _is_converted(self, var: relax.Var) -> bool:
         return _dtype(self.values[var]) == self.precision.data
@@ -112,12 +108,6 @@ class _Conversion:
         if isinstance(expr, relax.Tuple):
             return relax.Tuple([self._with_operands(field, dtype) for field in expr.fields])
         return self._cast(expr, dtype)
-
-    def _as_before(self, expr: relax.Expr) -> relax.Expr:
-        """What the function returns, in the dtypes that it had."""
-        if isinstance(expr, relax.Tuple):
-            return relax.Tuple([self._as_before(field) for field in expr.fields])
-        return self._cast(expr, FLOAT32.data)
 
     def _cast(self, expr: relax.Expr, dtype: str) -> relax.Expr:
         """A variable or a constant as ``dtype``, if it is a float; else what it has become."""

@@ -68,7 +68,7 @@ def _emit(fuser: Fuser, chain: ConvolutionChain) -> View:
             chain.stride,
             chain.padding,
             chain.relu,
-            source=data.storage.dtype if chain.source is not None else None,
+            source=data.storage.dtype,
             precision=chain.precision,
         )
     )
